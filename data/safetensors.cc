@@ -1,0 +1,189 @@
+#include "data/safetensors.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "data/json.h"
+
+namespace emo {
+namespace {
+
+constexpr uint64_t kMaxHeader = 100'000'000;  // as the format's own implementation
+
+// Elements of a shape times the element's size, or an error where that overflows 63 bits.
+absl::StatusOr<uint64_t> byte_size(const std::vector<int64_t>& shape, int64_t element) {
+  uint64_t size = static_cast<uint64_t>(element);
+  for (const int64_t extent : shape) {
+    if (extent < 0) return absl::DataLossError("a negative extent");
+    if (__builtin_mul_overflow(size, static_cast<uint64_t>(extent), &size) || size >> 62 != 0) {
+      return absl::DataLossError("a shape whose size overflows");
+    }
+  }
+  return size;
+}
+
+struct Entry {
+  std::string dtype;
+  std::vector<int64_t> shape;
+  uint64_t begin = 0;
+  uint64_t end = 0;
+};
+
+absl::StatusOr<Entry> parse_entry(const Json& json, const std::string& where) {
+  absl::StatusOr<std::string> dtype = json_field<std::string>(json, "dtype", where);
+  if (!dtype.ok()) return dtype.status();
+  for (const char* key : {"shape", "data_offsets"}) {
+    const bool numbers = json.contains(key) && json[key].is_array() &&
+                         std::all_of(json[key].begin(), json[key].end(),
+                                     [](const Json& n) { return n.is_number_unsigned(); });
+    if (!numbers) {
+      return absl::DataLossError(absl::StrCat(where, ": '", key, "' must be a list of sizes"));
+    }
+  }
+  if (json["data_offsets"].size() != 2) {
+    return absl::DataLossError(absl::StrCat(where, ": 'data_offsets' must have two entries"));
+  }
+  if (dtype_size(*dtype) == 0) {
+    return absl::DataLossError(absl::StrCat(where, ": unknown dtype '", *dtype, "'"));
+  }
+  Entry entry{*dtype, json["shape"].get<std::vector<int64_t>>(),
+              json["data_offsets"][0].get<uint64_t>(), json["data_offsets"][1].get<uint64_t>()};
+  absl::StatusOr<uint64_t> size = byte_size(entry.shape, dtype_size(*dtype));
+  if (!size.ok()) return absl::DataLossError(absl::StrCat(where, ": ", size.status().message()));
+  if (entry.end < entry.begin || entry.end - entry.begin != *size) {
+    return absl::DataLossError(absl::StrCat(where, ": offsets ", entry.begin, " to ", entry.end,
+                                            ", expected ", *size, " bytes for ", entry.dtype, " ",
+                                            shape_string(entry.shape)));
+  }
+  return entry;
+}
+
+}  // namespace
+
+int64_t dtype_size(const std::string& dtype) {
+  static const std::map<std::string, int64_t> sizes = {
+      {"F64", 8}, {"I64", 8}, {"U64", 8}, {"F32", 4}, {"I32", 4}, {"U32", 4}, {"F16", 2},
+      {"BF16", 2}, {"I16", 2}, {"U16", 2}, {"I8", 1}, {"U8", 1}, {"BOOL", 1}};
+  const auto found = sizes.find(dtype);
+  return found == sizes.end() ? 0 : found->second;
+}
+
+std::string shape_string(const std::vector<int64_t>& shape) {
+  return absl::StrCat("[", absl::StrJoin(shape, ", "), "]");
+}
+
+absl::StatusOr<SafetensorsFile> SafetensorsFile::open(const std::string& path) {
+  absl::StatusOr<MappedFile> mapped = MappedFile::open(path);
+  if (!mapped.ok()) return mapped.status();
+  SafetensorsFile file(*std::move(mapped));
+  absl::Status status = file.parse();
+  if (!status.ok()) return status;
+  return file;
+}
+
+absl::Status SafetensorsFile::parse() {
+  const absl::string_view bytes = file_.bytes();
+  const std::string& where = file_.path();
+  if (bytes.size() < 8) {
+    return absl::DataLossError(absl::StrCat(where, ": ", bytes.size(),
+                                            " bytes, too short for a safetensors header"));
+  }
+  uint64_t header_size = 0;
+  std::memcpy(&header_size, bytes.data(), 8);
+  if (header_size > kMaxHeader || header_size > bytes.size() - 8) {
+    return absl::DataLossError(absl::StrCat(where, ": header of ", header_size,
+                                            " bytes in a file of ", bytes.size(),
+                                            "; truncated, or not a safetensors file"));
+  }
+  absl::StatusOr<Json> header = parse_json(bytes.substr(8, header_size), where);
+  if (!header.ok()) return header.status();
+  if (!header->is_object()) return absl::DataLossError(where + ": header is not an object");
+
+  const absl::string_view data = bytes.substr(8 + header_size);
+  std::vector<std::pair<uint64_t, uint64_t>> ranges;
+  for (const auto& [name, value] : header->items()) {
+    if (name == "__metadata__") {
+      for (const auto& [key, text] : value.items()) {
+        if (!text.is_string()) return absl::DataLossError(where + ": metadata is not text");
+        metadata_[key] = text.get<std::string>();
+      }
+      continue;
+    }
+    absl::StatusOr<Entry> entry = parse_entry(value, absl::StrCat(where, ": tensor ", name));
+    if (!entry.ok()) return entry.status();
+    if (entry->end > data.size()) {
+      return absl::DataLossError(absl::StrCat(where, ": tensor ", name, " ends at byte ",
+                                              entry->end, " of ", data.size(), "; truncated?"));
+    }
+    ranges.emplace_back(entry->begin, entry->end);
+    tensors_[name] = {entry->dtype, entry->shape,
+                      data.substr(entry->begin, entry->end - entry->begin)};
+  }
+  std::sort(ranges.begin(), ranges.end());
+  uint64_t covered = 0;
+  for (const auto& [begin, end] : ranges) {
+    if (begin != covered) {
+      return absl::DataLossError(absl::StrCat(where, ": tensors overlap or leave a hole at byte ",
+                                              covered));
+    }
+    covered = end;
+  }
+  if (covered != data.size()) {
+    return absl::DataLossError(absl::StrCat(where, ": tensors cover ", covered, " of ",
+                                            data.size(), " bytes"));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<TensorRecord> SafetensorsFile::find(const std::string& name,
+                                                   const std::string& dtype,
+                                                   const std::vector<int64_t>& shape) const {
+  const auto found = tensors_.find(name);
+  if (found == tensors_.end()) {
+    return absl::NotFoundError(absl::StrCat(path(), ": tensor ", name, " is missing"));
+  }
+  const TensorRecord& record = found->second;
+  if (record.dtype != dtype || record.shape != shape) {
+    return absl::DataLossError(absl::StrCat(path(), ": tensor ", name, " is ", record.dtype, " ",
+                                            shape_string(record.shape), ", expected ", dtype, " ",
+                                            shape_string(shape)));
+  }
+  return record;
+}
+
+absl::StatusOr<WrittenFile> write_safetensors(FileSystem& fs, const std::string& folder,
+                                              const std::string& name,
+                                              const std::vector<NamedTensor>& tensors,
+                                              const std::map<std::string, std::string>& metadata) {
+  OrderedJson header = OrderedJson::object();
+  if (!metadata.empty()) header["__metadata__"] = metadata;
+  uint64_t offset = 0;
+  for (const NamedTensor& tensor : tensors) {
+    header[tensor.name] = {{"dtype", tensor.dtype},
+                           {"shape", tensor.shape},
+                           {"data_offsets", {offset, offset + tensor.bytes.size()}}};
+    offset += tensor.bytes.size();
+  }
+  std::string text = header.dump();
+  text.append((8 - text.size() % 8) % 8, ' ');  // data starts at a multiple of 8
+  const uint64_t header_size = text.size();
+  text.insert(0, reinterpret_cast<const char*>(&header_size), 8);
+
+  absl::StatusOr<std::unique_ptr<WritableFile>> file = fs.create(folder + "/" + name);
+  if (!file.ok()) return file.status();
+  Sha256 hash;
+  hash.update(text);
+  absl::Status status = (*file)->append(text);
+  for (size_t i = 0; i < tensors.size() && status.ok(); ++i) {
+    hash.update(tensors[i].bytes);
+    status = (*file)->append(tensors[i].bytes);
+  }
+  if (status.ok()) status = (*file)->sync();
+  if (status.ok()) status = (*file)->close();
+  if (!status.ok()) return status;
+  return WrittenFile{name, text.size() + offset, hash.hex_digest()};
+}
+
+}  // namespace emo

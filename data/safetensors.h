@@ -1,0 +1,71 @@
+// safetensors files (https://github.com/huggingface/safetensors, "Format"): eight bytes of header
+// length, a JSON header {name: {dtype, shape, data_offsets}}, the tensors' bytes without holes.
+// The reader trusts nothing: every offset is checked before a byte is handed out.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "data/file_system.h"
+#include "data/sha256.h"
+
+namespace emo {
+
+struct TensorRecord {
+  std::string dtype;           // "F32", "BF16", "I32", "I64", ...
+  std::vector<int64_t> shape;  //
+  absl::string_view bytes;     // little-endian, row-major; points into the file
+};
+
+// An open file and the records in it. Movable; records are valid while it lives.
+class SafetensorsFile {
+ public:
+  // DataLoss for anything that the format forbids: header past the end or above 100 MB, unknown
+  // dtype, size that does not fit the shape, overlapping or missing bytes, duplicate names.
+  static absl::StatusOr<SafetensorsFile> open(const std::string& path);
+
+  const std::map<std::string, TensorRecord>& tensors() const { return tensors_; }
+  const std::map<std::string, std::string>& metadata() const { return metadata_; }
+  const std::string& path() const { return file_.path(); }
+
+  // NotFound, or DataLoss where dtype or shape differ, naming found and expected.
+  absl::StatusOr<TensorRecord> find(const std::string& name, const std::string& dtype,
+                                    const std::vector<int64_t>& shape) const;
+
+ private:
+  explicit SafetensorsFile(MappedFile file) : file_(std::move(file)) {}
+  absl::Status parse();
+  MappedFile file_;
+  std::map<std::string, TensorRecord> tensors_;
+  std::map<std::string, std::string> metadata_;
+};
+
+struct NamedTensor {
+  std::string name;
+  std::string dtype;
+  std::vector<int64_t> shape;
+  absl::string_view bytes;  // must stay valid until the file is written
+};
+
+struct WrittenFile {
+  std::string name;  // without folder
+  uint64_t size = 0;
+  std::string sha256;
+};
+
+// Writes and syncs `folder/name`, tensors in the given order. The same input gives the same bytes.
+absl::StatusOr<WrittenFile> write_safetensors(FileSystem& fs, const std::string& folder,
+                                              const std::string& name,
+                                              const std::vector<NamedTensor>& tensors,
+                                              const std::map<std::string, std::string>& metadata);
+
+// Bytes of one element, or 0 for a dtype that the format does not know.
+int64_t dtype_size(const std::string& dtype);
+
+// "[2, 3]"
+std::string shape_string(const std::vector<int64_t>& shape);
+
+}  // namespace emo
