@@ -1,0 +1,27 @@
+// Causal multi-head attention confined to spans: a token sees the tokens of its own span up to
+// itself. Work and memory are in proportion to the spans' squares, not the rows'.
+#pragma once
+
+#include <cstdint>
+
+#include "model/scratch.h"
+
+namespace emo {
+
+struct AttentionShape {
+  int64_t heads = 0;     // H
+  int64_t head_dim = 0;  // D / H
+  const int32_t* span_ends = nullptr;  // [N + 1], the first 0, ascending
+  int64_t spans = 0;                   // N
+};
+
+// qkv [T, 3 D]: queries, keys and values side by side, rotated already. Writes out [T, D] and
+// logsumexp [T, H] of the scaled scores, for the backward pass.
+void attention(const AttentionShape& shape, const float* qkv, float* out, float* logsumexp,
+               Scratch* scratch);
+
+// Overwrites d_qkv [T, 3 D]. Scores are computed again, so nothing of size T^2 is kept.
+void attention_backward(const AttentionShape& shape, const float* qkv, const float* out,
+                        const float* logsumexp, const float* d_out, float* d_qkv, Scratch* scratch);
+
+}  // namespace emo

@@ -1,0 +1,52 @@
+// One transformer block, pre-norm (emo-facts 2.2):
+//   h = x + Attention(RMSNorm(x)),  y = h + FeedForward(RMSNorm(h))
+// where FeedForward is the mixture of experts, or a dense layer.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "model/micro_batch.h"
+#include "model/moe_layer.h"
+#include "model/rope.h"
+
+namespace emo {
+
+// What a block keeps from its forward pass for its backward pass.
+struct BlockActivations {
+  at::Tensor x;                         // [T, D] input
+  at::Tensor attention_input;           // [T, D] normalised x
+  at::Tensor attention_reciprocal;      // [T] of the norm
+  at::Tensor qkv;                       // [T, 3 D] rotated
+  at::Tensor attended;                  // [T, D]
+  at::Tensor logsumexp;                 // [T, H]
+  at::Tensor h;                         // [T, D]
+  at::Tensor feed_forward_input;        // [T, D] normalised h
+  at::Tensor feed_forward_reciprocal;   // [T]
+  MoeActivations moe;                   // in a MoE layer
+  std::vector<at::Tensor> dense_hidden; // in a dense layer
+};
+
+struct BlockBuffers {
+  at::Tensor d_hidden;   // [T, D] gradient of a normalised input
+  at::Tensor d_attended; // [T, D]
+  at::Tensor d_qkv;      // [T, 3 D]
+  std::vector<float> partial;
+  FeedForwardBuffers feed_forward;
+};
+
+// Collective over ep in a MoE layer. Reads kept->x; overwrites y [T, D].
+void block_forward(const MoeContext& context, const LayerWeights& weights, const RopeTable& rope,
+                   const MicroBatch& batch, std::vector<int64_t> pool_sizes,
+                   const ExpertSubset& subset, const at::Tensor& y, BlockActivations* kept,
+                   BlockBuffers* buffers);
+
+// Collective over ep in a MoE layer. d [T, D] is the gradient of y and becomes that of x; adds to the
+// gradients. `balance` [E] and `z`: see route_backward.
+void block_backward(const MoeContext& context, const LayerWeights& weights,
+                    const LayerWeights& gradients, const RopeTable& rope, const MicroBatch& batch,
+                    const std::vector<float>& balance, float z, const at::Tensor& d,
+                    BlockActivations* kept, BlockBuffers* buffers);
+
+}  // namespace emo

@@ -1,0 +1,20 @@
+// Tensors that keep their memory from step to step.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+
+namespace emo {
+
+// Makes `tensor` an fp32 host tensor of this shape, contents undefined; allocates only where it has
+// never been as large before (a fresh page costs more than the arithmetic on it).
+inline const at::Tensor& shape_buffer(at::Tensor* tensor, at::IntArrayRef shape) {
+  if (!tensor->defined()) {
+    *tensor = at::empty(shape, at::TensorOptions().dtype(at::kFloat));
+  } else if (tensor->sizes() != shape) {
+    tensor->resize_(shape);
+  }
+  return *tensor;
+}
+
+}  // namespace emo

@@ -1,0 +1,72 @@
+// What a model is: its sizes, and the contract by which its router chooses experts. Plain values;
+// train/run_config.h reads them from YAML, train/hugging_face.h from config.json.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <vector>
+
+namespace emo {
+
+// Sizes. num_experts and top_k count the shared experts, as the reference's do; the code works with
+// E = routed_experts() and K = routed_top_k(), and converts here and nowhere else.
+struct ModelConfig {
+  int64_t vocab_size = 0;            // V, rows stored
+  int64_t d_model = 0;               // D
+  int64_t n_layers = 0;              // L
+  int64_t n_heads = 0;               // H
+  int64_t d_expert = 0;              // F
+  int64_t num_experts = 0;           // E + shared
+  int64_t num_shared_experts = 1;    // the last ones; every token uses them, with weight 1
+  int64_t top_k = 0;                 // K + shared
+  int64_t d_ffn = 0;                 // width of dense layers
+  std::vector<int64_t> dense_layers; // layers without experts, ascending
+  double rope_theta = 500000;        //
+  double norm_epsilon = 1e-6;        //
+  uint64_t init_seed = 0;            //
+
+  int64_t routed_experts() const { return num_experts - num_shared_experts; }
+  int64_t routed_top_k() const { return top_k - num_shared_experts; }
+  int64_t head_dim() const { return d_model / n_heads; }
+  bool is_dense(int64_t layer) const {
+    for (const int64_t dense : dense_layers) {
+      if (dense == layer) return true;
+    }
+    return false;
+  }
+  int64_t moe_layers() const { return n_layers - static_cast<int64_t>(dense_layers.size()); }
+};
+
+// How large a document's expert pool is. A size of E or more masks nothing.
+struct PoolPolicy {
+  enum class Kind {
+    kNone,   // no pools: the standard MoE
+    kRange,  // uniform in [min, max], both included; a fixed size is min == max
+    kTopP,   // the smallest pool whose share of the document's scores reaches top_p, in [min, max]
+  };
+  Kind kind = Kind::kRange;
+  int64_t min = 8;
+  int64_t max = 128;
+  double top_p = 0;
+  std::optional<int64_t> eval;  // fixed size in evaluation during training; none: no pools there
+};
+
+enum class MaskTime { kBeforeSoftmax, kAfterSoftmax };
+enum class ScoresSeen { kMasked, kFull };
+enum class BalanceScope { kRank, kMicroBatch, kGlobalBatch };
+enum class PoolDraw { kPerLayer, kPerDocument };
+
+// The routing contract (design.md), as far as the router sees it. Which document an end-of-document
+// token routes with is decided before, by the routing spans of a batch.
+struct RoutingContract {
+  MaskTime mask = MaskTime::kBeforeSoftmax;
+  ScoresSeen balance_sees = ScoresSeen::kMasked;
+  ScoresSeen z_sees = ScoresSeen::kMasked;
+  BalanceScope balance_scope = BalanceScope::kMicroBatch;
+  PoolPolicy pool;
+  PoolDraw pool_draw = PoolDraw::kPerLayer;
+  double balance_weight = 0.1;  // divided by the number of MoE layers where it is used
+  double z_weight = 0.001;      // likewise
+};
+
+}  // namespace emo

@@ -1,0 +1,33 @@
+// The routed experts of this rank, applied to the rows that an exchange brought.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "model/feed_forward.h"
+#include "model/scratch.h"
+#include "parallel/expert_exchange.h"
+
+namespace emo {
+
+// Buffers of [Q, ...] that layers share, kept from call to call.
+struct ExpertBuffers {
+  at::Tensor pair_rows;     // [Q, D] an expert's result, or gradient, for each pair
+  at::Tensor pair_scalars;  // [Q] gradient of each pair's weight
+};
+
+// out [R, D]: for each of rows [R, D] the weighted sum of its experts' results. Keeps hidden [Q, 2 F].
+void apply_experts(const std::vector<FeedForwardView>& experts, const ExchangePlan& plan,
+                   const at::Tensor& rows, at::Tensor* hidden, const at::Tensor& out,
+                   ExpertBuffers* buffers, Scratch* scratch);
+
+// From d_out [R, D]: d_rows [R, D], adds to the experts' gradients, and leaves the gradients of the
+// pairs' weights in buffers->pair_scalars. `hidden` is overwritten.
+void apply_experts_backward(const std::vector<FeedForwardView>& experts,
+                            const std::vector<FeedForwardView>& gradients,
+                            const ExchangePlan& plan, const at::Tensor& rows,
+                            const at::Tensor& hidden, const at::Tensor& d_out,
+                            const at::Tensor& d_rows, ExpertBuffers* buffers, Scratch* scratch);
+
+}  // namespace emo

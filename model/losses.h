@@ -1,0 +1,71 @@
+// The losses of a training step, their divisors and their sums (design.md, "Losses and their
+// divisors"). Every loss is a sum over this rank's tokens divided by a count over all ranks, so that
+// nothing depends on how rows fall on ranks; gradients are summed over ranks, never averaged.
+//
+//   language model   sum_t (cross-entropy_t + lm_z_weight * logsumexp_t^2) / N
+//   balance, a layer (E / K) sum_e (C_e / T_c) (sum_t s_te / N), weight balance_weight / MoE layers
+//   router z         sum_t (router logsumexp_t)^2 / N,           weight z_weight / MoE layers
+// N: labels of the whole step, see StepDivisor. C_e, T_c: tokens that chose e, and tokens, counted
+// over the contract's balance_scope.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "model/config.h"
+#include "model/router.h"
+#include "parallel/communicator.h"
+
+namespace emo {
+
+// Sums over tokens of one MoE layer, of this rank or, after all_reduce_sums, of all.
+struct RouterSums {
+  double balance = 0;           // the unweighted balance loss (N already divided out)
+  double z_squares = 0;         // not yet divided by N
+  double token_entropy = 0;     // over `tokens`
+  double tokens = 0;            //
+  double document_entropy = 0;  // over `documents`
+  double pool_size = 0;         // over `documents`
+  double documents = 0;         // with pools
+  std::vector<double> counts;   // [E] tokens that chose e
+};
+
+struct LossSums {
+  double cross_entropy = 0;  // over labelled tokens
+  double z_squares = 0;      //
+  double labels = 0;         //
+  std::vector<RouterSums> layers;  // [MoE layers]
+};
+
+LossSums make_loss_sums(int64_t moe_layers, int64_t experts);
+
+// Collective. Adds up the sums of all ranks, in one all-reduce.
+void all_reduce_sums(Communicator& world, LossSums* sums);
+
+// Counts of expert choices for the balance loss: started when a micro-batch's forward pass is done,
+// needed first in its backward pass. One all-reduce a micro-batch for all layers.
+class BalanceCounts {
+ public:
+  BalanceCounts(int64_t moe_layers, int64_t experts, BalanceScope scope);
+
+  void start_step();  // forgets the micro-batches of the last step
+
+  // Collective over `world`, unless the scope is kRank. `routings` in order of layers.
+  void start(Communicator& world, const std::vector<const Routing*>& routings, int64_t tokens);
+
+  // Waits. The derivative of the unweighted balance loss by each score of a layer, [E]:
+  //   (E / K) (C_e / T_c) / N, and 0 where T_c is 0.
+  std::vector<float> score_gradient(int64_t layer, int64_t top_k, double divisor);
+
+ private:
+  int64_t layers_, experts_;
+  BalanceScope scope_;
+  at::Tensor arriving_;         // i64 [layers, E + 1] counts, and tokens
+  std::vector<int64_t> total_;  // the same, over the scope
+  std::unique_ptr<Pending> pending_;
+};
+
+}  // namespace emo

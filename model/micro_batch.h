@@ -1,0 +1,25 @@
+// What the model computes on: one rank's rows of one micro-batch, as tensors.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+namespace emo {
+
+// Spans are ranges of the flattened tokens, given by cumulative ends with a leading 0; none crosses
+// a row's end. B may be 0: such a rank still takes part in every collective.
+struct MicroBatch {
+  at::Tensor tokens;          // i32 [B, S]
+  at::Tensor labels;          // i32 [B, S], -100: not predicted
+  at::Tensor attention_ends;  // i32 [Na + 1]
+  at::Tensor routing_ends;    // i32 [Nr + 1]
+  at::Tensor sequence_index;  // i64 [Nr] of the row that the routing span lies in, over the run
+  at::Tensor ordinal;         // i32 [Nr] of the routing span in its row
+
+  int64_t rows() const { return tokens.size(0); }             // B
+  int64_t sequence_length() const { return tokens.size(1); }  // S
+  int64_t num_tokens() const { return tokens.numel(); }       // T
+};
+
+}  // namespace emo

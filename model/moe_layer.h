@@ -1,0 +1,76 @@
+// The mixture-of-experts layer: router, exchange, routed experts and shared experts,
+//   y += sum_k w_k E_k(x) + sum over shared experts of E_s(x).
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "model/buffers.h"
+#include "model/config.h"
+#include "model/experts.h"
+#include "model/parameters.h"
+#include "model/profile.h"
+#include "model/router.h"
+#include "model/scratch.h"
+#include "parallel/communicator.h"
+#include "parallel/expert_exchange.h"
+
+namespace emo {
+
+// What the layer keeps from its forward pass for its backward pass.
+struct MoeActivations {
+  at::Tensor logits;                      // [T, E]
+  RouterInput router_input;
+  Routing routing;
+  ExchangePlan plan;
+  at::Tensor rows;                        // [R, D] inputs of the experts here
+  at::Tensor routed_hidden;               // [Q, 2 F]
+  std::vector<at::Tensor> always_hidden;  // per shared expert [T, 2 F]
+};
+
+// Buffers that all layers share.
+struct FeedForwardBuffers {
+  at::Tensor act, d_act;     // [T, F] of shared experts and dense layers
+  at::Tensor out, d_rows;    // [R, D]
+  at::Tensor slots;          // [T, K] gradients of router weights
+  at::Tensor d_logits;       // [T, E]
+  ExpertBuffers experts;
+  Scratch scratch;
+};
+
+// What is the same for all layers of a forward pass.
+struct MoeContext {
+  const ModelConfig* config;
+  const RoutingContract* contract;
+  Communicator* ep;
+  ExpertPlacement placement;
+  ExchangeMode mode = ExchangeMode::kOncePerRank;
+  bool want_probability = false;  // sum the unmasked router softmax, for ranking experts
+  bool routed_off = false;        // evaluation: as if the routed experts answered zero
+  Profile* profile = nullptr;
+};
+
+// Collective over ep. x [T, D]; adds to y [T, D].
+void moe_forward(const MoeContext& context, const LayerWeights& weights, const at::Tensor& x,
+                 const at::Tensor& span_ends, std::vector<int64_t> pool_sizes,
+                 const ExpertSubset& subset, const at::Tensor& y, MoeActivations* kept,
+                 FeedForwardBuffers* buffers);
+
+// Collective over ep. From dy [T, D]: overwrites dx [T, D], adds to the gradients. `balance` [E] and
+// `z` as for route_backward.
+void moe_backward(const MoeContext& context, const LayerWeights& weights,
+                  const LayerWeights& gradients, const at::Tensor& x, const at::Tensor& dy,
+                  const std::vector<float>& balance, float z, const at::Tensor& dx,
+                  MoeActivations* kept, FeedForwardBuffers* buffers);
+
+// The part that every token goes through: shared experts, or a dense layer's feed-forward.
+void always_forward(const std::vector<FeedForwardView>& weights, const at::Tensor& x,
+                    const at::Tensor& y, std::vector<at::Tensor>* hidden,
+                    FeedForwardBuffers* buffers);
+void always_backward(const std::vector<FeedForwardView>& weights,
+                     const std::vector<FeedForwardView>& gradients, const at::Tensor& x,
+                     const at::Tensor& dy, const at::Tensor& dx, std::vector<at::Tensor>* hidden,
+                     FeedForwardBuffers* buffers);
+
+}  // namespace emo

@@ -1,0 +1,216 @@
+#include "model/parameters.h"
+
+#include <ATen/ops/zeros.h>
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+#include <cmath>
+#include <unordered_map>
+#include <utility>
+
+#include "model/philox.h"
+#include "parallel/parallel_for.h"
+
+namespace emo {
+namespace {
+
+constexpr int64_t kAlignment = 16;  // floats: a cache line
+constexpr double kInitDeviation = 0.02;
+
+class LayoutBuilder {
+ public:
+  explicit LayoutBuilder(ParameterLayout* layout) : layout_(layout) {}
+
+  // `joined`: lies directly behind the one before, so that both are one matrix.
+  void add(ParameterBuffer buffer, std::string name, std::vector<int64_t> shape,
+           bool joined = false) {
+    int64_t& size = buffer == ParameterBuffer::kDense ? layout_->dense_size : layout_->expert_size;
+    if (!joined) size = (size + kAlignment - 1) / kAlignment * kAlignment;
+    const bool decayed = name != "model.embed_tokens.weight";
+    layout_->parameters.push_back({std::move(name), std::move(shape), buffer, size, decayed});
+    size += layout_->parameters.back().numel();
+  }
+
+  void add_feed_forward(ParameterBuffer buffer, const std::string& prefix, int64_t D, int64_t F) {
+    add(buffer, prefix + "gate_proj.weight", {F, D});
+    add(buffer, prefix + "up_proj.weight", {F, D}, /*joined=*/true);
+    add(buffer, prefix + "down_proj.weight", {D, F});
+  }
+
+ private:
+  ParameterLayout* layout_;
+};
+
+std::string layer_prefix(int64_t layer) { return "model.layers." + std::to_string(layer) + "."; }
+std::string expert_prefix(int64_t layer, int64_t expert) {
+  return layer_prefix(layer) + "mlp.experts." + std::to_string(expert) + ".";
+}
+
+void add_layer(const ModelConfig& config, int64_t layer, LayoutBuilder* builder) {
+  const int64_t D = config.d_model;
+  const std::string prefix = layer_prefix(layer);
+  const auto dense = ParameterBuffer::kDense;
+  builder->add(dense, prefix + "pre_attention_layernorm.weight", {D});
+  builder->add(dense, prefix + "self_attn.q_proj.weight", {D, D});
+  builder->add(dense, prefix + "self_attn.k_proj.weight", {D, D}, /*joined=*/true);
+  builder->add(dense, prefix + "self_attn.v_proj.weight", {D, D}, /*joined=*/true);
+  builder->add(dense, prefix + "self_attn.o_proj.weight", {D, D});
+  builder->add(dense, prefix + "pre_feedforward_layernorm.weight", {D});
+  if (config.is_dense(layer)) {
+    builder->add_feed_forward(dense, prefix + "mlp.", D, config.d_ffn);
+    return;
+  }
+  builder->add(dense, prefix + "mlp.gate.weight", {config.num_experts, D});
+  for (int64_t e = config.routed_experts(); e < config.num_experts; ++e) {
+    builder->add_feed_forward(dense, expert_prefix(layer, e), D, config.d_expert);
+  }
+}
+
+// FNV-1a: a parameter's name as a number.
+uint64_t name_hash(const std::string& name) {
+  uint64_t hash = 0xcbf29ce484222325u;
+  for (const char c : name) hash = (hash ^ static_cast<uint8_t>(c)) * 0x100000001b3u;
+  return hash;
+}
+
+// The inverse error function by M. Giles ("Approximating the erfinv function", 2010), |x| < 1.
+double erf_inverse(double x) {
+  double w = -std::log((1.0 - x) * (1.0 + x));
+  double p = 0;
+  if (w < 5.0) {
+    w -= 2.5;
+    for (const double c : {2.81022636e-08, 3.43273939e-07, -3.5233877e-06, -4.39150654e-06,
+                           0.00021858087, -0.00125372503, -0.00417768164, 0.246640727, 1.50140941}) {
+      p = p * w + c;
+    }
+  } else {
+    w = std::sqrt(w) - 3.0;
+    for (const double c : {-0.000200214257, 0.000100950558, 0.00134934322, -0.00367342844,
+                           0.00573950773, -0.0076224613, 0.00943887047, 1.00167406, 2.83297682}) {
+      p = p * w + c;
+    }
+  }
+  return p * x;
+}
+
+void fill_truncated_normal(uint64_t seed, uint64_t stream, int64_t count, float* data) {
+  const double edge = std::erf(3.0 / std::sqrt(2.0));
+  parallel_for((count + 3) / 4, 1024, [&](int64_t begin, int64_t end) {
+    for (int64_t block = begin; block < end; ++block) {
+      const PhiloxCounter bits =
+          philox(philox_key(seed), {static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32),
+                                    static_cast<uint32_t>(stream), static_cast<uint32_t>(stream >> 32)});
+      for (int64_t i = 4 * block; i < std::min(count, 4 * block + 4); ++i) {
+        const double uniform = (bits[static_cast<size_t>(i % 4)] + 0.5) / 4294967296.0;  // (0, 1)
+        data[i] = static_cast<float>(kInitDeviation * std::sqrt(2.0) *
+                                     erf_inverse(edge * (2.0 * uniform - 1.0)));
+      }
+    }
+  });
+}
+
+}  // namespace
+
+int64_t ParameterInfo::numel() const {
+  int64_t n = 1;
+  for (const int64_t extent : shape) n *= extent;
+  return n;
+}
+
+ParameterLayout make_layout(const ModelConfig& config, int64_t ep, int64_t ep_rank) {
+  ParameterLayout layout;
+  layout.placement = {config.moe_layers() > 0 ? config.routed_experts() : 0, ep};
+  layout.ep_rank = ep_rank;
+  LayoutBuilder builder(&layout);
+  const auto dense = ParameterBuffer::kDense;
+  builder.add(dense, "model.embed_tokens.weight", {config.vocab_size, config.d_model});
+  for (int64_t layer = 0; layer < config.n_layers; ++layer) add_layer(config, layer, &builder);
+  builder.add(dense, "model.norm.weight", {config.d_model});
+  builder.add(dense, "lm_head.weight", {config.vocab_size, config.d_model});
+  for (int64_t layer = 0; layer < config.n_layers; ++layer) {
+    if (config.is_dense(layer)) continue;
+    for (int64_t e = layout.placement.first(ep_rank); e < layout.placement.first(ep_rank + 1); ++e) {
+      builder.add_feed_forward(ParameterBuffer::kExperts, expert_prefix(layer, e), config.d_model,
+                               config.d_expert);
+    }
+  }
+  return layout;
+}
+
+FlatBuffers make_buffers(const ParameterLayout& layout) {
+  const auto options = at::TensorOptions().dtype(at::kFloat);
+  return {at::zeros({layout.dense_size}, options), at::zeros({layout.expert_size}, options)};
+}
+
+float* parameter_data(const ParameterInfo& parameter, const FlatBuffers& buffers) {
+  const at::Tensor& buffer =
+      parameter.buffer == ParameterBuffer::kDense ? buffers.dense : buffers.experts;
+  return buffer.mutable_data_ptr<float>() + parameter.offset;
+}
+
+ModelWeights bind_weights(const ModelConfig& config, const ParameterLayout& layout,
+                          const FlatBuffers& buffers) {
+  std::unordered_map<std::string, float*> by_name;
+  for (const ParameterInfo& parameter : layout.parameters) {
+    by_name[parameter.name] = parameter_data(parameter, buffers);
+  }
+  const auto find = [&](const std::string& name) {
+    const auto found = by_name.find(name);
+    TORCH_CHECK(found != by_name.end(), "no parameter ", name);
+    return found->second;
+  };
+  const auto feed_forward = [&](const std::string& prefix, int64_t F) {
+    return FeedForwardView{find(prefix + "gate_proj.weight"), find(prefix + "down_proj.weight"),
+                           config.d_model, F};
+  };
+  ModelWeights weights;
+  weights.embedding = find("model.embed_tokens.weight");
+  weights.final_norm = find("model.norm.weight");
+  weights.head = {find("lm_head.weight"), config.vocab_size, config.d_model};
+  for (int64_t layer = 0; layer < config.n_layers; ++layer) {
+    const std::string prefix = layer_prefix(layer);
+    LayerWeights w;
+    w.attention_norm = find(prefix + "pre_attention_layernorm.weight");
+    w.qkv = find(prefix + "self_attn.q_proj.weight");
+    w.attention_out = find(prefix + "self_attn.o_proj.weight");
+    w.feed_forward_norm = find(prefix + "pre_feedforward_layernorm.weight");
+    if (config.is_dense(layer)) {
+      w.always.push_back(feed_forward(prefix + "mlp.", config.d_ffn));
+    } else {
+      w.router = find(prefix + "mlp.gate.weight");
+      for (int64_t e = config.routed_experts(); e < config.num_experts; ++e) {
+        w.always.push_back(feed_forward(expert_prefix(layer, e), config.d_expert));
+      }
+      const ExpertPlacement& placement = layout.placement;
+      for (int64_t e = placement.first(layout.ep_rank); e < placement.first(layout.ep_rank + 1); ++e) {
+        w.routed.push_back(feed_forward(expert_prefix(layer, e), config.d_expert));
+      }
+    }
+    weights.layers.push_back(std::move(w));
+  }
+  return weights;
+}
+
+void initialise(const ModelConfig& config, const ParameterLayout& layout,
+                const FlatBuffers& parameters) {
+  for (const ParameterInfo& parameter : layout.parameters) {
+    float* data = parameter_data(parameter, parameters);
+    if (parameter.shape.size() == 1) {
+      std::fill_n(data, parameter.numel(), 1.0f);
+    } else {
+      fill_truncated_normal(config.init_seed, name_hash(parameter.name), parameter.numel(), data);
+    }
+  }
+}
+
+ParameterCounts count_parameters(const ModelConfig& config) {
+  ParameterCounts counts;
+  for (const ParameterInfo& parameter : make_layout(config, 1, 0).parameters) {
+    counts.total += parameter.numel();
+  }
+  const int64_t unused = config.moe_layers() * (config.num_experts - config.top_k);
+  counts.active = counts.total - unused * 3 * config.d_model * config.d_expert;
+  return counts;
+}
+
+}  // namespace emo

@@ -1,0 +1,85 @@
+// The parameters of a model: their Hugging Face names and shapes, and where they lie in this rank's
+// two flat buffers, one for what every rank holds (dense) and one for its routed experts.
+//
+// Gradients and optimizer state use the same layout, so that clipping, the optimizer and the
+// reductions are single passes over flat memory.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "model/config.h"
+#include "model/feed_forward.h"
+#include "model/lm_head.h"
+#include "parallel/expert_exchange.h"
+
+namespace emo {
+
+enum class ParameterBuffer { kDense, kExperts };
+
+struct ParameterInfo {
+  std::string name;            // as Hugging Face's EMO class calls it (emo-facts 7.2)
+  std::vector<int64_t> shape;  //
+  ParameterBuffer buffer;
+  int64_t offset;              // in floats
+  bool decayed;                // weight decay applies: to all but the embedding
+  int64_t numel() const;
+};
+
+struct ParameterLayout {
+  std::vector<ParameterInfo> parameters;  // in order of buffer and offset
+  int64_t dense_size = 0;                 // floats, padding included
+  int64_t expert_size = 0;
+  ExpertPlacement placement;              // of routed experts; experts 0 in a dense model
+  int64_t ep_rank = 0;
+};
+
+// What rank `ep_rank` of `ep` ranks holds.
+ParameterLayout make_layout(const ModelConfig& config, int64_t ep, int64_t ep_rank);
+
+// Two flat fp32 buffers in a layout: parameters, gradients or moments.
+struct FlatBuffers {
+  at::Tensor dense;    // [dense_size]
+  at::Tensor experts;  // [expert_size]
+};
+FlatBuffers make_buffers(const ParameterLayout& layout);  // zeros
+
+// The memory of one parameter.
+float* parameter_data(const ParameterInfo& parameter, const FlatBuffers& buffers);
+
+// The same memory, arranged as the computation uses it. Pointers into the buffers, which must
+// outlive it.
+struct LayerWeights {
+  float* attention_norm = nullptr;            // [D]
+  float* qkv = nullptr;                       // [3 D, D] query, key, value
+  float* attention_out = nullptr;             // [D, D]
+  float* feed_forward_norm = nullptr;         // [D]
+  float* router = nullptr;                    // [E + shared, D]; null in a dense layer
+  std::vector<FeedForwardView> always;        // shared experts, or the dense layer's one
+  std::vector<FeedForwardView> routed;        // this rank's
+};
+struct ModelWeights {
+  float* embedding = nullptr;  // [V, D]
+  std::vector<LayerWeights> layers;
+  float* final_norm = nullptr;  // [D]
+  LmHeadWeights head;
+};
+ModelWeights bind_weights(const ModelConfig& config, const ParameterLayout& layout,
+                          const FlatBuffers& buffers);
+
+// Every matrix: normal, standard deviation 0.02, cut at three of them (emo-facts 2.5); norms 1. A
+// function of the seed, the parameter's name and the element's index, so the same on every layout.
+void initialise(const ModelConfig& config, const ParameterLayout& layout,
+                const FlatBuffers& parameters);
+
+// Parameters of the whole model, and of those how many one token uses (input embedding included).
+struct ParameterCounts {
+  int64_t total = 0;
+  int64_t active = 0;
+};
+ParameterCounts count_parameters(const ModelConfig& config);
+
+}  // namespace emo

@@ -1,0 +1,53 @@
+#include "model/rope.h"
+
+#include <c10/util/Exception.h>
+
+#include <cmath>
+
+#include "model/simd.h"
+#include "parallel/parallel_for.h"
+
+namespace emo {
+namespace {
+
+EMO_SIMD void rotate_head(int64_t half, const float* cosines, const float* sines, float direction,
+                          float* x) {
+  for (int64_t i = 0; i < half; ++i) {
+    const float a = x[i];
+    const float b = x[i + half];
+    const float sine = direction * sines[i];
+    x[i] = a * cosines[i] - b * sine;
+    x[i + half] = b * cosines[i] + a * sine;
+  }
+}
+
+}  // namespace
+
+RopeTable::RopeTable(int64_t positions, int64_t head_dim, double theta)
+    : positions_(positions), half_(head_dim / 2), cosines_(positions * half_), sines_(positions * half_) {
+  for (int64_t i = 0; i < half_; ++i) {
+    const auto frequency = static_cast<float>(
+        std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(head_dim)));
+    for (int64_t position = 0; position < positions; ++position) {
+      const float angle = static_cast<float>(position) * frequency;
+      cosines_[position * half_ + i] = std::cos(angle);
+      sines_[position * half_ + i] = std::sin(angle);
+    }
+  }
+}
+
+void rotate(const RopeTable& table, Rotation rotation, int64_t T, int64_t S, int64_t heads,
+            int64_t head_dim, int64_t stride, float* x) {
+  TORCH_CHECK(S <= table.positions(), "positions up to ", S, " in a table of ", table.positions());
+  const float direction = rotation == Rotation::kForward ? 1.0f : -1.0f;
+  parallel_for(T, 64, [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; ++t) {
+      for (int64_t head = 0; head < heads; ++head) {
+        rotate_head(head_dim / 2, table.cosines(t % S), table.sines(t % S), direction,
+                    x + t * stride + head * head_dim);
+      }
+    }
+  });
+}
+
+}  // namespace emo

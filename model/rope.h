@@ -1,0 +1,30 @@
+// Rotary position embedding (Su et al. 2021, arXiv 2104.09864), half-split layout: dimension i of a
+// head is rotated together with dimension i + head_dim / 2, by position * theta^(-2 i / head_dim).
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace emo {
+
+// Cosines and sines of a table of positions, fp32 as the reference.
+class RopeTable {
+ public:
+  RopeTable(int64_t positions, int64_t head_dim, double theta);
+  int64_t positions() const { return positions_; }
+  const float* cosines(int64_t position) const { return cosines_.data() + position * half_; }
+  const float* sines(int64_t position) const { return sines_.data() + position * half_; }
+
+ private:
+  int64_t positions_, half_;
+  std::vector<float> cosines_, sines_;  // [positions, head_dim / 2]
+};
+
+enum class Rotation { kForward, kBackward };
+
+// Rotates, in place, the first `heads` heads of each row of x [T, stride]; row t is at position
+// t mod S. Positions run through the row; attention sees their differences only.
+void rotate(const RopeTable& table, Rotation rotation, int64_t T, int64_t S, int64_t heads,
+            int64_t head_dim, int64_t stride, float* x);
+
+}  // namespace emo

@@ -1,0 +1,302 @@
+#include "model/router.h"
+
+#include <c10/util/Exception.h>
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "model/document_pools.h"
+#include "model/simd.h"
+#include "parallel/parallel_for.h"
+
+namespace emo {
+namespace {
+
+constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
+
+// The masks of one document, as floats: 1 in, 0 out.
+struct Masks {
+  std::vector<float> softmax;     // what the score softmax runs over
+  std::vector<float> selectable;  // what may be chosen
+};
+
+// Which distribution is which under the contract (see the header of router.h).
+struct Distributions {
+  bool before;           // scores are the softmax over the pool
+  bool balance_full;     // the balance loss sees the softmax over all
+  bool balance_zeroed;   // ... that, zeroed outside the pool
+  bool z_full;           // the z loss sees all logits
+  bool full;             // the softmax over all is needed at all
+  explicit Distributions(const RoutingContract& contract)
+      : before(contract.mask == MaskTime::kBeforeSoftmax),
+        balance_full(!before || contract.balance_sees == ScoresSeen::kFull),
+        balance_zeroed(!before && contract.balance_sees == ScoresSeen::kMasked),
+        z_full(contract.z_sees == ScoresSeen::kFull),
+        full(!before || balance_full || z_full) {}
+};
+
+// Sums of one piece of tokens, added up over pieces in order.
+struct PieceSums {
+  double z_squares = 0;
+  double entropy = 0;
+};
+
+// p = softmax of z over the experts of `mask`; answers logsumexp. `entropy` is set.
+__attribute__((always_inline)) inline float softmax(int64_t E, const float* z, const float* mask,
+                                                    float* p, float* entropy) {
+  float largest = kMinusInfinity;
+#pragma omp simd reduction(max : largest)
+  for (int64_t e = 0; e < E; ++e) largest = std::max(largest, mask[e] > 0 ? z[e] : kMinusInfinity);
+  float total = 0;
+  float weighted = 0;
+#pragma omp simd reduction(+ : total, weighted)
+  for (int64_t e = 0; e < E; ++e) {
+    p[e] = fast_exp(z[e] - largest) * mask[e];
+    total += p[e];
+    weighted += p[e] * (z[e] - largest);
+  }
+  const float inverse = 1.0f / total;
+  for (int64_t e = 0; e < E; ++e) p[e] *= inverse;
+  const float log_total = std::log(total);
+  *entropy = log_total - weighted * inverse;
+  return largest + log_total;
+}
+
+// The K largest of p [E] among the selectable, best first, ties to the lower index.
+inline void choose_top_k(int64_t E, int64_t K, const float* p, const float* selectable,
+                         int32_t* experts, float* weights) {
+  int64_t found = 0;
+  for (int64_t e = 0; e < E; ++e) {
+    if (selectable[e] == 0 || (found == K && p[e] <= weights[K - 1])) continue;
+    int64_t at = found < K ? found++ : K - 1;
+    for (; at > 0 && weights[at - 1] < p[e]; --at) {
+      weights[at] = weights[at - 1];
+      experts[at] = experts[at - 1];
+    }
+    weights[at] = p[e];
+    experts[at] = static_cast<int32_t>(e);
+  }
+  for (; found < K; ++found) {
+    experts[found] = -1;
+    weights[found] = 0;
+  }
+}
+
+// Everything route() does with the tokens of one piece; the arrays are the whole batch's.
+struct RouteArrays {
+  int64_t E, K;
+  const float* logits;
+  int32_t* experts;
+  float* weights;
+  float* masked_logsumexp;
+  float* full_logsumexp;  // null where not needed
+};
+
+EMO_SIMD PieceSums route_piece(const Piece& piece, const Distributions& which,
+                               const RouteArrays& a, const float* softmax_mask,
+                               const float* selectable, const float* all, float* score_sum,
+                               float* probability_sum, float* masked, float* full) {
+  PieceSums sums;
+  for (int64_t t = piece.begin; t < piece.end; ++t) {
+    const float* z = a.logits + t * a.E;
+    float entropy = 0;
+    float ignored = 0;
+    float lse = softmax(a.E, z, softmax_mask, masked, &entropy);
+    a.masked_logsumexp[t] = lse;
+    sums.entropy += entropy;
+    if (a.full_logsumexp != nullptr) {
+      const float full_lse = softmax(a.E, z, all, full, &ignored);
+      a.full_logsumexp[t] = full_lse;
+      if (which.z_full) lse = full_lse;
+      if (probability_sum != nullptr) {
+        for (int64_t e = 0; e < a.E; ++e) probability_sum[e] += full[e];
+      }
+    }
+    sums.z_squares += static_cast<double>(lse) * lse;
+    choose_top_k(a.E, a.K, which.before ? masked : full, selectable, a.experts + t * a.K,
+                 a.weights + t * a.K);
+    if (which.balance_zeroed) {
+      for (int64_t e = 0; e < a.E; ++e) score_sum[e] += full[e] * softmax_mask[e];
+    } else {
+      const float* seen = which.balance_full ? full : masked;
+      for (int64_t e = 0; e < a.E; ++e) score_sum[e] += seen[e];
+    }
+  }
+  return sums;
+}
+
+// Adds to dz [E] the gradient of  sum_e b_e d_e + sum_k w_k d_{e_k} + c * lse^2  where d is the
+// softmax of z over `mask`, with logsumexp lse. `b` is zero where a term does not apply.
+EMO_SIMD void add_softmax_gradient(int64_t E, const float* z, const float* mask, float lse,
+                                   const float* b, float c, int64_t K, const int32_t* experts,
+                                   const float* d_weights, float* d, float* dz) {
+  float inner = 0;
+#pragma omp simd reduction(+ : inner)
+  for (int64_t e = 0; e < E; ++e) {
+    d[e] = fast_exp(z[e] - lse) * mask[e];
+    inner += d[e] * b[e];
+  }
+  for (int64_t k = 0; k < K; ++k) {
+    if (experts[k] >= 0) inner += d[experts[k]] * d_weights[k];
+  }
+  const float shift = 2 * c * lse - inner;
+  for (int64_t e = 0; e < E; ++e) dz[e] += d[e] * (b[e] + shift);
+  for (int64_t k = 0; k < K; ++k) {
+    if (experts[k] >= 0) dz[experts[k]] += d[experts[k]] * d_weights[k];
+  }
+}
+
+std::vector<float> usable_experts(const RouterInput& input, int64_t E) {
+  std::vector<float> usable(E, 1.0f);
+  if (input.subset.full_weights) return usable;
+  for (int64_t e = 0; e < static_cast<int64_t>(input.subset.kept.size()); ++e) {
+    usable[e] = input.subset.kept[e] != 0 ? 1.0f : 0.0f;
+  }
+  return usable;
+}
+
+// The masks of a document, from its pool and the subset.
+Masks masks_of(const uint8_t* pool, const std::vector<uint8_t>& kept,
+               const std::vector<float>& usable) {
+  const size_t E = usable.size();
+  Masks masks{std::vector<float>(E), std::vector<float>(E)};
+  for (size_t e = 0; e < E; ++e) {
+    const float in_pool = pool[e] != 0 ? 1.0f : 0.0f;
+    masks.softmax[e] = in_pool * usable[e];
+    masks.selectable[e] = in_pool * (kept.empty() || kept[e] != 0 ? 1.0f : 0.0f);
+  }
+  return masks;
+}
+
+}  // namespace
+
+void route(const RouterInput& input, const RoutingContract& contract, bool want_probability,
+           Routing* routing) {
+  const int64_t T = input.logits.size(0);
+  const int64_t E = input.logits.size(1);
+  const int64_t K = input.top_k;
+  const int64_t spans = input.span_ends.numel() - 1;
+  const auto* ends = input.span_ends.const_data_ptr<int32_t>();
+  TORCH_CHECK(static_cast<int64_t>(input.pool_sizes.size()) == spans && ends[0] == 0 &&
+                  ends[spans] == T && K >= 1 && K <= E,
+              "route: ", input.pool_sizes.size(), " pool sizes for ", spans, " spans that end at ",
+              ends[spans], " of ", T, " tokens, top ", K, " of ", E);
+  const Distributions which(contract);
+  const bool pools = contract.pool.kind != PoolPolicy::Kind::kNone;
+  const bool full = which.full || want_probability;
+  const auto* logits = input.logits.const_data_ptr<float>();
+  const std::vector<Piece> pieces = pieces_of(ends, spans);
+  const std::vector<float> usable = usable_experts(input, E);
+
+  routing->documents = pools ? spans : 0;
+  routing->document_entropy = routing->pool_size = 0;
+  if (pools) {
+    std::vector<int64_t> sizes = input.pool_sizes;
+    const DocumentScores scores = score_documents(pieces, ends, spans, E, logits, usable.data());
+    routing->pools = choose_pools(scores, E, contract.pool, &sizes);
+    for (int64_t span = 0; span < spans; ++span) {
+      routing->document_entropy += scores.entropy[span];
+      routing->pool_size += static_cast<double>(std::min(sizes[span], E));
+    }
+  } else {
+    routing->pools.assign(spans * E, 1);
+  }
+
+  routing->experts = at::empty({T, K}, at::TensorOptions().dtype(at::kInt));
+  routing->weights = at::empty({T, K}, at::TensorOptions().dtype(at::kFloat));
+  routing->masked_logsumexp.resize(T);
+  routing->full_logsumexp.resize(full ? T : 0);
+  const RouteArrays arrays{E, K, logits, routing->experts.mutable_data_ptr<int32_t>(),
+                           routing->weights.mutable_data_ptr<float>(),
+                           routing->masked_logsumexp.data(),
+                           full ? routing->full_logsumexp.data() : nullptr};
+  const auto count = static_cast<int64_t>(pieces.size());
+  std::vector<PieceSums> sums(count);
+  std::vector<float> score_sums(count * E, 0.0f);
+  std::vector<float> probability_sums(want_probability ? count * E : 0, 0.0f);
+  parallel_for(count, 2, [&](int64_t begin, int64_t end) {
+    std::vector<float> masked(E), full_scores(E);
+    Masks masks;
+    int64_t span = -1;
+    for (int64_t p = begin; p < end; ++p) {
+      if (pieces[p].span != span) {
+        span = pieces[p].span;
+        masks = masks_of(routing->pools.data() + span * E, input.subset.kept, usable);
+      }
+      sums[p] = route_piece(pieces[p], which, arrays, masks.softmax.data(), masks.selectable.data(),
+                            usable.data(), score_sums.data() + p * E,
+                            want_probability ? probability_sums.data() + p * E : nullptr,
+                            masked.data(), full_scores.data());
+    }
+  });
+
+  routing->z_squares = routing->token_entropy = 0;
+  routing->score_sum.assign(E, 0.0);
+  routing->router_probability.assign(want_probability ? E : 0, 0.0);
+  for (int64_t p = 0; p < count; ++p) {
+    routing->z_squares += sums[p].z_squares;
+    routing->token_entropy += sums[p].entropy;
+    for (int64_t e = 0; e < E; ++e) routing->score_sum[e] += score_sums[p * E + e];
+    if (!want_probability) continue;
+    for (int64_t e = 0; e < E; ++e) routing->router_probability[e] += probability_sums[p * E + e];
+  }
+  routing->counts.assign(E, 0);
+  for (int64_t slot = 0; slot < T * K; ++slot) {
+    if (arrays.experts[slot] >= 0) ++routing->counts[arrays.experts[slot]];
+  }
+}
+
+void route_backward(const RouterInput& input, const RoutingContract& contract,
+                    const Routing& routing, const at::Tensor& d_weights,
+                    const std::vector<float>& balance, float z, const at::Tensor& d_logits) {
+  const int64_t E = input.logits.size(1);
+  const int64_t K = input.top_k;
+  const Distributions which(contract);
+  TORCH_CHECK(input.subset.kept.empty() && static_cast<int64_t>(balance.size()) == E &&
+                  d_weights.sizes() == routing.weights.sizes() &&
+                  d_logits.sizes() == input.logits.sizes(),
+              "route_backward: shapes, or a subset, which is for evaluation only");
+  const auto* ends = input.span_ends.const_data_ptr<int32_t>();
+  const std::vector<Piece> pieces = pieces_of(ends, input.span_ends.numel() - 1);
+  const auto* logits = input.logits.const_data_ptr<float>();
+  const auto* experts = routing.experts.const_data_ptr<int32_t>();
+  const auto* dw = d_weights.const_data_ptr<float>();
+  auto* d_out = d_logits.mutable_data_ptr<float>();
+  const std::vector<float> all(E, 1.0f);
+  const std::vector<float> none(E, 0.0f);
+  parallel_for(static_cast<int64_t>(pieces.size()), 2, [&](int64_t begin, int64_t end) {
+    std::vector<float> d(E), zeroed(E);
+    Masks masks;
+    int64_t span = -1;
+    for (int64_t p = begin; p < end; ++p) {
+      if (pieces[p].span != span) {
+        span = pieces[p].span;
+        masks = masks_of(routing.pools.data() + span * E, {}, all);
+        for (int64_t e = 0; e < E; ++e) zeroed[e] = balance[e] * masks.softmax[e];
+      }
+      // What the loss says about the softmax over the pool, and what about that over all.
+      const float* b_masked = which.balance_full ? none.data() : balance.data();
+      const float* b_full = !which.balance_full  ? none.data()
+                            : which.balance_zeroed ? zeroed.data()
+                                                   : balance.data();
+      for (int64_t t = pieces[p].begin; t < pieces[p].end; ++t) {
+        float* dz = d_out + t * E;
+        std::fill_n(dz, E, 0.0f);
+        if (which.before || !which.z_full) {
+          add_softmax_gradient(E, logits + t * E, masks.softmax.data(), routing.masked_logsumexp[t],
+                               b_masked, which.z_full ? 0 : z, which.before ? K : 0,
+                               experts + t * K, dw + t * K, d.data(), dz);
+        }
+        if (which.full) {
+          add_softmax_gradient(E, logits + t * E, all.data(), routing.full_logsumexp[t], b_full,
+                               which.z_full ? z : 0, which.before ? 0 : K, experts + t * K,
+                               dw + t * K, d.data(), dz);
+        }
+      }
+    }
+  });
+}
+
+}  // namespace emo

@@ -1,0 +1,139 @@
+#include "model/transformer.h"
+
+#include <c10/util/Exception.h>
+
+#include "model/embedding.h"
+#include "model/pool_sizes.h"
+#include "model/rms_norm.h"
+
+namespace emo {
+namespace {
+
+MoeContext moe_context(const Model& model, const RoutingContract& contract,
+                       const PassOptions& options) {
+  return {&model.config, &contract,          options.ep, model.layout.placement, options.mode,
+          options.want_probability, options.routed_off, options.profile};
+}
+
+// The contract with the pools of this pass.
+RoutingContract contract_of(const Model& model, const PassOptions& options) {
+  RoutingContract contract = model.contract;
+  contract.pool = options.pool;
+  return contract;
+}
+
+// Adds what a layer's router saw to the sums; `score_gradient` is the balance loss's, unweighted.
+void add_routing(const Routing& routing, const std::vector<float>& score_gradient, int64_t tokens,
+                 RouterSums* sums) {
+  for (size_t e = 0; e < routing.counts.size(); ++e) {
+    sums->balance += static_cast<double>(score_gradient[e]) * routing.score_sum[e];
+    sums->counts[e] += static_cast<double>(routing.counts[e]);
+  }
+  sums->z_squares += routing.z_squares;
+  sums->token_entropy += routing.token_entropy;
+  sums->tokens += static_cast<double>(tokens);
+  sums->document_entropy += routing.document_entropy;
+  sums->pool_size += routing.pool_size;
+  sums->documents += static_cast<double>(routing.documents);
+}
+
+}  // namespace
+
+Model::Model(const ModelConfig& c, const RoutingContract& r, int64_t ep, int64_t ep_rank)
+    : config(c),
+      contract(r),
+      layout(make_layout(c, ep, ep_rank)),
+      parameters(make_buffers(layout)),
+      weights(bind_weights(config, layout, parameters)) {}
+
+Gradients::Gradients(const Model& model)
+    : buffers(make_buffers(model.layout)),
+      views(bind_weights(model.config, model.layout, buffers)) {}
+
+void forward(const Model& model, const RopeTable& rope, const MicroBatch& batch,
+             const PassOptions& options, Activations* a) {
+  const ModelConfig& config = model.config;
+  const int64_t T = batch.num_tokens();
+  const int64_t D = config.d_model;
+  TORCH_CHECK(options.subsets.empty() || static_cast<int64_t>(options.subsets.size()) == config.n_layers,
+              options.subsets.size(), " expert subsets for ", config.n_layers, " layers");
+  const RoutingContract contract = contract_of(model, options);
+  const MoeContext context = moe_context(model, contract, options);
+  a->blocks.resize(config.n_layers);
+  shape_buffer(&a->last, {T, D});
+  shape_buffer(&a->normalised, {T, D});
+  shape_buffer(&a->reciprocal, {T});
+
+  for (BlockActivations& block : a->blocks) shape_buffer(&block.x, {T, D});
+  const at::Tensor& first = config.n_layers > 0 ? a->blocks[0].x : a->last;
+  embed(T, config.vocab_size, D, batch.tokens.const_data_ptr<int32_t>(), model.weights.embedding,
+        first.mutable_data_ptr<float>());
+  for (int64_t layer = 0; layer < config.n_layers; ++layer) {
+    block_forward(context, model.weights.layers[layer], rope, batch,
+                  draw_pool_sizes(contract.pool, contract.pool_draw, options.seed,
+                                  batch.sequence_index, batch.ordinal, layer, config.routed_experts()),
+                  options.subsets.empty() ? ExpertSubset() : options.subsets[layer],
+                  layer + 1 < config.n_layers ? a->blocks[layer + 1].x : a->last,
+                  &a->blocks[layer], &a->buffers);
+  }
+  rms_norm(T, D, a->last.const_data_ptr<float>(), model.weights.final_norm,
+           static_cast<float>(config.norm_epsilon), a->normalised.mutable_data_ptr<float>(),
+           a->reciprocal.mutable_data_ptr<float>());
+}
+
+void forward_backward(const Model& model, const RopeTable& rope, const MicroBatch& batch,
+                      const PassOptions& options, const LossOptions& loss, Communicator& world,
+                      BalanceCounts* counts, Gradients* gradients, LossSums* sums, Activations* a) {
+  const ModelConfig& config = model.config;
+  const RoutingContract contract = contract_of(model, options);
+  const MoeContext context = moe_context(model, contract, options);
+  const int64_t T = batch.num_tokens();
+  const int64_t D = config.d_model;
+
+  forward(model, rope, batch, options, a);
+
+  // Counts travel behind the head and the cross-entropy; the backward pass is the first to need them.
+  std::vector<const Routing*> routings;
+  for (int64_t layer = 0; layer < config.n_layers; ++layer) {
+    if (!config.is_dense(layer)) routings.push_back(&a->blocks[layer].moe.routing);
+  }
+  counts->start(world, routings, T);
+
+  Timed timed(options.profile, Work::kHead);
+  shape_buffer(&a->d, {T, D}).zero_();
+  shape_buffer(&a->d_normalised, {T, D});
+  const LmLoss lm = lm_loss_and_gradients(
+      model.weights.head, gradients->views.head, T, a->normalised.const_data_ptr<float>(),
+      batch.labels.const_data_ptr<int32_t>(), static_cast<float>(1.0 / loss.divisor),
+      static_cast<float>(loss.lm_z_weight), a->d_normalised.mutable_data_ptr<float>(),
+      &a->buffers.feed_forward.scratch);
+  sums->cross_entropy += lm.cross_entropy;
+  sums->z_squares += lm.z_squares;
+  sums->labels += static_cast<double>(lm.labels);
+  rms_norm_backward(T, D, a->last.const_data_ptr<float>(), model.weights.final_norm,
+                    a->reciprocal.const_data_ptr<float>(), a->d_normalised.const_data_ptr<float>(),
+                    a->d.mutable_data_ptr<float>(), gradients->views.final_norm,
+                    &a->buffers.partial);
+  timed.pause();
+
+  const auto moe_layers = static_cast<double>(config.moe_layers());
+  int64_t moe_layer = config.moe_layers();
+  for (int64_t layer = config.n_layers - 1; layer >= 0; --layer) {
+    std::vector<float> balance;
+    float z = 0;
+    if (!config.is_dense(layer)) {
+      --moe_layer;
+      balance = counts->score_gradient(moe_layer, config.routed_top_k(), loss.divisor);
+      add_routing(a->blocks[layer].moe.routing, balance, T, &sums->layers[moe_layer]);
+      for (float& b : balance) b *= static_cast<float>(contract.balance_weight / moe_layers);
+      z = static_cast<float>(contract.z_weight / moe_layers / loss.divisor);
+    }
+    block_backward(context, model.weights.layers[layer], gradients->views.layers[layer], rope, batch,
+                   balance, z, a->d, &a->blocks[layer], &a->buffers);
+  }
+  timed.switch_to(Work::kOther);
+  embed_backward(T, D, batch.tokens.const_data_ptr<int32_t>(), a->d.const_data_ptr<float>(),
+                 gradients->views.embedding);
+}
+
+}  // namespace emo

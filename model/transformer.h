@@ -1,0 +1,80 @@
+// The whole model: embedding, blocks, final norm, head; a forward pass to evaluate, and the forward
+// and backward pass of a training micro-batch.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "model/block.h"
+#include "model/config.h"
+#include "model/losses.h"
+#include "model/micro_batch.h"
+#include "model/parameters.h"
+
+namespace emo {
+
+// A model on this rank: what it is, and its parameters. Not copied; views point into the buffers.
+struct Model {
+  ModelConfig config;
+  RoutingContract contract;
+  ParameterLayout layout;
+  FlatBuffers parameters;
+  ModelWeights weights;  // views of `parameters`
+
+  // Allocates; parameters are zero until initialise() or a checkpoint fills them.
+  Model(const ModelConfig& config, const RoutingContract& contract, int64_t ep, int64_t ep_rank);
+  Model(const Model&) = delete;
+  Model& operator=(const Model&) = delete;
+};
+
+// Gradients of a model, in the same layout.
+struct Gradients {
+  FlatBuffers buffers;
+  ModelWeights views;
+  explicit Gradients(const Model& model);
+};
+
+// Memory of a pass, kept from pass to pass.
+struct Activations {
+  std::vector<BlockActivations> blocks;  // [L]
+  at::Tensor last;                       // [T, D] output of the last block
+  at::Tensor normalised;                 // [T, D] input of the head
+  at::Tensor reciprocal;                 // [T] of the final norm
+  at::Tensor d;                          // [T, D] gradient of the residual stream
+  at::Tensor d_normalised;               // [T, D]
+  BlockBuffers buffers;
+};
+
+// What a pass needs beside the model and the batch.
+struct PassOptions {
+  Communicator* ep = nullptr;           // this rank's expert group
+  uint64_t seed = 0;                    // of pool sizes: run.seed
+  ExchangeMode mode = ExchangeMode::kOncePerRank;
+  PoolPolicy pool;                      // the contract's, or what an evaluation says
+  bool want_probability = false;        // see route()
+  bool routed_off = false;              // see MoeContext
+  std::vector<ExpertSubset> subsets;    // [L], or empty: all experts
+  Profile* profile = nullptr;
+};
+
+// Collective over ep. Fills `activations` up to `normalised`.
+void forward(const Model& model, const RopeTable& rope, const MicroBatch& batch,
+             const PassOptions& options, Activations* activations);
+
+// Divisor and weights of a training micro-batch's losses.
+struct LossOptions {
+  double divisor = 1;        // N
+  double lm_z_weight = 1e-5; //
+};
+
+// Collective over ep, and over `world` for the balance counts. Adds the micro-batch's gradients to
+// `gradients` and its losses to `sums`.
+void forward_backward(const Model& model, const RopeTable& rope, const MicroBatch& batch,
+                      const PassOptions& options, const LossOptions& loss, Communicator& world,
+                      BalanceCounts* counts, Gradients* gradients, LossSums* sums,
+                      Activations* activations);
+
+}  // namespace emo

@@ -1,0 +1,66 @@
+// Collectives over a group of ranks.
+//
+// Every function but rank() and size() is collective: all ranks of the group call the same functions
+// in the same order with fitting sizes. Sizes and types come from the tensors, never from a count
+// beside them. Tensors are contiguous, on the host (self, MPI) or the device (NCCL), and belong to
+// the caller; asynchronous ones stay untouched until wait().
+//
+// A collective that fails ends the job, naming rank and operation: a rank that came back with an
+// error would leave the others waiting.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+namespace emo {
+
+enum class ReduceOp { kSum, kMax };
+
+// An operation under way. wait() may be called once; destroying an unfinished one waits.
+class Pending {
+ public:
+  virtual ~Pending() = default;
+  virtual void wait() = 0;
+};
+
+class Communicator {
+ public:
+  virtual ~Communicator() = default;
+
+  virtual int64_t rank() const = 0;
+  virtual int64_t size() const = 0;
+
+  virtual void barrier() = 0;
+
+  // In place. The result is the same, bit for bit, on all ranks.
+  virtual void all_reduce(const at::Tensor& tensor, ReduceOp op) = 0;
+  virtual std::unique_ptr<Pending> all_reduce_async(const at::Tensor& tensor, ReduceOp op) = 0;
+
+  virtual void broadcast(const at::Tensor& tensor, int64_t root) = 0;
+
+  // output: size() times input's elements, in order of ranks.
+  virtual void all_gather(const at::Tensor& output, const at::Tensor& input) = 0;
+
+  // input: size() times output's elements; rank r receives the sum of all r-th parts.
+  virtual void reduce_scatter(const at::Tensor& output, const at::Tensor& input) = 0;
+
+  // Row-wise exchange. `send` [sum(send_rows), ...] holds the rows for rank 0, 1, ... in order, and
+  // `receive` [sum(receive_rows), ...] those from rank 0, 1, ... Rows have the same shape everywhere.
+  virtual void all_to_all(const at::Tensor& receive, const std::vector<int64_t>& receive_rows,
+                          const at::Tensor& send, const std::vector<int64_t>& send_rows) = 0;
+  virtual std::unique_ptr<Pending> all_to_all_async(const at::Tensor& receive,
+                                                    const std::vector<int64_t>& receive_rows,
+                                                    const at::Tensor& send,
+                                                    const std::vector<int64_t>& send_rows) = 0;
+
+  // A communicator of the ranks that pass the same `color`, ordered by `key`.
+  virtual std::unique_ptr<Communicator> split(int64_t color, int64_t key) = 0;
+};
+
+// One number per rank, indexed by rank: the counts that an all_to_all needs.
+std::vector<int64_t> exchange_counts(Communicator& group, const std::vector<int64_t>& send);
+
+}  // namespace emo

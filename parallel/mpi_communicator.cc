@@ -1,0 +1,254 @@
+#include "parallel/mpi_communicator.h"
+
+#include <ATen/ops/empty.h>
+#include <c10/util/Exception.h>
+#include <mpi.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <limits>
+#include <utility>
+
+#include "parallel/self_communicator.h"
+
+namespace emo {
+namespace {
+
+constexpr int kPeerLost = 69;            // exit code, data/exit_code.h
+constexpr int64_t kLargest = 1 << 30;    // elements in one MPI call, whose counts are int
+
+MPI_Datatype mpi_type(const at::Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case at::kFloat: return MPI_FLOAT;
+    case at::kDouble: return MPI_DOUBLE;
+    case at::kInt: return MPI_INT32_T;
+    case at::kLong: return MPI_INT64_T;
+    case at::kByte: return MPI_UINT8_T;
+    default: TORCH_CHECK(false, "MPI has no type for ", tensor.scalar_type());
+  }
+}
+
+MPI_Op mpi_op(ReduceOp op) { return op == ReduceOp::kSum ? MPI_SUM : MPI_MAX; }
+
+void check_host(const at::Tensor& tensor, const char* operation) {
+  TORCH_CHECK(tensor.is_contiguous() && tensor.is_cpu(), operation,
+              ": needs a contiguous tensor in host memory");
+}
+
+class Request : public Pending {
+ public:
+  // Keeps `tensors` alive and frees `row` when done.
+  Request(MPI_Request request, std::vector<at::Tensor> tensors, MPI_Datatype row)
+      : request_(request), tensors_(std::move(tensors)), row_(row) {}
+  ~Request() override { wait(); }
+  Request(const Request&) = delete;
+  Request& operator=(const Request&) = delete;
+  void wait() override {
+    if (request_ != MPI_REQUEST_NULL) MPI_Wait(&request_, MPI_STATUS_IGNORE);
+    if (row_ != MPI_DATATYPE_NULL) MPI_Type_free(&row_);
+    tensors_.clear();
+  }
+
+ private:
+  MPI_Request request_;
+  std::vector<at::Tensor> tensors_;
+  MPI_Datatype row_;
+};
+
+class SeveralRequests : public Pending {
+ public:
+  explicit SeveralRequests(std::vector<std::unique_ptr<Pending>> parts) : parts_(std::move(parts)) {}
+  void wait() override { parts_.clear(); }
+
+ private:
+  std::vector<std::unique_ptr<Pending>> parts_;
+};
+
+// Counts and displacements in rows; these vectors must live until the operation ends.
+struct Rows {
+  std::vector<int> counts, starts;
+  explicit Rows(const std::vector<int64_t>& rows) {
+    int64_t start = 0;
+    for (const int64_t n : rows) {
+      TORCH_CHECK(n >= 0 && start + n <= std::numeric_limits<int>::max(), "all_to_all: ", n, " rows");
+      counts.push_back(static_cast<int>(n));
+      starts.push_back(static_cast<int>(start));
+      start += n;
+    }
+  }
+  int64_t total() const { return counts.empty() ? 0 : starts.back() + counts.back(); }
+};
+
+class ExchangeRequest : public Pending {
+ public:
+  ExchangeRequest(Rows send, Rows receive) : send_(std::move(send)), receive_(std::move(receive)) {}
+  void wait() override { request_.reset(); }
+  Rows send_, receive_;
+  std::unique_ptr<Request> request_;
+};
+
+class MpiCommunicator : public Communicator {
+ public:
+  MpiCommunicator(MPI_Comm comm, bool owns_mpi) : comm_(comm), owns_mpi_(owns_mpi) {
+    MPI_Comm_rank(comm_, &rank_);
+    MPI_Comm_size(comm_, &size_);
+  }
+  ~MpiCommunicator() override {
+    MPI_Comm_free(&comm_);
+    if (owns_mpi_) MPI_Finalize();
+  }
+  MpiCommunicator(const MpiCommunicator&) = delete;
+  MpiCommunicator& operator=(const MpiCommunicator&) = delete;
+
+  int64_t rank() const override { return rank_; }
+  int64_t size() const override { return size_; }
+
+  void barrier() override { check(MPI_Barrier(comm_), "barrier"); }
+
+  void all_reduce(const at::Tensor& tensor, ReduceOp op) override {
+    all_reduce_async(tensor, op)->wait();
+  }
+
+  std::unique_ptr<Pending> all_reduce_async(const at::Tensor& tensor, ReduceOp op) override {
+    check_host(tensor, "all_reduce");
+    std::vector<std::unique_ptr<Pending>> parts;
+    char* data = static_cast<char*>(tensor.data_ptr());
+    for (int64_t at = 0; at < tensor.numel(); at += kLargest) {
+      const auto count = static_cast<int>(std::min(kLargest, tensor.numel() - at));
+      MPI_Request request = MPI_REQUEST_NULL;
+      check(MPI_Iallreduce(MPI_IN_PLACE, data + at * tensor.element_size(), count, mpi_type(tensor),
+                           mpi_op(op), comm_, &request),
+            "all_reduce");
+      parts.push_back(std::make_unique<Request>(request, std::vector<at::Tensor>{tensor},
+                                                MPI_DATATYPE_NULL));
+    }
+    return std::make_unique<SeveralRequests>(std::move(parts));
+  }
+
+  void broadcast(const at::Tensor& tensor, int64_t root) override {
+    check_host(tensor, "broadcast");
+    char* data = static_cast<char*>(tensor.data_ptr());
+    for (int64_t at = 0; at < tensor.numel(); at += kLargest) {
+      const auto count = static_cast<int>(std::min(kLargest, tensor.numel() - at));
+      check(MPI_Bcast(data + at * tensor.element_size(), count, mpi_type(tensor),
+                      static_cast<int>(root), comm_),
+            "broadcast");
+    }
+  }
+
+  void all_gather(const at::Tensor& output, const at::Tensor& input) override {
+    check_host(output, "all_gather");
+    check_host(input, "all_gather");
+    TORCH_CHECK(output.numel() == input.numel() * size_ && input.numel() <= kLargest &&
+                    output.scalar_type() == input.scalar_type(),
+                "all_gather: ", input.sizes(), " on ", size_, " ranks into ", output.sizes());
+    const auto count = static_cast<int>(input.numel());
+    check(MPI_Allgather(input.data_ptr(), count, mpi_type(input), output.data_ptr(), count,
+                        mpi_type(output), comm_),
+          "all_gather");
+  }
+
+  void reduce_scatter(const at::Tensor& output, const at::Tensor& input) override {
+    check_host(output, "reduce_scatter");
+    check_host(input, "reduce_scatter");
+    TORCH_CHECK(input.numel() == output.numel() * size_ && output.numel() <= kLargest &&
+                    output.scalar_type() == input.scalar_type(),
+                "reduce_scatter: ", input.sizes(), " on ", size_, " ranks into ", output.sizes());
+    check(MPI_Reduce_scatter_block(input.data_ptr(), output.data_ptr(),
+                                   static_cast<int>(output.numel()), mpi_type(input), MPI_SUM, comm_),
+          "reduce_scatter");
+  }
+
+  void all_to_all(const at::Tensor& receive, const std::vector<int64_t>& receive_rows,
+                  const at::Tensor& send, const std::vector<int64_t>& send_rows) override {
+    all_to_all_async(receive, receive_rows, send, send_rows)->wait();
+  }
+
+  std::unique_ptr<Pending> all_to_all_async(const at::Tensor& receive,
+                                            const std::vector<int64_t>& receive_rows,
+                                            const at::Tensor& send,
+                                            const std::vector<int64_t>& send_rows) override {
+    check_host(receive, "all_to_all");
+    check_host(send, "all_to_all");
+    auto pending = std::make_unique<ExchangeRequest>(Rows(send_rows), Rows(receive_rows));
+    TORCH_CHECK(pending->send_.total() == send.size(0) &&
+                    pending->receive_.total() == receive.size(0) &&
+                    send.sizes().slice(1) == receive.sizes().slice(1) &&
+                    send.scalar_type() == receive.scalar_type() &&
+                    static_cast<int64_t>(send_rows.size()) == size_ &&
+                    static_cast<int64_t>(receive_rows.size()) == size_,
+                "all_to_all: ", pending->send_.total(), " rows of ", send.sizes(), " to ",
+                pending->receive_.total(), " rows of ", receive.sizes());
+    int64_t row_elements = 1;
+    for (const int64_t extent : send.sizes().slice(1)) row_elements *= extent;
+    MPI_Datatype row = MPI_DATATYPE_NULL;
+    MPI_Type_contiguous(static_cast<int>(row_elements), mpi_type(send), &row);
+    MPI_Type_commit(&row);
+    MPI_Request request = MPI_REQUEST_NULL;
+    check(MPI_Ialltoallv(send.data_ptr(), pending->send_.counts.data(), pending->send_.starts.data(),
+                         row, receive.data_ptr(), pending->receive_.counts.data(),
+                         pending->receive_.starts.data(), row, comm_, &request),
+          "all_to_all");
+    pending->request_ =
+        std::make_unique<Request>(request, std::vector<at::Tensor>{send, receive}, row);
+    return pending;
+  }
+
+  std::unique_ptr<Communicator> split(int64_t color, int64_t key) override {
+    MPI_Comm part = MPI_COMM_NULL;
+    check(MPI_Comm_split(comm_, static_cast<int>(color), static_cast<int>(key), &part), "split");
+    return std::make_unique<MpiCommunicator>(part, /*owns_mpi=*/false);
+  }
+
+ private:
+  void check(int result, const char* operation) const {
+    if (result == MPI_SUCCESS) return;
+    char text[MPI_MAX_ERROR_STRING] = {};
+    int length = 0;
+    MPI_Error_string(result, text, &length);
+    std::fprintf(stderr, "emo: rank %d of %d: %s failed: %s\n", rank_, size_, operation, text);
+    abort_job(kPeerLost);
+  }
+
+  MPI_Comm comm_;
+  const bool owns_mpi_;
+  int rank_ = 0;
+  int size_ = 1;
+};
+
+}  // namespace
+
+bool started_by_launcher() {
+  for (const char* variable : {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "PMI_SIZE"}) {
+    if (std::getenv(variable) != nullptr) return true;
+  }
+  return false;
+}
+
+std::unique_ptr<Communicator> mpi_world() {
+  int provided = 0;
+  MPI_Init_thread(nullptr, nullptr, MPI_THREAD_FUNNELED, &provided);
+  TORCH_CHECK(provided >= MPI_THREAD_FUNNELED, "this MPI offers no MPI_THREAD_FUNNELED");
+  MPI_Comm world = MPI_COMM_NULL;
+  MPI_Comm_dup(MPI_COMM_WORLD, &world);
+  MPI_Comm_set_errhandler(world, MPI_ERRORS_RETURN);
+  return std::make_unique<MpiCommunicator>(world, /*owns_mpi=*/true);
+}
+
+std::unique_ptr<Communicator> world_communicator() {
+  return started_by_launcher() ? mpi_world() : self_communicator();
+}
+
+void abort_job(int exit_code) {
+  int initialized = 0;
+  int finalized = 0;
+  MPI_Initialized(&initialized);
+  MPI_Finalized(&finalized);
+  std::fflush(stdout);
+  std::fflush(stderr);
+  if (initialized && !finalized) MPI_Abort(MPI_COMM_WORLD, exit_code);
+  std::_Exit(exit_code);
+}
+
+}  // namespace emo

@@ -1,0 +1,27 @@
+// Collectives over MPI, for tensors in host memory.
+//
+// MPI is initialised with MPI_THREAD_FUNNELED: only the thread that called world_communicator() may
+// use a communicator. No tensor may have 2^31 rows or more in one all_to_all; other collectives take
+// any size.
+#pragma once
+
+#include <memory>
+
+#include "parallel/communicator.h"
+
+namespace emo {
+
+// True where this process was started by mpirun or srun as one of several ranks (or as one alone).
+bool started_by_launcher();
+
+// Initialises MPI and answers the communicator of all ranks. At most once in a process; destroying
+// the answer finalises MPI, so it must outlive everything split from it.
+std::unique_ptr<Communicator> mpi_world();
+
+// mpi_world() under a launcher, else self_communicator().
+std::unique_ptr<Communicator> world_communicator();
+
+// Ends the whole job at once with this exit code, from any rank.
+[[noreturn]] void abort_job(int exit_code);
+
+}  // namespace emo
