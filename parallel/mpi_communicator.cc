@@ -240,6 +240,14 @@ std::unique_ptr<Communicator> world_communicator() {
   return started_by_launcher() ? mpi_world() : self_communicator();
 }
 
+bool is_first_rank() {
+  for (const char* variable : {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"}) {
+    const char* rank = std::getenv(variable);
+    if (rank != nullptr) return std::atoi(rank) == 0;
+  }
+  return true;
+}
+
 void abort_job(int exit_code) {
   int initialized = 0;
   int finalized = 0;

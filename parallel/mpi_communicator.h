@@ -21,6 +21,10 @@ std::unique_ptr<Communicator> mpi_world();
 // mpi_world() under a launcher, else self_communicator().
 std::unique_ptr<Communicator> world_communicator();
 
+// Whether this process is rank 0 of its launcher's job, or was started alone: for messages that come
+// before, or after, there is a communicator.
+bool is_first_rank();
+
 // Ends the whole job at once with this exit code, from any rank.
 [[noreturn]] void abort_job(int exit_code);
 

@@ -1,0 +1,104 @@
+#include "eval/check_command.h"
+
+#include <cstdio>
+#include <memory>
+#include <string>
+
+#include "absl/strings/str_format.h"
+#include "data/exit_code.h"
+#include "data/json.h"
+#include "eval/golden_check.h"
+#include "parallel/mpi_communicator.h"
+#include "train/agreement.h"
+
+namespace emo {
+namespace {
+
+struct Options {
+  std::string folder;
+  int64_t dp = 0;
+  int64_t ep = 0;
+  bool json = false;
+  bool all = false;
+};
+
+// The report's lines by kind: gradients and weights are many, so without --all only the worst of each
+// kind and what fails is shown.
+std::string kind_of(const std::string& what) {
+  for (const char* kind : {"gradient ", "weight after "}) {
+    if (what.rfind(kind, 0) == 0) return kind;
+  }
+  return "";
+}
+
+void print(const std::vector<Comparison>& report, bool all) {
+  std::vector<const Comparison*> shown;
+  for (const Comparison& c : report) {
+    const std::string kind = kind_of(c.what);
+    if (all || kind.empty() || !c.holds()) {
+      shown.push_back(&c);
+      continue;
+    }
+    bool worst = true;
+    for (const Comparison& other : report) {
+      const bool before = &other < &c;
+      if (kind_of(other.what) == kind &&
+          (other.deviation > c.deviation || (other.deviation == c.deviation && before))) {
+        worst = false;
+      }
+    }
+    if (worst) shown.push_back(&c);
+  }
+  for (const Comparison* c : shown) {
+    std::printf("%-4s %-66s %9.2e  (at most %.0e %s)\n", c->holds() ? "ok" : "FAIL", c->what.c_str(),
+                c->deviation, c->tolerance, c->unit.c_str());
+  }
+}
+
+absl::StatusOr<int> run(const Options& options) {
+  std::unique_ptr<Communicator> world = world_communicator();
+  absl::StatusOr<Mesh> mesh = make_mesh(std::move(world), options.dp, options.ep);
+  if (!mesh.ok()) return mesh.status();
+  absl::StatusOr<std::vector<Comparison>> report = check_golden(options.folder, *mesh);
+  absl::Status status = agree(*mesh->world, report.status());
+  if (!status.ok()) return status;
+  int64_t failed = 0;
+  for (const Comparison& c : *report) failed += c.holds() ? 0 : 1;
+  if (mesh->is_first() && options.json) {
+    OrderedJson comparisons = OrderedJson::array();
+    for (const Comparison& c : *report) {
+      comparisons.push_back({{"what", c.what}, {"deviation", c.deviation},
+                             {"tolerance", c.tolerance}, {"unit", c.unit}, {"holds", c.holds()}});
+    }
+    const OrderedJson json = {{"folder", options.folder}, {"holds", failed == 0}, {"failed", failed},
+                              {"dp", mesh->dp->size()}, {"ep", mesh->ep->size()},
+                              {"comparisons", comparisons}};
+    std::printf("%s\n", json.dump(1).c_str());
+  } else if (mesh->is_first()) {
+    print(*report, options.all);
+    std::printf("%s: %d of %d comparisons hold (dp %d, ep %d)\n", options.folder.c_str(),
+                static_cast<int>(report->size()) - static_cast<int>(failed),
+                static_cast<int>(report->size()), static_cast<int>(mesh->dp->size()),
+                static_cast<int>(mesh->ep->size()));
+  }
+  return failed == 0 ? kExitDone : kExitDiffers;
+}
+
+}  // namespace
+
+Command check_command(CLI::App& parent) {
+  auto options = std::make_shared<Options>();
+  CLI::App* app = parent.add_subcommand(
+      "check", "Recompute what a golden folder holds, and say how far off we are");
+  app->add_option("GOLDEN_DIR", options->folder, "folder with golden.json and safetensors files")
+      ->required();
+  app->add_option("--dp", options->dp, "data-parallel width; from the world size where left out");
+  app->add_option("--ep", options->ep, "expert-parallel width; 1 where left out");
+  app->add_flag("--all", options->all, "show every gradient and weight, not the worst of each");
+  app->add_flag("--json", options->json, "one JSON object on standard output");
+  app->footer("Example: mpirun -n 2 emo check tests/golden/emo_a --ep 2\n"
+              "Exits 1 where a comparison is beyond its tolerance.");
+  return {app, [options] { return run(*options); }};
+}
+
+}  // namespace emo

@@ -1,0 +1,28 @@
+// `emo check`: does this program compute what a golden folder says? The folder holds a small model's
+// weights, a batch, and what an implementation computed from them: losses, router metrics, logits,
+// gradients and a few optimizer steps (tests/golden/README.md). Also the way to compare with any
+// other implementation.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "parallel/mesh.h"
+
+namespace emo {
+
+// One line of the report.
+struct Comparison {
+  std::string what;        // "logits", "gradient model.norm.weight", "step 3 ce_loss", ...
+  double deviation = 0;    // the largest, in the unit of `tolerance`
+  double tolerance = 0;    //
+  std::string unit;        // "relative", "absolute", "of the largest entry"
+  bool holds() const { return deviation <= tolerance; }  // false for NaN
+};
+
+// Collective. The batch's rows are dealt to ranks as evenly as they go. The answer is the same on
+// every rank.
+absl::StatusOr<std::vector<Comparison>> check_golden(const std::string& folder, const Mesh& mesh);
+
+}  // namespace emo

@@ -1,0 +1,50 @@
+#include "launch/usage.h"
+
+#include "data/closest_name.h"
+
+namespace emo {
+namespace {
+
+std::vector<std::string> option_names(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::Option* option : app.get_options()) {
+    for (const std::string& name : option->get_lnames()) names.push_back("--" + name);
+  }
+  return names;
+}
+
+std::vector<std::string> command_names(const CLI::App& app) {
+  std::vector<std::string> names;
+  for (const CLI::App* command : app.get_subcommands({})) names.push_back(command->get_name());
+  return names;
+}
+
+bool contains(const std::vector<std::string>& names, const std::string& name) {
+  for (const std::string& candidate : names) {
+    if (candidate == name) return true;
+  }
+  return false;
+}
+
+}  // namespace
+
+std::string explain_usage(const CLI::App& app, const std::vector<std::string>& arguments) {
+  const CLI::App* current = &app;
+  for (const std::string& argument : arguments) {
+    if (argument.rfind("--", 0) == 0) {
+      const std::string name = argument.substr(0, argument.find('='));
+      const std::vector<std::string> known = option_names(*current);
+      if (!contains(known, name)) return "no option '" + name + "'" + did_you_mean(name, known);
+      continue;
+    }
+    const std::vector<std::string> commands = command_names(*current);
+    if (commands.empty()) continue;  // a value or a positional argument
+    if (!contains(commands, argument)) {
+      return "no command '" + argument + "'" + did_you_mean(argument, commands);
+    }
+    current = current->get_subcommand(argument);
+  }
+  return "";
+}
+
+}  // namespace emo

@@ -1,0 +1,23 @@
+#include "train/agreement.h"
+
+#include <ATen/ops/from_blob.h>
+
+#include <string>
+
+namespace emo {
+
+absl::Status agree(Communicator& world, const absl::Status& status) {
+  // The first rank with an error, as a maximum of (size - rank).
+  int64_t first = status.ok() ? 0 : world.size() - world.rank();
+  world.all_reduce(at::from_blob(&first, {1}, at::kLong), ReduceOp::kMax);
+  if (first == 0) return absl::OkStatus();
+  const int64_t root = world.size() - first;
+  std::string message(status.message());
+  int64_t head[2] = {static_cast<int64_t>(status.code()), static_cast<int64_t>(message.size())};
+  world.broadcast(at::from_blob(head, {2}, at::kLong), root);
+  message.resize(static_cast<size_t>(head[1]));
+  world.broadcast(at::from_blob(message.data(), {head[1]}, at::kByte), root);
+  return absl::Status(static_cast<absl::StatusCode>(head[0]), message);
+}
+
+}  // namespace emo

@@ -1,0 +1,13 @@
+// Errors that only some ranks see, told to all.
+#pragma once
+
+#include "absl/status/status.h"
+#include "parallel/communicator.h"
+
+namespace emo {
+
+// Collective. OK where every rank passes OK; else, on every rank, the error of the first rank that
+// has one.
+absl::Status agree(Communicator& world, const absl::Status& status);
+
+}  // namespace emo

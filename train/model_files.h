@@ -1,0 +1,49 @@
+// A model's parameters in files: Hugging Face folders, one tensor for each parameter.
+#pragma once
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "data/json.h"
+#include "data/safetensors.h"
+#include "model/config.h"
+#include "model/parameters.h"
+
+namespace emo {
+
+// The safetensors files of a folder, as one: model.safetensors, or the files that
+// model.safetensors.index.json names (or the same with another `stem`).
+class TensorFolder {
+ public:
+  // NotFound without any; DataLoss for an index that names a file outside the folder, or a tensor
+  // that its file does not have.
+  static absl::StatusOr<TensorFolder> open(const std::string& folder, const std::string& stem);
+  static absl::StatusOr<TensorFolder> open_file(const std::string& path);
+
+  // The record of a name; null where there is none.
+  const TensorRecord* find(const std::string& name) const;
+  const std::map<std::string, const TensorRecord*>& tensors() const { return by_name_; }
+  const std::string& where() const { return where_; }
+
+ private:
+  absl::Status add(const std::string& path);
+  std::string where_;
+  std::vector<std::unique_ptr<SafetensorsFile>> files_;
+  std::map<std::string, const TensorRecord*> by_name_;
+};
+
+// Copies into `buffers` what this rank holds: names are `prefix` + the parameters' names, fp32 or
+// bf16 (widened). DataLoss that lists every tensor that is missing or has another shape or type, and
+// (`exact`) every tensor with that prefix that the model does not have.
+absl::Status read_parameters(const TensorFolder& folder, const std::string& prefix,
+                             const ModelConfig& config, const ParameterLayout& layout, bool exact,
+                             const FlatBuffers& buffers);
+
+// The parameters of a layout as tensors to write; they point into `buffers`.
+std::vector<NamedTensor> tensors_of(const ParameterLayout& layout, const FlatBuffers& buffers,
+                                    ParameterBuffer which, const std::string& prefix);
+
+}  // namespace emo
