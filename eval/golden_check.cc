@@ -112,6 +112,38 @@ void compare_metrics(const Metrics& metrics, const Json& expected, std::vector<C
   }
 }
 
+// The reference's standard MoE, unlike its EMO router, takes "load imbalance", "unique experts" and
+// the entropy over labelled tokens only (tests/golden/std_a shows it; the losses see all tokens).
+// Replaces those sums, from what the forward pass of `mine` kept. Collective.
+void count_labelled_tokens_only(const TrainingState& state, const Batch& mine, const Mesh& mesh,
+                                LossSums* sums) {
+  LossSums labelled = make_loss_sums(state.model.config.moe_layers(), state.model.config.routed_experts());
+  size_t next = 0;
+  for (const BlockActivations& block : state.activations.blocks) {
+    const int64_t E = block.moe.logits.size(1);
+    const int64_t K = block.moe.routing.experts.size(1);
+    const auto* z = block.moe.logits.const_data_ptr<float>();
+    const auto* experts = block.moe.routing.experts.const_data_ptr<int32_t>();
+    RouterSums& layer = labelled.layers[next++];
+    for (int64_t t = 0; t < static_cast<int64_t>(mine.labels.size()); ++t) {
+      if (mine.labels[t] == kIgnoredLabel) continue;
+      const double logsumexp = block.moe.routing.masked_logsumexp[t];
+      for (int64_t e = 0; e < E; ++e) {
+        const double log_score = z[t * E + e] - logsumexp;
+        layer.token_entropy -= std::exp(log_score) * log_score;
+      }
+      for (int64_t k = 0; k < K; ++k) layer.counts[experts[t * K + k]] += 1;
+      layer.tokens += 1;
+    }
+  }
+  all_reduce_sums(*mesh.world, &labelled);
+  for (size_t i = 0; i < sums->layers.size(); ++i) {
+    sums->layers[i].counts = labelled.layers[i].counts;
+    sums->layers[i].token_entropy = labelled.layers[i].token_entropy;
+    sums->layers[i].tokens = labelled.layers[i].tokens;
+  }
+}
+
 double compare_logits(const TrainingState& state, const GoldenFolder& golden, const Batch& mine,
                       const Mesh& mesh) {
   const int64_t V = golden.config.vocab_size;
@@ -153,8 +185,11 @@ absl::StatusOr<std::vector<Comparison>> check_golden(const std::string& folder, 
   };
 
   const Batch mine = share(golden->batch);
-  const StepResult first = compute_gradients(mesh, {to_tensors(mine)}, divisor_share(mine),
+  StepResult first = compute_gradients(mesh, {to_tensors(mine)}, divisor_share(mine),
                                              step_options(0), &state);
+  if (golden->contract.pool.kind == PoolPolicy::Kind::kNone) {
+    count_labelled_tokens_only(state, mine, mesh, &first.sums);
+  }
   const Json& expected = golden->expected;
   const double z_loss = first.z_loss(step_options(0).lm_z_weight);
   std::vector<Comparison> report = {
