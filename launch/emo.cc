@@ -8,6 +8,7 @@
 
 #include "data/exit_code.h"
 #include "eval/check_command.h"
+#include "train/train_command.h"
 #include "launch/usage.h"
 #include "parallel/mpi_communicator.h"
 
@@ -38,6 +39,7 @@ int main(int argc, char** argv) {
              "input, 69 peer lost, 70 bug, 73 cannot write, 74 I/O, 75 stopped after saving, 76 stalled,\n"
              "77 numbers not finite.");
   const std::vector<emo::Command> commands = {
+      emo::train_command(app),
       emo::check_command(app),
   };
   try {

@@ -20,4 +20,17 @@ absl::Status agree(Communicator& world, const absl::Status& status) {
   return absl::Status(static_cast<absl::StatusCode>(head[0]), message);
 }
 
+std::vector<std::string> gather_texts(Communicator& world, const std::string& text) {
+  std::vector<std::string> texts(world.size());
+  for (int64_t rank = 0; rank < world.size(); ++rank) {
+    std::string& part = texts[rank];
+    if (rank == world.rank()) part = text;
+    auto size = static_cast<int64_t>(part.size());
+    world.broadcast(at::from_blob(&size, {1}, at::kLong), rank);
+    part.resize(static_cast<size_t>(size));
+    world.broadcast(at::from_blob(part.data(), {size}, at::kByte), rank);
+  }
+  return texts;
+}
+
 }  // namespace emo

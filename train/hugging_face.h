@@ -1,0 +1,29 @@
+// config.json of a model folder: the Hugging Face config of model_type emo (emo-facts 7.1), with our
+// routing contract beside it.
+#pragma once
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "data/batch.h"
+#include "data/json.h"
+#include "model/config.h"
+
+namespace emo {
+
+// What config.json says of a model.
+struct ModelDescription {
+  ModelConfig config;
+  int64_t max_positions = 4096;    // rows of the training run
+  int32_t eos_id = 0;
+  bool document_attention = true;  //
+  EosRoutesWith eos_routes_with = EosRoutesWith::kPrevious;
+  RoutingContract contract;        // pool none where the file states no contract
+};
+
+OrderedJson to_config_json(const ModelDescription& description);
+
+// DataLoss naming file and field; a config that other implementations wrote has no contract.
+absl::StatusOr<ModelDescription> read_config_json(const std::string& path);
+
+}  // namespace emo

@@ -1,0 +1,90 @@
+#include "train/run_start.h"
+
+#include <cstdio>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "train/agreement.h"
+
+namespace emo {
+namespace {
+
+absl::Status check_resumable(const std::string& folder, const RunConfig& config,
+                             const ChunkSource& source, const TrainingPosition& position) {
+  std::vector<std::string> differences = differences_that_matter(position.config, to_pairs(config));
+  if (position.data_fingerprint != source.fingerprint()) {
+    differences.emplace_back("data: its contents are not those that the run has seen");
+  }
+  if (differences.empty()) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(
+      folder, ": the run cannot go on with this config, which differs where it matters:\n  ",
+      absl::StrJoin(differences, "\n  "),
+      "\nGo back to the old values, or start a new run in another run.folder (run.start_from takes "
+      "over weights)."));
+}
+
+absl::Status check_contract(const std::string& folder, const RunConfig& config,
+                            const TrainingPosition& position) {
+  if (config.run.change_contract) return absl::OkStatus();
+  std::vector<std::string> differences;
+  for (const std::string& line : differences_that_matter(position.config, to_pairs(config))) {
+    if (absl::StartsWith(line, "routing.")) differences.push_back(line);
+  }
+  if (differences.empty()) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat(folder, ": another routing contract:\n  ", absl::StrJoin(differences, "\n  "),
+                   "\nSet run.change_contract=true if that is meant."));
+}
+
+absl::StatusOr<TrainingPosition> resume(const std::string& folder, const RunConfig& config,
+                                        const ChunkSource& source, const Mesh& mesh,
+                                        TrainingState* state) {
+  absl::StatusOr<TrainingPosition> position = read_position(folder);
+  if (!position.ok()) return position.status();
+  absl::Status status = check_resumable(folder, config, source, *position);
+  if (status.ok()) status = read_model(folder, state->model);
+  if (status.ok()) status = read_optimizer(folder, state->model, position->step, &state->optimizer);
+  if (!status.ok()) return status;
+  if (mesh.is_first()) {
+    std::fprintf(stderr, "emo: going on from %s (step %lld)\n", folder.c_str(),
+                 static_cast<long long>(position->step));
+  }
+  return position;
+}
+
+absl::StatusOr<TrainingPosition> take_over(const RunConfig& config, TrainingState* state) {
+  const std::string& folder = config.run.start_from;
+  absl::StatusOr<TrainingPosition> position = read_position(folder);
+  if (!position.ok()) return position.status();
+  absl::Status status = check_contract(folder, config, *position);
+  if (status.ok()) status = read_model(folder, state->model);
+  if (status.ok() && config.run.take != Take::kWeights) {
+    status = read_optimizer(folder, state->model, position->step, &state->optimizer);
+  }
+  if (!status.ok()) return status;
+  return config.run.take == Take::kAll ? *position : TrainingPosition();
+}
+
+}  // namespace
+
+absl::StatusOr<TrainingPosition> start_run(const RunConfig& config, const ChunkSource& source,
+                                           const Mesh& mesh, TrainingState* state) {
+  absl::StatusOr<std::string> latest = latest_checkpoint(config.run.folder);
+  absl::Status status = agree(*mesh.world, latest.status());
+  if (!status.ok()) return status;
+  const std::string from = latest->empty() ? config.run.start_from : *latest;
+  if (from.empty()) {
+    initialise(state->model.config, state->model.layout, state->model.parameters);
+    return TrainingPosition();
+  }
+  status = verify_checkpoint(*mesh.world, from);
+  if (!status.ok()) return status;
+  absl::StatusOr<TrainingPosition> position =
+      latest->empty() ? take_over(config, state) : resume(*latest, config, source, mesh, state);
+  status = agree(*mesh.world, position.status());
+  if (!status.ok()) return status;
+  return position;
+}
+
+}  // namespace emo

@@ -1,0 +1,24 @@
+// How a run begins: fresh, from another run's checkpoint, or where it was stopped.
+#pragma once
+
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "data/chunk_source.h"
+#include "parallel/mesh.h"
+#include "train/checkpoint.h"
+#include "train/run_config.h"
+#include "train/training_step.h"
+
+namespace emo {
+
+// Collective; every rank gets the same answer. Fills the state and answers where to go on.
+//   - a checkpoint in run.folder: goes on there; FailedPrecondition, with a list, where config or data
+//     differ in a way that matters
+//   - run.start_from: takes what run.take says; the routing contract must be equal unless
+//     run.change_contract
+//   - else: initial weights
+absl::StatusOr<TrainingPosition> start_run(const RunConfig& config, const ChunkSource& source,
+                                           const Mesh& mesh, TrainingState* state);
+
+}  // namespace emo

@@ -1,0 +1,65 @@
+#include "train/train_command.h"
+
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "data/exit_code.h"
+#include "parallel/mpi_communicator.h"
+#include "parallel/parallel_for.h"
+#include "train/agreement.h"
+#include "train/trainer.h"
+
+namespace emo {
+namespace {
+
+struct Options {
+  std::string config;
+  std::vector<std::string> overrides;
+  bool quiet = false;
+};
+
+void print_head(const RunConfig& config, const Mesh& mesh) {
+  const ParameterCounts counts = count_parameters(config.model);
+  std::fprintf(stderr, "%s", to_yaml(config).c_str());
+  std::fprintf(stderr,
+               "emo: %.2fM parameters, %.2fM active; dp %lld x ep %lld, %d threads a rank, fp32\n",
+               static_cast<double>(counts.total) / 1e6, static_cast<double>(counts.active) / 1e6,
+               static_cast<long long>(mesh.dp->size()), static_cast<long long>(mesh.ep->size()),
+               num_threads());
+}
+
+absl::StatusOr<int> run(const Options& options) {
+  absl::StatusOr<RunConfig> config = read_run_config(options.config, options.overrides);
+  if (!config.ok()) return config.status();
+  absl::StatusOr<Mesh> mesh = make_mesh(world_communicator(), /*dp=*/0, config->parallel.ep);
+  if (!mesh.ok()) return mesh.status();
+  if (mesh->is_first() && !options.quiet) print_head(*config, *mesh);
+  TrainOptions train_options;
+  train_options.show_progress = !options.quiet;
+  absl::StatusOr<RunEnd> end = train(*config, *mesh, train_options);
+  if (!end.ok()) return end.status();
+  if (mesh->is_first()) {
+    absl::StatusOr<std::string> last = latest_checkpoint(config->run.folder);
+    std::fprintf(stderr, "emo: %s; the model is in %s\n",
+                 *end == RunEnd::kDone ? "done" : "stopped by a signal, start the same command again",
+                 last.ok() ? last->c_str() : "?");
+  }
+  return *end == RunEnd::kDone ? kExitDone : kExitStopped;
+}
+
+}  // namespace
+
+Command train_command(CLI::App& parent) {
+  auto options = std::make_shared<Options>();
+  CLI::App* app = parent.add_subcommand("train", "Train a model; the same command goes on where it stopped");
+  app->add_option("CONFIG", options->config, "YAML file, see configs/ and docs/config.md")->required();
+  app->add_option("OVERRIDE", options->overrides, "section.key=value, checked like the file");
+  app->add_flag("--quiet", options->quiet, "no config, no progress line");
+  app->footer("Example: mpirun -n 2 emo train configs/tiny.yaml parallel.ep=2 train.steps=100\n"
+              "Exits 75 after SIGTERM, SIGINT or SIGUSR1, with a checkpoint saved.");
+  return {app, [options] { return run(*options); }};
+}
+
+}  // namespace emo

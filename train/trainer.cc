@@ -1,0 +1,216 @@
+#include "train/trainer.h"
+
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <optional>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "data/dataset_chunks.h"
+#include "data/progress.h"
+#include "train/agreement.h"
+#include "train/batch_tensors.h"
+#include "train/flops.h"
+#include "train/metrics_log.h"
+#include "train/router_metrics.h"
+#include "train/run_start.h"
+#include "train/stop_signal.h"
+
+namespace emo {
+namespace {
+
+// This rank's rows of one step.
+struct StepBatches {
+  std::vector<MicroBatch> micro_batches;
+  int64_t divisor_share = 0;
+  int64_t filtered = 0;
+  std::vector<int32_t> attention_ends;  // of the first micro-batch, to count FLOPs
+};
+
+absl::StatusOr<StepBatches> load_step(const ChunkSource& source, const RunConfig& config,
+                                      const Mesh& mesh, int64_t first_sequence) {
+  const int64_t size = config.train.batch / config.train.micro_batches;
+  StepBatches step;
+  for (int64_t m = 0; m < config.train.micro_batches; ++m) {
+    const SequenceRange all{first_sequence + m * size, first_sequence + (m + 1) * size};
+    absl::StatusOr<Batch> batch =
+        load(source, config.loader(), share_of(all, mesh.world->rank(), mesh.world->size()));
+    if (!batch.ok()) return batch.status();
+    step.divisor_share += divisor_share(*batch);
+    step.filtered += std::count(batch->filtered.begin(), batch->filtered.end(), 1);
+    if (m == 0) step.attention_ends = batch->attention_ends;
+    step.micro_batches.push_back(to_tensors(*batch));
+  }
+  return step;
+}
+
+// Which tensor is the first that is not finite, on this rank: parameters, then gradients.
+std::string first_bad_tensor(const TrainingState& state) {
+  const std::pair<const char*, const FlatBuffers*> buffers[] = {
+      {"parameter ", &state.model.parameters}, {"gradient of ", &state.gradients.buffers}};
+  for (const auto& [kind, flat] : buffers) {
+    for (const ParameterInfo& parameter : state.model.layout.parameters) {
+      const float* data = parameter_data(parameter, *flat);
+      for (int64_t i = 0; i < parameter.numel(); ++i) {
+        if (!std::isfinite(data[i])) return kind + parameter.name;
+      }
+    }
+  }
+  return "";
+}
+
+absl::Status not_finite(const Mesh& mesh, const TrainingState& state, const StepResult& result,
+                        int64_t step) {
+  const std::vector<std::string> found = gather_texts(*mesh.world, first_bad_tensor(state));
+  std::string where = "the loss only";
+  for (auto it = found.rbegin(); it != found.rend(); ++it) {
+    if (!it->empty()) where = *it;
+  }
+  return absl::AbortedError(absl::StrFormat(
+      "step %d: numbers are not finite (loss %g, gradient norm %g); first bad tensor: %s. Nothing was "
+      "updated; the last checkpoint is good. Try a lower schedule.peak or a longer warm-up.",
+      step, result.cross_entropy(), result.gradient_norm, where));
+}
+
+Metrics step_metrics(const RunConfig& config, const StepResult& result, double learning_rate,
+                     double seconds, double flops, int64_t tokens_seen, const Mesh& mesh) {
+  const double ce = result.cross_entropy();
+  const double rate = static_cast<double>(config.train.batch * config.data.sequence_length) / seconds;
+  Metrics metrics = {{"train/CE loss", ce},
+                     {"train/Z loss", result.z_loss(config.train.lm_z_weight)},
+                     {"optim/LR", learning_rate},
+                     {"optim/total grad norm", result.gradient_norm},
+                     {"throughput/total tokens", static_cast<double>(tokens_seen)},
+                     {"throughput/TPS", rate},
+                     {"throughput/device/TPS", rate / static_cast<double>(mesh.world->size())},
+                     {"throughput/model FLOP/s", rate * flops},
+                     {"throughput/seconds per step", seconds}};
+  if (ce < 10) metrics.insert(metrics.begin() + 1, {"train/PPL", std::exp(ce)});
+  for (const auto& [name, value] :
+       router_metrics(config.model, config.routing, result.sums, result.divisor)) {
+    metrics.emplace_back("train/" + name, value);
+  }
+  return metrics;
+}
+
+// What the first rank writes beside checkpoints; others have none.
+absl::StatusOr<std::optional<MetricsLog>> open_log(const RunConfig& config, const Mesh& mesh,
+                                                   int64_t step) {
+  if (!mesh.is_first()) return std::nullopt;
+  FileSystem& fs = posix_file_system();
+  absl::Status status = fs.make_directories(config.run.folder);
+  if (status.ok()) {
+    status = write_file_durably(fs, config.run.folder + "/config.yaml", to_yaml(config));
+  }
+  if (!status.ok()) return status;
+  absl::StatusOr<MetricsLog> log = MetricsLog::open(fs, config.run.folder, step);
+  if (!log.ok()) return log.status();
+  return std::optional<MetricsLog>(*std::move(log));
+}
+
+absl::Status save(const RunConfig& config, const Mesh& mesh, const TrainingState& state,
+                  const ModelDescription& description, const TrainingPosition& position) {
+  CheckpointContents contents{&state.model, &state.optimizer, &description, position, ""};
+  const std::string tokenizer = config.data.path + "/tokenizer.json";
+  if (!config.data.path.empty() && path_exists(tokenizer)) contents.tokenizer_path = tokenizer;
+  absl::StatusOr<std::string> folder =
+      write_checkpoint(posix_file_system(), mesh, config.run.folder, contents);
+  if (!folder.ok()) return folder.status();
+  if (!mesh.is_first()) return absl::OkStatus();
+  return remove_old_checkpoints(posix_file_system(), config.run.folder, config.checkpoint.keep);
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<ChunkSource>> open_source(const RunConfig& config) {
+  if (config.data.synthetic) {
+    return std::make_unique<SyntheticChunks>(*config.data.synthetic, config.data.sequence_length);
+  }
+  absl::StatusOr<std::unique_ptr<DatasetChunks>> chunks =
+      DatasetChunks::open(config.data.path, config.data.sequence_length);
+  if (!chunks.ok()) return chunks.status();
+  if ((*chunks)->vocab_size() > config.model.vocab_size) {
+    return absl::DataLossError(absl::StrCat(config.data.path, ": its tokenizer has ",
+                                            (*chunks)->vocab_size(), " tokens, model.vocab_size is ",
+                                            config.model.vocab_size));
+  }
+  return chunks;
+}
+
+ModelDescription describe(const RunConfig& config, const ChunkSource& source) {
+  return {config.model, config.data.sequence_length, source.eos_id(), config.document_attention,
+          config.eos_routes_with, config.routing};
+}
+
+absl::StatusOr<RunEnd> train(const RunConfig& config, const Mesh& mesh, const TrainOptions& options) {
+  absl::StatusOr<std::unique_ptr<ChunkSource>> source = open_source(config);
+  absl::Status status = agree(*mesh.world, source.status());
+  if (!status.ok()) return status;
+  TrainingState state(config.model, config.routing, config.data.sequence_length, mesh.ep->size(),
+                      mesh.ep->rank());
+  absl::StatusOr<TrainingPosition> start = start_run(config, **source, mesh, &state);
+  if (!start.ok()) return start.status();
+  TrainingPosition position = *start;
+  absl::StatusOr<std::optional<MetricsLog>> log = open_log(config, mesh, position.step);
+  status = agree(*mesh.world, log.status());
+  if (!status.ok()) return status;
+
+  position.data_fingerprint = (*source)->fingerprint();
+  position.config = to_pairs(config);
+  const ModelDescription description = describe(config, **source);
+  const int64_t total = config.total_steps();
+  int64_t saved_step = position.step;
+  StepOptions step_options;
+  step_options.lm_z_weight = config.train.lm_z_weight;
+  step_options.clip = config.train.clip;
+  step_options.adamw = config.optimizer;
+  step_options.seed = config.run.seed;
+  watch_stop_signals();
+  Progress progress("train", total, "steps", options.show_progress && mesh.is_first());
+  progress.update(position.step);
+
+  while (position.step < total) {
+    const auto begin = std::chrono::steady_clock::now();
+    absl::StatusOr<StepBatches> batches = load_step(**source, config, mesh, position.sequences);
+    status = agree(*mesh.world, !batches.ok()      ? batches.status()
+                                : stop_requested() ? absl::CancelledError("stopped by a signal")
+                                                   : absl::OkStatus());
+    if (!status.ok()) break;
+
+    const int64_t step = position.step + 1;
+    step_options.learning_rate = learning_rate(config.schedule, step, total);
+    const StepResult result =
+        training_step(mesh, batches->micro_batches, batches->divisor_share, step_options, &state);
+    if (!result.finite()) return not_finite(mesh, state, result, step);
+
+    position.step = step;
+    position.sequences += config.train.batch;
+    position.tokens += config.train.batch * config.data.sequence_length;
+    if (log->has_value() && (step % config.train.log_every == 0 || step == total)) {
+      const double seconds =
+          std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+      status = (*log)->write(step, step_metrics(config, result, step_options.learning_rate, seconds,
+                                                flops_per_token(config.model, batches->attention_ends),
+                                                position.tokens, mesh));
+      if (!status.ok()) std::fprintf(stderr, "emo: %s\n", std::string(status.message()).c_str());
+    }
+    if (options.observer) options.observer(state, result, step);
+    if (config.checkpoint.every > 0 && step % config.checkpoint.every == 0) {
+      status = save(config, mesh, state, description, position);
+      if (!status.ok()) return status;
+      saved_step = step;
+    }
+    progress.update(step, absl::StrFormat("loss %.3f  lr %.1e", result.cross_entropy(),
+                                          step_options.learning_rate));
+  }
+  const bool stopped = status.code() == absl::StatusCode::kCancelled;
+  if (!status.ok() && !stopped) return status;
+  if (saved_step < position.step) {
+    status = save(config, mesh, state, description, position);
+    if (!status.ok()) return status;
+  }
+  return stopped ? RunEnd::kStopped : RunEnd::kDone;
+}
+
+}  // namespace emo

@@ -1,0 +1,39 @@
+// A training run: from a config to checkpoints and metrics in its folder.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "data/chunk_source.h"
+#include "parallel/mesh.h"
+#include "train/checkpoint.h"
+#include "train/run_config.h"
+#include "train/training_step.h"
+
+namespace emo {
+
+// Called on every rank after each step; what evaluation hangs into training without train/ knowing it.
+using Observer = std::function<void(const TrainingState&, const StepResult&, int64_t step)>;
+
+enum class RunEnd { kDone, kStopped };
+
+struct TrainOptions {
+  bool show_progress = true;
+  Observer observer;
+};
+
+// Where rows come from, as the config says. DataLoss where the data's vocabulary is larger than the
+// model's.
+absl::StatusOr<std::unique_ptr<ChunkSource>> open_source(const RunConfig& config);
+
+// How a checkpoint of this run describes its model.
+ModelDescription describe(const RunConfig& config, const ChunkSource& source);
+
+// Collective; every rank gets the same answer. Starts the run, or goes on where its folder has a
+// checkpoint. Aborted where a loss or gradient is not finite, naming step and tensor;
+// FailedPrecondition where the config does not fit the checkpoint.
+absl::StatusOr<RunEnd> train(const RunConfig& config, const Mesh& mesh, const TrainOptions& options);
+
+}  // namespace emo
