@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "data/exit_code.h"
+#include "eval/bench_command.h"
 #include "eval/check_command.h"
 #include "train/train_command.h"
 #include "launch/usage.h"
@@ -38,9 +39,11 @@ int main(int argc, char** argv) {
   app.footer("Exit codes: 0 done, 1 a comparison differs, 64 usage or config, 65 bad data, 66 missing\n"
              "input, 69 peer lost, 70 bug, 73 cannot write, 74 I/O, 75 stopped after saving, 76 stalled,\n"
              "77 numbers not finite.");
+  CLI::App* bench = app.add_subcommand("bench", "Measure speed")->require_subcommand(1);
   const std::vector<emo::Command> commands = {
       emo::train_command(app),
       emo::check_command(app),
+      emo::bench_step_command(*bench),
   };
   try {
     app.parse(argc, argv);

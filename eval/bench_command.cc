@@ -1,0 +1,72 @@
+#include "eval/bench_command.h"
+
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "data/exit_code.h"
+#include "eval/bench_step.h"
+#include "parallel/mpi_communicator.h"
+
+namespace emo {
+namespace {
+
+struct Options {
+  std::string config;
+  std::vector<std::string> overrides;
+  BenchOptions bench;
+  bool json = false;
+};
+
+void print(const OrderedJson& result) {
+  const auto number = [&](const char* key) { return result[key].get<double>(); };
+  std::printf("tokens/s            %12.0f   (%.3f s a step, %d ranks x %d threads)\n",
+              number("tokens_per_second"), number("seconds_per_step"), result["ranks"].get<int>(),
+              result["threads_per_rank"].get<int>());
+  std::printf("model FLOPs/token   %12.3g   (the reference counts %.3g)\n", number("flops_per_token"),
+              number("reference_flops_per_token"));
+  std::printf("matrix-product peak %12.1f   GFLOP/s, measured between steps\n",
+              number("gemm_peak_flops") / 1e9);
+  std::printf("fraction of peak    %11.1f%%   (forward and backward alone: %.1f%%)\n",
+              100 * number("peak_fraction"), 100 * number("peak_fraction_forward_backward"));
+  std::printf("peak memory         %12.0f   MiB on the largest rank\n",
+              number("peak_memory_bytes") / (1 << 20));
+  std::printf("time:");
+  for (const auto& [kind, share] : result["share"].items()) {
+    std::printf(" %s %.1f%%", kind.c_str(), 100 * share.get<double>());
+  }
+  std::printf("\n");
+}
+
+absl::StatusOr<int> run(const Options& options) {
+  absl::StatusOr<RunConfig> config = read_run_config(options.config, options.overrides);
+  if (!config.ok()) return config.status();
+  absl::StatusOr<Mesh> mesh = make_mesh(world_communicator(), /*dp=*/0, config->parallel.ep);
+  if (!mesh.ok()) return mesh.status();
+  absl::StatusOr<OrderedJson> result = bench_step(*config, *mesh, options.bench);
+  if (!result.ok()) return result.status();
+  if (mesh->is_first() && options.json) std::printf("%s\n", result->dump(1).c_str());
+  if (mesh->is_first() && !options.json) print(*result);
+  return kExitDone;
+}
+
+}  // namespace
+
+Command bench_step_command(CLI::App& bench) {
+  auto options = std::make_shared<Options>();
+  CLI::App* app = bench.add_subcommand("step", "Speed of a config's training step, and where its time goes");
+  app->add_option("CONFIG", options->config, "YAML file")->required();
+  app->add_option("OVERRIDE", options->overrides, "section.key=value");
+  app->add_option("--steps", options->bench.steps, "timed steps; the median counts")
+      ->check(CLI::Range(1, 100000))
+      ->capture_default_str();
+  app->add_option("--warmup", options->bench.warmup_steps, "steps before")
+      ->check(CLI::Range(0, 100000))
+      ->capture_default_str();
+  app->add_flag("--json", options->json, "one JSON object on standard output");
+  app->footer("Example: OMP_NUM_THREADS=2 emo bench step configs/bench-107m.yaml --json");
+  return {app, [options] { return run(*options); }};
+}
+
+}  // namespace emo

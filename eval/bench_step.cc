@@ -1,0 +1,138 @@
+#include "eval/bench_step.h"
+
+#include <sys/resource.h>
+
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/rand.h>
+
+#include <algorithm>
+#include <chrono>
+
+#include "data/loader.h"
+#include "model/linear.h"
+#include "model/profile.h"
+#include "parallel/parallel_for.h"
+#include "train/agreement.h"
+#include "train/batch_tensors.h"
+#include "train/flops.h"
+#include "train/trainer.h"
+
+namespace emo {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point begin) {
+  return std::chrono::duration<double>(Clock::now() - begin).count();
+}
+
+// FLOP/s of a large square fp32 product on this rank's threads, the best of a few.
+double measure_gemm(int64_t n, const at::Tensor& a, const at::Tensor& b, const at::Tensor& c) {
+  double best = 0;
+  for (int i = 0; i < 3; ++i) {
+    const Clock::time_point begin = Clock::now();
+    linear(n, n, n, {a.const_data_ptr<float>(), n}, {b.const_data_ptr<float>(), n}, 0,
+           {c.mutable_data_ptr<float>(), n});
+    const auto size = static_cast<double>(n);
+    best = std::max(best, 2 * size * size * size / seconds_since(begin));
+  }
+  return best;
+}
+
+double median(std::vector<double> values) {
+  std::sort(values.begin(), values.end());
+  return values[values.size() / 2];
+}
+
+int64_t peak_memory_bytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<int64_t>(usage.ru_maxrss) * 1024;
+}
+
+
+}  // namespace
+
+absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh,
+                                       const BenchOptions& options) {
+  absl::StatusOr<std::unique_ptr<ChunkSource>> source = open_source(config);
+  absl::Status status = agree(*mesh.world, source.status());
+  if (!status.ok()) return status;
+  TrainingState state(config.model, config.routing, config.data.sequence_length, mesh.ep->size(),
+                      mesh.ep->rank());
+  initialise(config.model, state.model.layout, state.model.parameters);
+  Profile profile;
+  StepOptions step_options;
+  step_options.learning_rate = config.schedule.peak * 0.1;
+  step_options.clip = config.train.clip;
+  step_options.adamw = config.optimizer;
+  step_options.seed = config.run.seed;
+  step_options.profile = &profile;
+
+  constexpr int64_t kGemm = 1536;
+  const at::Tensor a = at::rand({kGemm, kGemm}), b = at::rand({kGemm, kGemm});
+  const at::Tensor c = at::empty({kGemm, kGemm});
+  std::vector<double> totals, forward_backwards, gemms;
+  double flops = 0;
+  const int64_t size = config.train.batch / config.train.micro_batches;
+  std::array<double, kWorkKinds> work{};
+  for (int64_t step = 0; step < options.warmup_steps + options.steps; ++step) {
+    std::vector<MicroBatch> micro_batches;
+    int64_t share = 0;
+    for (int64_t m = 0; m < config.train.micro_batches; ++m) {
+      const int64_t first = step * config.train.batch + m * size;
+      const SequenceRange mine =
+          share_of({first, first + size}, mesh.world->rank(), mesh.world->size());
+      absl::StatusOr<Batch> batch = load(**source, config.loader(), mine);
+      status = agree(*mesh.world, batch.status());
+      if (!status.ok()) return status;
+      share += divisor_share(*batch);
+      if (!batch->attention_ends.empty()) flops = flops_per_token(config.model, batch->attention_ends);
+      micro_batches.push_back(to_tensors(*batch));
+    }
+    const double gemm = measure_gemm(kGemm, a, b, c);
+    mesh.world->barrier();
+    profile.clear();
+    const Clock::time_point begin = Clock::now();
+    training_step(mesh, micro_batches, share, step_options, &state);
+    const double total = seconds_since(begin);
+    if (step < options.warmup_steps) continue;
+    totals.push_back(total);
+    forward_backwards.push_back(total - profile.seconds(Work::kOptimizer));
+    gemms.push_back(gemm);
+    for (size_t kind = 0; kind < kWorkKinds; ++kind) {
+      work[kind] += profile.seconds(static_cast<Work>(kind));
+    }
+  }
+
+  // Over ranks: the slowest step, the sum of peaks, the largest memory.
+  double seconds[2] = {median(totals), median(forward_backwards)};
+  mesh.world->all_reduce(at::from_blob(seconds, {2}, at::kDouble), ReduceOp::kMax);
+  double peak = *std::max_element(gemms.begin(), gemms.end());
+  mesh.world->all_reduce(at::from_blob(&peak, {1}, at::kDouble), ReduceOp::kSum);
+  double memory = static_cast<double>(peak_memory_bytes());
+  mesh.world->all_reduce(at::from_blob(&memory, {1}, at::kDouble), ReduceOp::kMax);
+  const auto tokens = static_cast<double>(config.train.batch * config.data.sequence_length);
+  double spent = 0;
+  for (const double total : totals) spent += total;
+  double counted = 0;
+  for (const double w : work) counted += w;
+  work[static_cast<size_t>(Work::kOther)] += std::max(0.0, spent - counted);
+  OrderedJson share = OrderedJson::object();
+  for (size_t kind = 0; kind < kWorkKinds; ++kind) share[kWorkNames[kind]] = work[kind] / spent;
+  return OrderedJson{
+      {"tokens_per_second", tokens / seconds[0]},
+      {"peak_fraction", tokens * flops / seconds[0] / peak},
+      {"peak_fraction_forward_backward", tokens * flops / seconds[1] / peak},
+      {"gemm_peak_flops", peak},
+      {"flops_per_token", flops},
+      {"reference_flops_per_token",
+       reference_flops_per_token(config.model, config.data.sequence_length)},
+      {"seconds_per_step", seconds[0]},
+      {"share", share},
+      {"peak_memory_bytes", static_cast<int64_t>(memory)},
+      {"ranks", mesh.world->size()},
+      {"threads_per_rank", num_threads()}};
+}
+
+}  // namespace emo

@@ -1,0 +1,21 @@
+// `emo bench step`: how fast a config's training step runs on this machine, and where its time goes.
+#pragma once
+
+#include "absl/status/statusor.h"
+#include "data/json.h"
+#include "parallel/mesh.h"
+#include "train/run_config.h"
+
+namespace emo {
+
+struct BenchOptions {
+  int64_t warmup_steps = 2;
+  int64_t steps = 5;
+};
+
+// Collective. Steps on the config's data, without touching run.folder. Times are the median step's;
+// the matrix-product peak is measured between steps, on all ranks at once.
+absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh,
+                                       const BenchOptions& options);
+
+}  // namespace emo
