@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "data/exit_code.h"
+#include "data/prepare_command.h"
 #include "eval/bench_command.h"
 #include "eval/check_command.h"
 #include "train/train_command.h"
@@ -40,7 +41,10 @@ int main(int argc, char** argv) {
              "input, 69 peer lost, 70 bug, 73 cannot write, 74 I/O, 75 stopped after saving, 76 stalled,\n"
              "77 numbers not finite.");
   CLI::App* bench = app.add_subcommand("bench", "Measure speed")->require_subcommand(1);
+  CLI::App* data = app.add_subcommand("data", "Look at prepared data")->require_subcommand(1);
   const std::vector<emo::Command> commands = {
+      emo::prepare_command(app),
+      emo::data_show_command(*data),
       emo::train_command(app),
       emo::check_command(app),
       emo::bench_step_command(*bench),

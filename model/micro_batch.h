@@ -12,13 +12,12 @@ namespace emo {
 struct MicroBatch {
   at::Tensor tokens;          // i32 [B, S]
   at::Tensor labels;          // i32 [B, S], -100: not predicted
+  at::Tensor positions;       // i32 [B, S] for the rotary embedding
   at::Tensor attention_ends;  // i32 [Na + 1]
   at::Tensor routing_ends;    // i32 [Nr + 1]
   at::Tensor sequence_index;  // i64 [Nr] of the row that the routing span lies in, over the run
   at::Tensor ordinal;         // i32 [Nr] of the routing span in its row
 
-  int64_t rows() const { return tokens.size(0); }             // B
-  int64_t sequence_length() const { return tokens.size(1); }  // S
   int64_t num_tokens() const { return tokens.numel(); }       // T
 };
 

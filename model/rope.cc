@@ -36,14 +36,17 @@ RopeTable::RopeTable(int64_t positions, int64_t head_dim, double theta)
   }
 }
 
-void rotate(const RopeTable& table, Rotation rotation, int64_t T, int64_t S, int64_t heads,
-            int64_t head_dim, int64_t stride, float* x) {
-  TORCH_CHECK(S <= table.positions(), "positions up to ", S, " in a table of ", table.positions());
+void rotate(const RopeTable& table, Rotation rotation, int64_t T, const int32_t* positions,
+            int64_t heads, int64_t head_dim, int64_t stride, float* x) {
+  for (int64_t t = 0; t < T; ++t) {
+    TORCH_CHECK(positions[t] >= 0 && positions[t] < table.positions(), "position ", positions[t],
+                " in a table of ", table.positions());
+  }
   const float direction = rotation == Rotation::kForward ? 1.0f : -1.0f;
   parallel_for(T, 64, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
       for (int64_t head = 0; head < heads; ++head) {
-        rotate_head(head_dim / 2, table.cosines(t % S), table.sines(t % S), direction,
+        rotate_head(head_dim / 2, table.cosines(positions[t]), table.sines(positions[t]), direction,
                     x + t * stride + head * head_dim);
       }
     }

@@ -22,9 +22,9 @@ class RopeTable {
 
 enum class Rotation { kForward, kBackward };
 
-// Rotates, in place, the first `heads` heads of each row of x [T, stride]; row t is at position
-// t mod S. Positions run through the row; attention sees their differences only.
-void rotate(const RopeTable& table, Rotation rotation, int64_t T, int64_t S, int64_t heads,
-            int64_t head_dim, int64_t stride, float* x);
+// Rotates, in place, the first `heads` heads of each row of x [T, stride], row t by positions[t].
+// Attention sees differences of positions only. Fails for a position that is not in the table.
+void rotate(const RopeTable& table, Rotation rotation, int64_t T, const int32_t* positions,
+            int64_t heads, int64_t head_dim, int64_t stride, float* x);
 
 }  // namespace emo

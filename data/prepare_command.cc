@@ -1,0 +1,157 @@
+#include "data/prepare_command.h"
+
+#include <cstdio>
+#include <memory>
+
+#include "absl/strings/str_format.h"
+#include "data/dataset_chunks.h"
+#include "data/exit_code.h"
+#include "data/json.h"
+#include "data/loader.h"
+#include "data/prepare.h"
+
+namespace emo {
+namespace {
+
+OrderedJson source_json(const PrepareSummary::Source& source) {
+  return {{"documents", source.documents}, {"tokens", source.tokens}, {"bytes", source.bytes}};
+}
+
+OrderedJson to_json(const PrepareSummary& summary) {
+  OrderedJson sources = OrderedJson::object();
+  for (const auto& [label, source] : summary.sources) sources[label] = source_json(source);
+  OrderedJson json = source_json(summary.total);
+  json["skipped"] = summary.skipped;
+  json["warnings"] = summary.first_warnings;
+  json["seconds"] = summary.seconds;
+  json["sources"] = sources;
+  return json;
+}
+
+void print_row(const std::string& label, const PrepareSummary::Source& source) {
+  std::printf("%-28s %10d %12d %12d %8.2f\n", label.c_str(), static_cast<int>(source.documents),
+              static_cast<int>(source.tokens), static_cast<int>(source.bytes),
+              static_cast<double>(source.bytes) /
+                  static_cast<double>(std::max<int64_t>(1, source.tokens)));
+}
+
+void print(const PrepareSummary& summary) {
+  for (const std::string& warning : summary.first_warnings) {
+    std::fprintf(stderr, "emo: warning: %s\n", warning.c_str());
+  }
+  if (summary.skipped > 0) {
+    std::fprintf(stderr, "emo: warning: %lld documents skipped (--strict makes that an error)\n",
+                 static_cast<long long>(summary.skipped));
+  }
+  std::printf("%-28s %10s %12s %12s %8s\n", "source", "documents", "tokens", "bytes", "B/token");
+  for (const auto& [label, source] : summary.sources) print_row(label, source);
+  print_row("total", summary.total);
+  std::printf("%.1f s, %.1f MB/s\n", summary.seconds,
+              static_cast<double>(summary.total.bytes) / summary.seconds / 1e6);
+}
+
+struct ShowOptions {
+  std::string folder;
+  int64_t batch = 0;       // its number
+  int64_t batch_size = 4;  // rows
+  LoaderOptions loader;
+  bool sequential = false;
+  bool eos_next = false;
+};
+
+absl::StatusOr<int> show(ShowOptions options) {
+  if (options.sequential) options.loader.order = Order::kSequential;
+  if (options.eos_next) options.loader.eos_routes_with = EosRoutesWith::kNext;
+  absl::StatusOr<std::unique_ptr<DatasetChunks>> chunks =
+      DatasetChunks::open(options.folder, options.loader.sequence_length);
+  if (!chunks.ok()) return chunks.status();
+  const SequenceRange range{options.batch * options.batch_size,
+                            (options.batch + 1) * options.batch_size};
+  absl::StatusOr<Batch> batch = load(**chunks, options.loader, range);
+  if (!batch.ok()) return batch.status();
+  std::vector<std::vector<std::string>> ids((*chunks)->dataset().num_shards());
+  std::printf("batch %d: %d rows of %d tokens; %d chunks in the data\n", static_cast<int>(options.batch),
+              static_cast<int>(batch->rows), static_cast<int>(batch->sequence_length),
+              static_cast<int>((*chunks)->num_chunks()));
+  int64_t begin = 0;
+  int64_t last_row = -1;
+  int64_t ordinal = 0;
+  for (size_t i = 0; i < batch->document_ends.size(); ++i) {
+    const SpanSource& span = batch->span_sources[i];
+    const int64_t row = begin / batch->sequence_length;
+    if (row != last_row) {
+      std::printf("row %d, sequence %d%s\n", static_cast<int>(row),
+                  static_cast<int>(batch->sequence_index[row]),
+                  batch->filtered[row] ? ", filtered: no labels" : "");
+      ordinal = 0;
+    }
+    last_row = row;
+    if (ids[span.shard].empty()) {
+      absl::StatusOr<std::vector<std::string>> read = (*chunks)->dataset().document_ids(span.shard);
+      if (!read.ok()) return read.status();
+      ids[span.shard] = *std::move(read);
+    }
+    const int64_t end = batch->document_ends[i];
+    std::printf("  document (%d, %d)  tokens [%d, %d)  %-20s %s\n",
+                static_cast<int>(batch->sequence_index[row]), static_cast<int>(ordinal++),
+                static_cast<int>(begin - row * batch->sequence_length),
+                static_cast<int>(end - row * batch->sequence_length),
+                (*chunks)->sources()[span.source].c_str(), ids[span.shard][span.document].c_str());
+    begin = end;
+  }
+  std::printf("routing spans end at:");
+  for (const int32_t end : batch->routing_ends) std::printf(" %d", end);
+  std::printf("\n");
+  return kExitDone;
+}
+
+}  // namespace
+
+Command prepare_command(CLI::App& parent) {
+  struct State {
+    PrepareOptions prepare;
+    bool json = false;
+  };
+  auto state = std::make_shared<State>();
+  PrepareOptions& options = state->prepare;
+  CLI::App* app = parent.add_subcommand("prepare", "Turn documents into token shards");
+  app->add_option("INPUT", options.inputs, "files or folders: .jsonl, .jsonl.gz, or plain text")->required();
+  app->add_option("--tokenizer", options.tokenizer, "a tokenizer.json (byte-level BPE)")->required();
+  app->add_option("--output", options.output, "folder to write; must be new or empty")->required();
+  app->add_option("--field", options.fields.text, "JSON field that holds the text")->capture_default_str();
+  app->add_option("--source", options.fields.source,
+                  "label for all documents; else the field 'source', else the file's or folder's name");
+  app->add_option("--eos", options.eos, "end-of-document token; else the usual one");
+  app->add_option("--threads", options.threads, "0: one per core")->check(CLI::Range(0, 1024))->capture_default_str();
+  app->add_option("--shard-tokens", options.tokens_per_shard, "tokens in one shard file")
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 40))
+      ->capture_default_str();
+  app->add_flag("--strict", options.strict, "a bad document is an error, not a counted warning");
+  app->add_flag("--json", state->json, "the summary as one JSON object on standard output");
+  app->footer("Example: emo prepare --tokenizer tokenizer.json --output data/train train.jsonl.gz");
+  return {app, [state]() -> absl::StatusOr<int> {
+            absl::StatusOr<PrepareSummary> summary = prepare(state->prepare);
+            if (!summary.ok()) return summary.status();
+            if (state->json) std::printf("%s\n", to_json(*summary).dump(1).c_str());
+            if (!state->json) print(*summary);
+            return kExitDone;
+          }};
+}
+
+Command data_show_command(CLI::App& data) {
+  auto options = std::make_shared<ShowOptions>();
+  CLI::App* app = data.add_subcommand("show", "Print a batch as training sees it: rows, spans, document ids, sources");
+  app->add_option("DIR", options->folder, "folder that emo prepare wrote")->required();
+  app->add_option("--batch", options->batch, "number of the batch, from 0")->check(CLI::NonNegativeNumber)->capture_default_str();
+  app->add_option("--batch-size", options->batch_size, "rows in a batch")->check(CLI::PositiveNumber)->capture_default_str();
+  app->add_option("--sequence-length", options->loader.sequence_length, "tokens in a row")
+      ->check(CLI::Range(2, 1 << 24))
+      ->capture_default_str();
+  app->add_option("--seed", options->loader.seed, "run.seed, which decides the order")->capture_default_str();
+  app->add_flag("--sequential", options->sequential, "data.order: sequential");
+  app->add_flag("--eos-routes-with-next", options->eos_next, "routing.eos_routes_with: next");
+  app->footer("Example: emo data show data/train --batch 0 --sequence-length 512");
+  return {app, [options] { return show(*options); }};
+}
+
+}  // namespace emo

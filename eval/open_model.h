@@ -1,0 +1,31 @@
+// A model folder, opened for evaluation.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "data/token_shards.h"
+#include "model/transformer.h"
+#include "parallel/mesh.h"
+#include "train/hugging_face.h"
+
+namespace emo {
+
+struct OpenedModel {
+  std::string folder;
+  ModelDescription description;
+  std::unique_ptr<Model> model;
+};
+
+// Collective; every rank gets the same answer. Reads config.json and this rank's parameters. NotFound
+// where `folder` is not a model folder; DataLoss where files do not fit.
+absl::StatusOr<OpenedModel> open_model(const std::string& folder, const Mesh& mesh);
+
+// Collective; every rank gets the same answer. Opens prepared data and checks that its tokens are the
+// model's: same tokenizer where the folder has one, no token beyond the vocabulary.
+absl::StatusOr<TokenDataset> open_data_for(const OpenedModel& model, const std::string& folder,
+                                           const Mesh& mesh);
+
+}  // namespace emo
