@@ -152,7 +152,10 @@ absl::Status pump(DocumentReader* reader, const PrepareOptions& options, JobQueu
     }
     absl::Status status = write(queue->collect(written++), options.strict, writer, summary);
     if (!status.ok()) return status;
-    progress.update(reader->bytes_read(), absl::StrCat(summary->total.documents, " documents"));
+    const bool last = !more && written == read;
+    progress.update(last ? reader->bytes_total()
+                         : std::min(reader->bytes_read(), reader->bytes_total() - 1),
+                    absl::StrCat(summary->total.documents, " documents"));
   }
   return absl::OkStatus();
 }

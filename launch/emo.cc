@@ -10,6 +10,8 @@
 #include "data/prepare_command.h"
 #include "eval/bench_command.h"
 #include "eval/check_command.h"
+#include "eval/eval_command.h"
+#include "eval/experts_command.h"
 #include "train/train_command.h"
 #include "launch/usage.h"
 #include "parallel/mpi_communicator.h"
@@ -41,11 +43,15 @@ int main(int argc, char** argv) {
              "input, 69 peer lost, 70 bug, 73 cannot write, 74 I/O, 75 stopped after saving, 76 stalled,\n"
              "77 numbers not finite.");
   CLI::App* bench = app.add_subcommand("bench", "Measure speed")->require_subcommand(1);
+  CLI::App* experts = app.add_subcommand("experts", "Rank and cut experts")->require_subcommand(1);
   CLI::App* data = app.add_subcommand("data", "Look at prepared data")->require_subcommand(1);
   const std::vector<emo::Command> commands = {
       emo::prepare_command(app),
       emo::data_show_command(*data),
       emo::train_command(app),
+      emo::eval_command(app),
+      emo::experts_rank_command(*experts),
+      emo::experts_retention_command(*experts),
       emo::check_command(app),
       emo::bench_step_command(*bench),
   };

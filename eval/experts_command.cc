@@ -1,0 +1,150 @@
+#include "eval/experts_command.h"
+
+#include <cstdio>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "data/exit_code.h"
+#include "data/file_system.h"
+#include "data/json.h"
+#include "eval/expert_ranking.h"
+#include "eval/expert_subset.h"
+#include "eval/open_model.h"
+#include "eval/retention.h"
+#include "parallel/mpi_communicator.h"
+#include "train/agreement.h"
+
+namespace emo {
+namespace {
+
+struct RankOptions {
+  std::string checkpoint, data, label, output;
+  int64_t keep = 0;
+  int64_t dp = 0, ep = 0;
+  bool overwrite = false;
+};
+
+// What is written at the end must be possible from the start.
+absl::Status check_new_file(const std::string& path, bool overwrite) {
+  if (overwrite || path.empty() || !path_exists(path)) return absl::OkStatus();
+  return absl::AlreadyExistsError(path + ": stands already; --overwrite replaces it");
+}
+
+absl::StatusOr<int> rank(const RankOptions& options) {
+  absl::StatusOr<Mesh> mesh = make_mesh(world_communicator(), options.dp, options.ep);
+  if (!mesh.ok()) return mesh.status();
+  absl::Status status = agree(*mesh->world, check_new_file(options.output, options.overwrite));
+  if (!status.ok()) return status;
+  absl::StatusOr<OpenedModel> opened = open_model(options.checkpoint, *mesh);
+  if (!opened.ok()) return opened.status();
+  const ModelConfig& config = opened->description.config;
+  if (config.moe_layers() == 0) {
+    return absl::InvalidArgumentError(options.checkpoint + ": a dense model has no experts to rank");
+  }
+  status = check_keep(config, options.keep);
+  if (!status.ok()) return status;
+  absl::StatusOr<TokenDataset> data = open_data_for(*opened, options.data, *mesh);
+  if (!data.ok()) return data.status();
+  absl::StatusOr<int32_t> source = find_label(*data, options.label);
+  if (!source.ok()) return source.status();
+  absl::StatusOr<std::vector<std::vector<double>>> scores = router_scores(*opened, *mesh, *data, *source);
+  if (!scores.ok()) return scores.status();
+  const SubsetFile subset{options.checkpoint, "router", options.label, options.keep,
+                          keep_largest(config, *scores, options.keep), *scores};
+  if (mesh->is_first()) {
+    status = write_file_durably(posix_file_system(), options.output, to_json(subset).dump(1) + "\n");
+  }
+  status = agree(*mesh->world, status);
+  if (!status.ok()) return status;
+  if (mesh->is_first()) {
+    std::fprintf(stderr, "emo: %s keeps %lld of %lld experts in each layer\n", options.output.c_str(),
+                 static_cast<long long>(options.keep), static_cast<long long>(config.num_experts));
+  }
+  return kExitDone;
+}
+
+struct RetentionCommandOptions {
+  std::vector<std::string> checkpoints;  // NAME=FOLDER or FOLDER
+  std::string calibration, data, output;
+  RetentionOptions retention;
+  int64_t dp = 0, ep = 0;
+  bool overwrite = false;
+  bool json = false;
+};
+
+absl::StatusOr<int> retention(const RetentionCommandOptions& options) {
+  absl::StatusOr<Mesh> mesh = make_mesh(world_communicator(), options.dp, options.ep);
+  if (!mesh.ok()) return mesh.status();
+  absl::Status status = agree(*mesh->world, check_new_file(options.output, options.overwrite));
+  if (!status.ok()) return status;
+  std::vector<std::pair<std::string, RetentionReport>> reports;
+  OrderedJson json = OrderedJson::object();
+  for (const std::string& argument : options.checkpoints) {
+    const size_t equals = argument.find('=');
+    const std::string name = equals == std::string::npos ? argument : argument.substr(0, equals);
+    const std::string folder = equals == std::string::npos ? argument : argument.substr(equals + 1);
+    absl::StatusOr<OpenedModel> opened = open_model(folder, *mesh);
+    if (!opened.ok()) return opened.status();
+    absl::StatusOr<TokenDataset> calibration = open_data_for(*opened, options.calibration, *mesh);
+    if (!calibration.ok()) return calibration.status();
+    absl::StatusOr<TokenDataset> data = open_data_for(*opened, options.data, *mesh);
+    if (!data.ok()) return data.status();
+    absl::StatusOr<RetentionReport> report =
+        measure_retention(*opened, *mesh, *calibration, *data, options.retention);
+    if (!report.ok()) return report.status();
+    json[name] = to_json(*report);
+    reports.emplace_back(name, *std::move(report));
+  }
+  if (!mesh->is_first()) return kExitDone;
+  if (!options.output.empty()) {
+    status = write_file_durably(posix_file_system(), options.output, json.dump(1) + "\n");
+    if (!status.ok()) return status;
+  }
+  std::printf("%s", options.json ? (json.dump(1) + "\n").c_str() : to_table(reports).c_str());
+  return kExitDone;
+}
+
+}  // namespace
+
+Command experts_rank_command(CLI::App& experts) {
+  auto options = std::make_shared<RankOptions>();
+  CLI::App* app = experts.add_subcommand("rank", "Choose the experts that a label's documents use most");
+  app->add_option("CHECKPOINT", options->checkpoint, "model folder")->required();
+  app->add_option("--data", options->data, "folder that emo prepare wrote: the calibration documents")->required();
+  app->add_option("--label", options->label, "source label of the documents to rank by")->required();
+  app->add_option("--keep", options->keep, "experts to keep in each layer, shared ones counted")->required();
+  app->add_option("--output", options->output, "SUBSET.json to write")->required();
+  app->add_flag("--overwrite", options->overwrite, "replace the output");
+  app->add_option("--dp", options->dp, "data-parallel width");
+  app->add_option("--ep", options->ep, "expert-parallel width");
+  app->footer("Example: emo experts rank runs/quickstart/emo/step-0001000 --data runs/quickstart/data/validation\n"
+              "         --label scripture --keep 16 --output scripture-16.json");
+  return {app, [options] { return rank(*options); }};
+}
+
+Command experts_retention_command(CLI::App& experts) {
+  auto options = std::make_shared<RetentionCommandOptions>();
+  CLI::App* app = experts.add_subcommand(
+      "retention", "Loss that is left when only each domain's experts are kept, for one or more models");
+  app->add_option("CHECKPOINT", options->checkpoints, "model folders, each as FOLDER or NAME=FOLDER")->required();
+  app->add_option("--calibration", options->calibration, "prepared documents to rank experts by")->required();
+  app->add_option("--data", options->data, "prepared documents to evaluate")->required();
+  app->add_option("--keep", options->retention.fractions, "fractions of the experts, as in 0.25,0.125")
+      ->delimiter(',')
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  app->add_option("--seed", options->retention.seed, "of the random subsets")->capture_default_str();
+  app->add_option("--output", options->output, "also write the JSON to this file");
+  app->add_flag("--overwrite", options->overwrite, "replace the output");
+  app->add_option("--dp", options->dp, "data-parallel width");
+  app->add_option("--ep", options->ep, "expert-parallel width");
+  app->add_flag("--json", options->json, "one JSON object on standard output instead of the table");
+  app->footer("Example: emo experts retention emo=runs/quickstart/emo/step-0001000\n"
+              "         standard=runs/quickstart/standard/step-0001000\n"
+              "         --calibration runs/quickstart/data/validation --data runs/quickstart/data/test");
+  return {app, [options] { return retention(*options); }};
+}
+
+}  // namespace emo
