@@ -109,6 +109,9 @@ absl::Status Tokenizer::read_model(const Json& model, const std::string& where) 
   for (const char* part : {"vocab", "merges"}) {
     if (!model.contains(part)) return absl::DataLossError(absl::StrCat(where, ": no '", part, "'"));
   }
+  if (!model["vocab"].is_object() || !model["merges"].is_array()) {
+    return absl::DataLossError(where + ": 'vocab' must be an object and 'merges' a list");
+  }
   for (const char* option : {"dropout", "continuing_subword_prefix", "end_of_word_suffix"}) {
     const bool set = model.contains(option) && !model[option].is_null() && model[option] != "";
     if (set) return absl::InvalidArgumentError(absl::StrCat(where, ": ", option, " is not supported"));
@@ -120,7 +123,8 @@ absl::Status Tokenizer::read_model(const Json& model, const std::string& where) 
 
   int64_t size = 0;
   for (const auto& [token, id] : model["vocab"].items()) {
-    if (!id.is_number_unsigned() || id.get<int64_t>() >= kMaxVocabulary) {
+    const bool usable = id.is_number_integer() && id.get<int64_t>() >= 0 && id.get<int64_t>() < kMaxVocabulary;
+    if (!usable) {
       return absl::DataLossError(absl::StrCat(where, ": token '", token, "' has id ", id.dump()));
     }
     size = std::max(size, id.get<int64_t>() + 1);

@@ -1,0 +1,49 @@
+// Random documents in rows, for tests.
+#pragma once
+
+#include <algorithm>
+#include <random>
+#include <vector>
+
+#include "data/batch.h"
+#include "model/transformer.h"
+
+namespace emo {
+
+// `rows` rows of S tokens; cuts are drawn so that a document is `mean_length` tokens long on average.
+// A mean of 1 gives one-token documents only, one of 0 whole rows.
+inline Batch random_batch(int64_t rows, int64_t S, int64_t vocab, double mean_length, uint64_t seed,
+                          int64_t first_sequence = 0) {
+  std::mt19937_64 random(seed);
+  Batch batch;
+  batch.rows = rows;
+  batch.sequence_length = S;
+  for (int64_t t = 0; t < rows * S; ++t) {
+    batch.tokens.push_back(static_cast<int32_t>(random() % static_cast<uint64_t>(vocab)));
+    const bool cut = mean_length > 0 && static_cast<double>(random() % 10000) < 10000 / mean_length;
+    if (cut || (t + 1) % S == 0) batch.document_ends.push_back(static_cast<int32_t>(t + 1));
+  }
+  batch.labels = next_token_labels(batch.tokens, S);
+  batch.attention_ends = batch.routing_ends = batch.document_ends;
+  for (int64_t row = 0; row < rows; ++row) batch.sequence_index.push_back(first_sequence + row);
+  batch.filtered.assign(rows, 0);
+  return batch;
+}
+
+// Wide random parameters, so that routing has clear gaps and every gradient is far from zero.
+inline void fill_random(const Model& model, uint64_t seed) {
+  for (const ParameterInfo& p : model.layout.parameters) {
+    uint64_t hash = seed;
+    for (const char c : p.name) hash = hash * 1099511628211u + static_cast<uint8_t>(c);
+    std::mt19937_64 random(hash);
+    std::normal_distribution<float> normal(0, 1);
+    float* data = parameter_data(p, model.parameters);
+    const bool is_norm = p.shape.size() == 1;
+    const float scale = 1.5f / std::sqrt(static_cast<float>(p.shape.back()));
+    for (int64_t i = 0; i < p.numel(); ++i) {
+      data[i] = is_norm ? 1 + 0.1f * normal(random) : scale * normal(random);
+    }
+  }
+}
+
+}  // namespace emo

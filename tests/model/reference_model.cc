@@ -1,0 +1,167 @@
+#include "tests/model/reference_model.h"
+
+#include <ATen/ATen.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/variable.h>
+
+#include "model/pool_sizes.h"
+
+namespace emo {
+namespace {
+
+using Parameters = std::map<std::string, at::Tensor>;
+
+Parameters leaf_parameters(const Model& model) {
+  Parameters parameters;
+  for (const ParameterInfo& p : model.layout.parameters) {
+    at::Tensor t = at::from_blob(parameter_data(p, model.parameters), p.shape, at::kFloat).to(at::kDouble).clone();
+    t.set_requires_grad(true);
+    parameters[p.name] = t;
+  }
+  return parameters;
+}
+
+at::Tensor norm(const at::Tensor& x, const at::Tensor& w, double epsilon) {
+  return x * at::rsqrt(x.pow(2).mean(-1, true) + epsilon) * w;
+}
+
+at::Tensor feed_forward(const at::Tensor& x, const Parameters& p, const std::string& prefix) {
+  const at::Tensor gate = x.matmul(p.at(prefix + "gate_proj.weight").t());
+  const at::Tensor up = x.matmul(p.at(prefix + "up_proj.weight").t());
+  return (at::silu(gate) * up).matmul(p.at(prefix + "down_proj.weight").t());
+}
+
+at::Tensor rope(const at::Tensor& x, const at::Tensor& positions, double theta) {  // [T, H, W]
+  const int64_t W = x.size(2);
+  const at::Tensor frequency = at::pow(theta, -at::arange(0, W, 2, at::kDouble) / static_cast<double>(W));
+  const at::Tensor angle = positions.to(at::kDouble).view({-1, 1}) * frequency;  // [T, W / 2]
+  const at::Tensor c = angle.cos().unsqueeze(1), s = angle.sin().unsqueeze(1);
+  const at::Tensor a = x.slice(2, 0, W / 2), b = x.slice(2, W / 2, W);
+  return at::cat({a * c - b * s, b * c + a * s}, 2);
+}
+
+at::Tensor attend(const Model& model, const at::Tensor& x, const MicroBatch& batch, const Parameters& p,
+                  const std::string& prefix) {
+  const int64_t H = model.config.n_heads, W = model.config.head_dim(), T = x.size(0);
+  const auto project = [&](const char* name) {
+    return x.matmul(p.at(prefix + "self_attn." + name + "_proj.weight").t()).view({T, H, W});
+  };
+  const at::Tensor positions = batch.positions.view({-1});
+  const at::Tensor q = rope(project("q"), positions, model.config.rope_theta);
+  const at::Tensor k = rope(project("k"), positions, model.config.rope_theta);
+  const at::Tensor v = project("v");
+  std::vector<at::Tensor> outputs;
+  const auto* ends = batch.attention_ends.const_data_ptr<int32_t>();
+  for (int64_t i = 0; i + 1 < batch.attention_ends.numel(); ++i) {
+    const auto part = [&](const at::Tensor& t) { return t.slice(0, ends[i], ends[i + 1]).transpose(0, 1); };
+    const int64_t n = ends[i + 1] - ends[i];
+    at::Tensor scores = part(q).matmul(part(k).transpose(1, 2)) / std::sqrt(static_cast<double>(W));
+    scores = scores.masked_fill(at::ones({n, n}, at::kBool).triu(1), -INFINITY);
+    outputs.push_back(scores.softmax(-1).matmul(part(v)).transpose(0, 1).reshape({n, H * W}));
+  }
+  return at::cat(outputs).matmul(p.at(prefix + "self_attn.o_proj.weight").t());
+}
+
+struct Routed {
+  at::Tensor experts, weights;  // [T, K]
+  at::Tensor balance_scores;    // [T, E]
+  at::Tensor z;                 // scalar, sum of logsumexp^2
+};
+
+// One document after another (design.md, routing contract).
+Routed route_slowly(const Model& model, const PassOptions& options, const at::Tensor& logits,
+                    const MicroBatch& batch, int64_t layer) {
+  const RoutingContract& c = model.contract;
+  const int64_t E = logits.size(1), K = model.config.routed_top_k();
+  const std::vector<int64_t> sizes = draw_pool_sizes(options.pool, c.pool_draw, options.seed,
+                                                     batch.sequence_index, batch.ordinal, layer, E);
+  std::vector<at::Tensor> experts, weights, balance;
+  at::Tensor z = at::zeros({}, at::kDouble);
+  const auto* ends = batch.routing_ends.const_data_ptr<int32_t>();
+  for (int64_t i = 0; i + 1 < batch.routing_ends.numel(); ++i) {
+    const at::Tensor part = logits.slice(0, ends[i], ends[i + 1]);
+    const at::Tensor full = part.softmax(-1);
+    at::Tensor outside = at::zeros({E}, at::kBool);
+    if (options.pool.kind != PoolPolicy::Kind::kNone) {
+      const at::Tensor q = full.detach().sum(0);
+      const auto ranked = std::get<1>(q.sort(/*stable=*/true, 0, /*descending=*/true));
+      int64_t size = std::min(sizes[i], E);
+      if (options.pool.kind == PoolPolicy::Kind::kTopP) {
+        const at::Tensor reached = q.index_select(0, ranked).cumsum(0) / q.sum();
+        const int64_t n = 1 + (reached < options.pool.top_p).sum().item<int64_t>();
+        size = std::clamp(n, std::min(options.pool.min, E), size);
+      }
+      outside.fill_(true);
+      outside.index_fill_(0, ranked.slice(0, 0, size), false);
+    }
+    const at::Tensor masked_logits = part.masked_fill(outside, -INFINITY);
+    const bool before = c.mask == MaskTime::kBeforeSoftmax;
+    const at::Tensor scores = before ? masked_logits.softmax(-1) : full.masked_fill(outside, 0);
+    const auto [w, e] = scores.masked_fill(outside, -1).topk(K, -1);
+    weights.push_back(w);
+    experts.push_back(e);
+    balance.push_back(c.balance_sees == ScoresSeen::kFull ? full : scores);
+    z = z + (c.z_sees == ScoresSeen::kFull ? part : masked_logits).logsumexp(-1).pow(2).sum();
+  }
+  return {at::cat(experts), at::cat(weights), at::cat(balance), z};
+}
+
+}  // namespace
+
+ReferenceResult reference_forward_backward(const Model& model, const MicroBatch& batch,
+                                           const PassOptions& options, const LossOptions& loss) {
+  const ModelConfig& c = model.config;
+  const Parameters p = leaf_parameters(model);
+  ReferenceResult result;
+  const at::Tensor tokens = batch.tokens.view({-1}).to(at::kLong);
+  const at::Tensor labels = batch.labels.view({-1}).to(at::kLong);
+  const int64_t T = tokens.numel();
+  at::Tensor x = p.at("model.embed_tokens.weight").index_select(0, tokens);
+  at::Tensor objective = at::zeros({}, at::kDouble);
+  for (int64_t layer = 0; layer < c.n_layers; ++layer) {
+    const std::string prefix = "model.layers." + std::to_string(layer) + ".";
+    x = x + attend(model, norm(x, p.at(prefix + "pre_attention_layernorm.weight"), c.norm_epsilon), batch, p, prefix);
+    const at::Tensor h = norm(x, p.at(prefix + "pre_feedforward_layernorm.weight"), c.norm_epsilon);
+    if (c.is_dense(layer)) {
+      x = x + feed_forward(h, p, prefix + "mlp.");
+      continue;
+    }
+    const int64_t E = c.routed_experts(), K = c.routed_top_k();
+    const at::Tensor logits = h.matmul(p.at(prefix + "mlp.gate.weight").slice(0, 0, E).t());
+    const Routed r = route_slowly(model, options, logits, batch, layer);
+    at::Tensor y = at::zeros_like(h);
+    for (int64_t e = 0; e < E; ++e) {
+      const at::Tensor weight = (r.weights * (r.experts == e).to(at::kDouble)).sum(-1, true);
+      y = y + weight * feed_forward(h, p, prefix + "mlp.experts." + std::to_string(e) + ".");
+    }
+    for (int64_t e = E; e < c.num_experts; ++e) {
+      y = y + feed_forward(h, p, prefix + "mlp.experts." + std::to_string(e) + ".");
+    }
+    x = x + y;
+    const at::Tensor counts = at::bincount(r.experts.reshape({-1}), {}, E).to(at::kDouble);
+    const at::Tensor balance = (counts / static_cast<double>(T) * r.balance_scores.sum(0)).sum() *
+                               (static_cast<double>(E) / static_cast<double>(K) / loss.divisor);
+    const at::Tensor z = r.z / loss.divisor;
+    const auto layers = static_cast<double>(c.moe_layers());
+    objective = objective + balance * (model.contract.balance_weight / layers) +
+                z * (model.contract.z_weight / layers);
+    result.balance.push_back(balance.item<double>());
+    result.z.push_back(z.item<double>());
+    result.experts.push_back(r.experts);
+  }
+  x = norm(x, p.at("model.norm.weight"), c.norm_epsilon);
+  const at::Tensor logits = x.matmul(p.at("lm_head.weight").t());
+  const at::Tensor used = labels.ge(0).nonzero().view({-1});
+  const at::Tensor lse = logits.logsumexp(-1).index_select(0, used);
+  const at::Tensor picked = logits.index_select(0, used).gather(1, labels.index_select(0, used).view({-1, 1}));
+  const at::Tensor ce = (lse - picked.view({-1})).sum();
+  objective = objective + (ce + loss.lm_z_weight * lse.pow(2).sum()) / loss.divisor;
+  result.cross_entropy = ce.item<double>();
+  torch::autograd::backward({objective}, {});
+  for (const auto& [name, parameter] : p) {
+    result.gradients[name] = parameter.grad().defined() ? parameter.grad() : at::zeros_like(parameter);
+  }
+  return result;
+}
+
+}  // namespace emo

@@ -1,0 +1,225 @@
+#include "model/router.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <numeric>
+#include <random>
+#include <set>
+
+#include "model/document_pools.h"
+#include "model/philox.h"
+#include "model/pool_sizes.h"
+#include "model/simd.h"
+
+namespace emo {
+namespace {
+
+TEST(Philox, KnownAnswers) {
+  EXPECT_EQ(philox({0, 0}, {0, 0, 0, 0}), (PhiloxCounter{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
+}
+
+TEST(PoolSizes, KnownAnswers) {
+  PoolPolicy policy;  // U[8, 128]
+  const auto draw = [&](int64_t sequence, int32_t ordinal, int64_t layer, PoolDraw mode = PoolDraw::kPerLayer) {
+    return draw_pool_size(policy, mode, 12536, sequence, ordinal, layer);
+  };
+  EXPECT_EQ(draw(0, 0, 0), 39);
+  EXPECT_EQ(draw(0, 0, 1), 71);
+  EXPECT_EQ(draw(0, 1, 0), 20);
+  EXPECT_EQ(draw(5000000000, 3, 15), 50);
+  EXPECT_EQ(draw(0, 0, 7, PoolDraw::kPerDocument), 49);
+}
+
+TEST(PoolSizes, AreUniformOverTheirRange) {
+  PoolPolicy policy;
+  policy.min = 3;
+  policy.max = 7;
+  std::vector<int> seen(10);
+  for (int64_t sequence = 0; sequence < 5000; ++sequence) {
+    ++seen[draw_pool_size(policy, PoolDraw::kPerLayer, 1, sequence, 0, 0)];
+  }
+  EXPECT_EQ(seen[2] + seen[8], 0);
+  for (int size = 3; size <= 7; ++size) EXPECT_NEAR(seen[size], 1000, 120);
+}
+
+RouterInput random_input(int64_t T, int64_t E, int64_t documents, std::mt19937_64* random) {
+  std::set<int32_t> ends = {static_cast<int32_t>(T)};
+  while (static_cast<int64_t>(ends.size()) < std::min(documents, T)) {
+    ends.insert(static_cast<int32_t>(1 + (*random)() % static_cast<uint64_t>(T)));
+  }
+  std::vector<int32_t> with_zero = {0};
+  with_zero.insert(with_zero.end(), ends.begin(), ends.end());
+  RouterInput input;
+  input.logits = at::empty({T, E});
+  std::normal_distribution<float> normal(0, 2);
+  for (int64_t i = 0; i < T * E; ++i) input.logits.mutable_data_ptr<float>()[i] = normal(*random);
+  input.span_ends = at::tensor(with_zero, at::kInt);
+  for (size_t d = 0; d < ends.size(); ++d) {
+    input.pool_sizes.push_back(4 + static_cast<int64_t>((*random)() % static_cast<uint64_t>(E)));
+  }
+  input.top_k = 4;
+  return input;
+}
+
+// The pool of each document by a loop over its tokens, in fp64.
+std::vector<uint8_t> slow_pools(const RouterInput& input, double* smallest_gap) {
+  const int64_t E = input.logits.size(1);
+  const auto* z = input.logits.const_data_ptr<float>();
+  const auto* ends = input.span_ends.const_data_ptr<int32_t>();
+  std::vector<uint8_t> pools;
+  for (size_t d = 0; d < input.pool_sizes.size(); ++d) {
+    std::vector<double> q(E);
+    for (int64_t t = ends[d]; t < ends[d + 1]; ++t) {
+      double sum = 0;
+      for (int64_t e = 0; e < E; ++e) sum += std::exp(static_cast<double>(z[t * E + e]));
+      for (int64_t e = 0; e < E; ++e) q[e] += std::exp(static_cast<double>(z[t * E + e])) / sum;
+    }
+    std::vector<int64_t> ranked(E);
+    std::iota(ranked.begin(), ranked.end(), 0);
+    std::stable_sort(ranked.begin(), ranked.end(), [&](int64_t a, int64_t b) { return q[a] > q[b]; });
+    const int64_t size = std::min(input.pool_sizes[d], E);
+    std::vector<uint8_t> pool(E);
+    for (int64_t i = 0; i < size; ++i) pool[ranked[i]] = 1;
+    if (size < E) *smallest_gap = std::min(*smallest_gap, (q[ranked[size - 1]] - q[ranked[size]]) / q[ranked[size]]);
+    pools.insert(pools.end(), pool.begin(), pool.end());
+  }
+  return pools;
+}
+
+TEST(Router, PoolsEqualThoseOfASlowLoop) {
+  std::mt19937_64 random(1);
+  RoutingContract contract;
+  int compared = 0;
+  for (const int64_t documents : {1, 2, 3, 7, 20, 64, 150, 300}) {
+    for (const int64_t T : {1, 5, 64, 65, 300, 1000}) {
+      for (const int64_t E : {15, 31, 127}) {
+        const RouterInput input = random_input(T, E, documents, &random);
+        double gap = 1;
+        const std::vector<uint8_t> expected = slow_pools(input, &gap);
+        if (gap < 1e-5) continue;  // a tie within rounding: either choice is right
+        Routing routing;
+        route(input, contract, false, &routing);
+        EXPECT_EQ(routing.pools, expected) << documents << " documents, " << T << " tokens, " << E;
+        ++compared;
+      }
+    }
+  }
+  EXPECT_GT(compared, 120);  // of 144
+}
+
+TEST(Router, ChoosesTheLargestInsideThePoolOnly) {
+  std::mt19937_64 random(2);
+  const RouterInput input = random_input(200, 21, 9, &random);
+  Routing routing;
+  route(input, RoutingContract(), false, &routing);
+  const auto* ends = input.span_ends.const_data_ptr<int32_t>();
+  const auto* z = input.logits.const_data_ptr<float>();
+  for (size_t d = 0; d < input.pool_sizes.size(); ++d) {
+    const uint8_t* pool = routing.pools.data() + d * 21;
+    EXPECT_EQ(std::accumulate(pool, pool + 21, 0), std::min<int64_t>(input.pool_sizes[d], 21));
+    for (int64_t t = ends[d]; t < ends[d + 1]; ++t) {
+      std::vector<int32_t> ranked;
+      double sum = 0;
+      for (int32_t e = 0; e < 21; ++e) {
+        if (pool[e]) ranked.push_back(e), sum += std::exp(static_cast<double>(z[t * 21 + e]));
+      }
+      std::stable_sort(ranked.begin(), ranked.end(), [&](int32_t a, int32_t b) { return z[t * 21 + a] > z[t * 21 + b]; });
+      for (int64_t k = 0; k < 4; ++k) {
+        EXPECT_EQ(routing.experts[t][k].item<int32_t>(), ranked[k]);
+        EXPECT_NEAR(routing.weights[t][k].item<float>(), std::exp(static_cast<double>(z[t * 21 + ranked[k]])) / sum, 1e-6);
+      }
+    }
+  }
+}
+
+TEST(Router, TiesKeepTheLowerIndex) {
+  RouterInput input;
+  input.logits = at::zeros({6, 9});
+  input.span_ends = at::tensor(std::vector<int32_t>{0, 2, 6}, at::kInt);
+  input.pool_sizes = {5, 4};
+  input.top_k = 3;
+  Routing routing;
+  route(input, RoutingContract(), false, &routing);
+  EXPECT_EQ(routing.pools, (std::vector<uint8_t>{1, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 0}));
+  for (int64_t t = 0; t < 6; ++t) {
+    for (int64_t k = 0; k < 3; ++k) EXPECT_EQ(routing.experts[t][k].item<int32_t>(), k);
+  }
+}
+
+TEST(Router, ResultDoesNotDependOnNeighboursInTheBatch) {
+  std::mt19937_64 random(3);
+  const RouterInput all = random_input(500, 31, 12, &random);
+  Routing whole;
+  route(all, RoutingContract(), false, &whole);
+  const auto* ends = all.span_ends.const_data_ptr<int32_t>();
+  for (size_t d = 0; d < all.pool_sizes.size(); ++d) {
+    RouterInput alone = all;
+    alone.logits = all.logits.slice(0, ends[d], ends[d + 1]).contiguous();
+    alone.span_ends = at::tensor(std::vector<int32_t>{0, ends[d + 1] - ends[d]}, at::kInt);
+    alone.pool_sizes = {all.pool_sizes[d]};
+    Routing routing;
+    route(alone, RoutingContract(), false, &routing);
+    EXPECT_TRUE(at::equal(routing.weights, whole.weights.slice(0, ends[d], ends[d + 1])));
+    EXPECT_TRUE(at::equal(routing.experts, whole.experts.slice(0, ends[d], ends[d + 1])));
+  }
+}
+
+TEST(Router, SubsetsAreWhatASmallerModelWouldDo) {
+  std::mt19937_64 random(4);
+  RouterInput input = random_input(50, 12, 3, &random);
+  RoutingContract contract;
+  contract.pool.kind = PoolPolicy::Kind::kNone;
+  Routing full;
+  route(input, contract, true, &full);
+  input.subset.kept = {0, 1, 1, 0, 0, 1, 0, 0, 1, 0, 0, 1};
+  const std::vector<int64_t> kept = {1, 2, 5, 8, 11};
+  Routing cut, weighed;
+  route(input, contract, false, &cut);
+  input.subset.full_weights = true;
+  route(input, contract, false, &weighed);
+  RouterInput smaller = input;
+  smaller.subset = {};
+  smaller.logits = input.logits.index_select(1, at::tensor(kept, at::kLong)).contiguous();
+  Routing expected;
+  route(smaller, contract, false, &expected);
+  for (int64_t t = 0; t < 50; ++t) {
+    for (int64_t k = 0; k < 4; ++k) {
+      const int64_t e = kept[expected.experts[t][k].item<int32_t>()];
+      EXPECT_EQ(cut.experts[t][k].item<int32_t>(), e);
+      EXPECT_EQ(weighed.experts[t][k].item<int32_t>(), e);
+      EXPECT_NEAR(cut.weights[t][k].item<float>(), expected.weights[t][k].item<float>(), 1e-6);
+      const float in_full = input.logits[t].softmax(0)[e].item<float>();
+      EXPECT_NEAR(weighed.weights[t][k].item<float>(), in_full, 1e-6);
+    }
+  }
+  EXPECT_NEAR(std::accumulate(full.router_probability.begin(), full.router_probability.end(), 0.0), 50, 1e-4);
+}
+
+TEST(Router, FewerKeptThanTopKLeavesSlotsUnused) {
+  std::mt19937_64 random(5);
+  RouterInput input = random_input(10, 8, 2, &random);
+  input.subset.kept = {0, 1, 0, 0, 0, 0, 1, 0};
+  RoutingContract contract;
+  contract.pool.kind = PoolPolicy::Kind::kNone;
+  Routing routing;
+  route(input, contract, false, &routing);
+  for (int64_t t = 0; t < 10; ++t) {
+    EXPECT_EQ(routing.experts[t][2].item<int32_t>(), -1);
+    EXPECT_NEAR(routing.weights[t].sum().item<float>(), 1, 1e-6);
+  }
+}
+
+TEST(FastExp, IsCloseToExp) {
+  double worst = 0;
+  for (float x = -87; x < 88; x += 0.00137f) {
+    worst = std::max(worst, std::abs(fast_exp(x) / std::exp(static_cast<double>(x)) - 1));
+  }
+  EXPECT_LT(worst, 2.5e-7);
+  EXPECT_LT(fast_exp(-1000), 1.3e-38f);
+  EXPECT_EQ(fast_exp(0), 1.0f);
+}
+
+}  // namespace
+}  // namespace emo

@@ -1,0 +1,233 @@
+#include "model/transformer.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "model/pool_sizes.h"
+#include "parallel/self_communicator.h"
+#include "tests/model/random_batch.h"
+#include "tests/model/reference_model.h"
+#include "train/batch_tensors.h"
+
+namespace emo {
+namespace {
+
+ModelConfig small_config() {
+  ModelConfig config;
+  config.vocab_size = 61;
+  config.d_model = 24;
+  config.n_layers = 3;
+  config.n_heads = 2;
+  config.d_expert = 10;
+  config.num_experts = 14;
+  config.num_shared_experts = 1;
+  config.top_k = 4;
+  config.rope_theta = 10000;
+  return config;
+}
+
+struct Case {
+  const char* name;
+  double mean_length;
+  PoolPolicy::Kind pool;
+  MaskTime mask;
+  ScoresSeen balance_sees, z_sees;
+  int64_t shared;
+  std::vector<int64_t> dense;
+};
+
+struct Pass {
+  LossSums sums;
+  std::unique_ptr<Gradients> gradients;
+  Activations activations;
+};
+
+Pass run(const Model& model, const MicroBatch& batch, const PassOptions& options, const LossOptions& loss) {
+  Pass pass;
+  pass.gradients = std::make_unique<Gradients>(model);
+  pass.sums = make_loss_sums(model.config.moe_layers(), model.layout.placement.experts);
+  BalanceCounts counts(model.config.moe_layers(), model.layout.placement.experts, model.contract.balance_scope);
+  const RopeTable rope(64, model.config.head_dim(), model.config.rope_theta);
+  const auto world = self_communicator();
+  PassOptions with_ep = options;
+  with_ep.ep = world.get();
+  counts.start_step();
+  forward_backward(model, rope, batch, with_ep, loss, *world, &counts, pass.gradients.get(), &pass.sums,
+                   &pass.activations);
+  return pass;
+}
+
+class AgainstReference : public ::testing::TestWithParam<Case> {};
+
+// Every loss and every gradient of the hand-written passes equals autograd's, in fp64, of the model
+// written plainly.
+TEST_P(AgainstReference, LossesAndGradients) {
+  const Case& c = GetParam();
+  ModelConfig config = small_config();
+  config.num_shared_experts = c.shared;
+  config.top_k = 3 + c.shared;
+  config.dense_layers = c.dense;
+  config.d_ffn = 20;
+  RoutingContract contract;
+  contract.pool.kind = c.pool;
+  contract.pool.min = 4;
+  contract.pool.max = 13;
+  contract.pool.top_p = 0.6;
+  contract.mask = c.mask;
+  contract.balance_sees = c.balance_sees;
+  contract.z_sees = c.z_sees;
+  contract.balance_weight = 0.7;
+  contract.z_weight = 0.05;
+  const Model model(config, contract, 1, 0);
+  fill_random(model, 3);
+  const MicroBatch batch = to_tensors(random_batch(3, 40, config.vocab_size, c.mean_length, 11));
+  PassOptions options;
+  options.seed = 42;
+  options.pool = contract.pool;
+  const LossOptions loss{117.0, 1e-2};
+  const ReferenceResult expected = reference_forward_backward(model, batch, options, loss);
+  const Pass pass = run(model, batch, options, loss);
+  EXPECT_NEAR(pass.sums.cross_entropy, expected.cross_entropy, 1e-5 * expected.cross_entropy);
+  for (int64_t layer = 0; layer < config.moe_layers(); ++layer) {
+    EXPECT_NEAR(pass.sums.layers[layer].balance, expected.balance[layer], 1e-5 * expected.balance[layer]);
+    EXPECT_NEAR(pass.sums.layers[layer].z_squares / loss.divisor, expected.z[layer], 1e-5 * expected.z[layer]);
+  }
+  for (const ParameterInfo& p : model.layout.parameters) {
+    const at::Tensor found = at::from_blob(parameter_data(p, pass.gradients->buffers), p.shape, at::kFloat).to(at::kDouble);
+    const at::Tensor& wanted = expected.gradients.at(p.name);
+    const double largest = wanted.abs().max().item<double>();
+    const double difference = (found - wanted).abs().max().item<double>();
+    EXPECT_LE(difference, 2e-5 * std::max(largest, 5e-3)) << p.name << ", largest " << largest;
+  }
+}
+
+constexpr auto kRange = PoolPolicy::Kind::kRange;
+constexpr auto kBefore = MaskTime::kBeforeSoftmax, kAfter = MaskTime::kAfterSoftmax;
+constexpr auto kMasked = ScoresSeen::kMasked, kFull = ScoresSeen::kFull;
+INSTANTIATE_TEST_SUITE_P(
+    All, AgainstReference,
+    ::testing::Values(
+        Case{"emo", 8, kRange, kBefore, kMasked, kMasked, 1, {}},
+        Case{"one_token_documents", 1, kRange, kBefore, kMasked, kMasked, 1, {}},
+        Case{"whole_rows", 0, kRange, kBefore, kMasked, kMasked, 1, {}},
+        Case{"two_shared", 8, kRange, kBefore, kMasked, kMasked, 2, {}},
+        Case{"no_shared", 8, kRange, kBefore, kMasked, kMasked, 0, {}},
+        Case{"full_balance", 8, kRange, kBefore, kFull, kMasked, 1, {}},
+        Case{"full_z", 8, kRange, kBefore, kMasked, kFull, 1, {}},
+        Case{"full_both", 8, kRange, kBefore, kFull, kFull, 1, {}},
+        Case{"after_full", 8, kRange, kAfter, kFull, kFull, 1, {}},
+        Case{"after_masked", 8, kRange, kAfter, kMasked, kMasked, 1, {}},
+        Case{"after_masked_z", 8, kRange, kAfter, kFull, kMasked, 1, {}},
+        Case{"top_p", 8, PoolPolicy::Kind::kTopP, kBefore, kMasked, kMasked, 1, {}},
+        Case{"standard", 8, PoolPolicy::Kind::kNone, kBefore, kMasked, kMasked, 1, {}},
+        Case{"dense_first", 8, kRange, kBefore, kMasked, kMasked, 1, {0}},
+        Case{"dense", 8, PoolPolicy::Kind::kNone, kBefore, kMasked, kMasked, 1, {0, 1, 2}}),
+    [](const auto& test) { return test.param.name; });
+
+// Pools of E and of E + 1 are the standard MoE, bit for bit, under both masks.
+TEST(Pools, OfAllExpertsAreTheStandardMoeBitForBit) {
+  for (const MaskTime mask : {kBefore, kAfter}) {
+    ModelConfig config = small_config();
+    RoutingContract standard;
+    standard.mask = mask;
+    standard.pool.kind = PoolPolicy::Kind::kNone;
+    const MicroBatch batch = to_tensors(random_batch(4, 48, config.vocab_size, 7, 5));
+    const LossOptions loss{188.0, 1e-5};
+    const Model reference(config, standard, 1, 0);
+    fill_random(reference, 8);
+    PassOptions options;
+    options.pool = standard.pool;
+    const Pass expected = run(reference, batch, options, loss);
+    for (const int64_t size : {config.routed_experts(), config.routed_experts() + 1}) {
+      RoutingContract contract = standard;
+      contract.pool.kind = kRange;
+      contract.pool.min = contract.pool.max = size;
+      const Model model(config, contract, 1, 0);
+      fill_random(model, 8);
+      options.pool = contract.pool;
+      const Pass pass = run(model, batch, options, loss);
+      EXPECT_TRUE(at::equal(pass.gradients->buffers.dense, expected.gradients->buffers.dense));
+      EXPECT_TRUE(at::equal(pass.gradients->buffers.experts, expected.gradients->buffers.experts));
+      EXPECT_TRUE(at::equal(pass.activations.normalised, expected.activations.normalised));
+      EXPECT_EQ(pass.sums.cross_entropy, expected.sums.cross_entropy);
+      for (int64_t layer = 0; layer < config.n_layers; ++layer) {
+        EXPECT_EQ(pass.sums.layers[layer].counts, expected.sums.layers[layer].counts);
+        EXPECT_EQ(pass.sums.layers[layer].balance, expected.sums.layers[layer].balance);
+        EXPECT_EQ(pass.sums.layers[layer].z_squares, expected.sums.layers[layer].z_squares);
+      }
+    }
+  }
+}
+
+// One copy a rank and one copy an expert give the same numbers.
+TEST(Exchange, NaivePathAgrees) {
+  const ModelConfig config = small_config();
+  RoutingContract contract;
+  contract.pool.min = 4;
+  contract.pool.max = 13;
+  const Model model(config, contract, 1, 0);
+  fill_random(model, 4);
+  const MicroBatch batch = to_tensors(random_batch(2, 48, config.vocab_size, 9, 6));
+  PassOptions options;
+  options.pool = contract.pool;
+  const Pass fast = run(model, batch, options, {94.0, 1e-5});
+  options.mode = ExchangeMode::kOncePerExpert;
+  const Pass naive = run(model, batch, options, {94.0, 1e-5});
+  EXPECT_NEAR(fast.sums.cross_entropy, naive.sums.cross_entropy, 1e-6 * naive.sums.cross_entropy);
+  EXPECT_TRUE(at::allclose(fast.gradients->buffers.experts, naive.gradients->buffers.experts, 1e-4, 1e-7));
+  EXPECT_TRUE(at::allclose(fast.gradients->buffers.dense, naive.gradients->buffers.dense, 1e-4, 1e-7));
+}
+
+// A rank without rows has no losses and no gradients, and does not fail.
+TEST(Transformer, TakesNoRows) {
+  const ModelConfig config = small_config();
+  const Model model(config, RoutingContract(), 1, 0);
+  fill_random(model, 4);
+  PassOptions options;
+  options.pool.min = 4;
+  const Pass pass = run(model, to_tensors(random_batch(0, 48, config.vocab_size, 9, 6)), options, {10.0, 1e-5});
+  EXPECT_EQ(pass.sums.cross_entropy, 0);
+  EXPECT_EQ(pass.gradients->buffers.dense.abs().max().item<float>(), 0);
+}
+
+TEST(Parameters, CountsOfTheReleasedModels) {
+  ModelConfig config;
+  config.vocab_size = 100352;
+  config.d_model = 2048;
+  config.n_layers = 16;
+  config.n_heads = 16;
+  config.d_expert = 1024;
+  config.num_experts = 128;
+  config.top_k = 8;
+  EXPECT_EQ(count_parameters(config).total, 13568641024);
+  config.num_experts = 32;
+  EXPECT_EQ(count_parameters(config).total, 3901818880);
+  ModelConfig dense = config;
+  for (int64_t layer = 0; layer < 16; ++layer) dense.dense_layers.push_back(layer);
+  dense.d_ffn = 8192;
+  EXPECT_EQ(count_parameters(dense).total, 1484851200);
+}
+
+TEST(Parameters, InitialValuesAreTheSameOnEveryLayoutAndCutAtThreeDeviations) {
+  const ModelConfig config = small_config();
+  const Model whole(config, RoutingContract(), 1, 0);
+  initialise(config, whole.layout, whole.parameters);
+  for (int64_t rank = 0; rank < 4; ++rank) {
+    const Model part(config, RoutingContract(), 4, rank);
+    initialise(config, part.layout, part.parameters);
+    for (const ParameterInfo& p : part.layout.parameters) {
+      for (const ParameterInfo& q : whole.layout.parameters) {
+        if (p.name != q.name) continue;
+        EXPECT_EQ(0, std::memcmp(parameter_data(p, part.parameters), parameter_data(q, whole.parameters),
+                                 p.numel() * sizeof(float)));
+      }
+    }
+  }
+  const at::Tensor e = whole.parameters.experts;
+  EXPECT_LE(e.abs().max().item<float>(), 0.06f);
+  EXPECT_NEAR(e.std().item<float>(), 0.02f * 0.9866f, 4e-4f);  // of a normal cut at 3
+  EXPECT_NEAR(e.mean().item<float>(), 0, 1e-3f);
+}
+
+}  // namespace
+}  // namespace emo

@@ -1,0 +1,134 @@
+// The conformance suite of Communicator: what its header promises, on any implementation and number of
+// ranks. Inputs are whole numbers, so that results are exact and comparisons need no tolerance.
+#include "parallel/communicator.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "parallel/mesh.h"
+#include "tests/parallel/test_world.h"
+#include "train/agreement.h"
+
+namespace emo {
+namespace {
+
+class CommunicatorTest : public ::testing::Test {
+ protected:
+  Communicator& world_ = test_world();
+  const int64_t rank_ = world_.rank();
+  const int64_t size_ = world_.size();
+};
+
+TEST_F(CommunicatorTest, AllReduceSumsAndTakesTheLargestInEveryType) {
+  for (const at::ScalarType type : {at::kFloat, at::kDouble, at::kInt, at::kLong}) {
+    for (const int64_t count : {0, 1, 7, 4099}) {
+      const at::Tensor base = at::arange(count, type);
+      at::Tensor sum = base + rank_;
+      world_.all_reduce(sum, ReduceOp::kSum);
+      at::Tensor largest = base * (rank_ + 1);
+      world_.all_reduce(largest, ReduceOp::kMax);
+      EXPECT_TRUE(on_all_ranks(at::equal(sum, base * size_ + size_ * (size_ - 1) / 2)));
+      EXPECT_TRUE(on_all_ranks(at::equal(largest, base * size_)));
+    }
+  }
+}
+
+TEST_F(CommunicatorTest, AsynchronousReductionsOverlapAndEndInAnyOrder) {
+  at::Tensor a = at::full({1000}, static_cast<float>(rank_ + 1));
+  at::Tensor b = at::full({3}, rank_, at::kLong);
+  auto first = world_.all_reduce_async(a, ReduceOp::kSum);
+  auto second = world_.all_reduce_async(b, ReduceOp::kMax);
+  second->wait();
+  first->wait();
+  EXPECT_TRUE(on_all_ranks(at::equal(a, at::full({1000}, static_cast<float>(size_ * (size_ + 1) / 2)))));
+  EXPECT_TRUE(on_all_ranks(at::equal(b, at::full({3}, size_ - 1, at::kLong))));
+}
+
+TEST_F(CommunicatorTest, BroadcastFromEveryRoot) {
+  for (int64_t root = 0; root < size_; ++root) {
+    at::Tensor values = at::full({5}, static_cast<double>(rank_), at::kDouble);
+    world_.broadcast(values, root);
+    EXPECT_TRUE(on_all_ranks(at::equal(values, at::full({5}, static_cast<double>(root), at::kDouble))));
+  }
+}
+
+TEST_F(CommunicatorTest, AllGatherKeepsTheOrderOfRanks) {
+  const at::Tensor mine = at::arange(3, at::kFloat) + 10.0f * static_cast<float>(rank_);
+  at::Tensor all = at::zeros({size_, 3});
+  world_.all_gather(all, mine);
+  const at::Tensor expected = at::arange(3, at::kFloat) + 10 * at::arange(size_, at::kFloat).view({-1, 1});
+  EXPECT_TRUE(on_all_ranks(at::equal(all, expected)));
+}
+
+TEST_F(CommunicatorTest, ReduceScatterGivesEachRankItsPart) {
+  const at::Tensor input = at::arange(4 * size_, at::kFloat) * static_cast<float>(rank_ + 1);
+  at::Tensor part = at::zeros({4});
+  world_.reduce_scatter(part, input);
+  const at::Tensor expected =
+      (at::arange(4, at::kFloat) + static_cast<float>(4 * rank_)) * static_cast<float>(size_ * (size_ + 1) / 2);
+  EXPECT_TRUE(on_all_ranks(at::equal(part, expected)));
+}
+
+TEST_F(CommunicatorTest, AllToAllMovesUnevenRows) {
+  // Rank r sends (r + 2 s) % 4 rows to rank s; a row tells who sent it, to whom, and its number.
+  const auto count = [](int64_t from, int64_t to) { return (from + 2 * to) % 4; };
+  std::vector<int64_t> send_rows, receive_rows;
+  std::vector<at::Tensor> rows, expected;
+  for (int64_t peer = 0; peer < size_; ++peer) {
+    send_rows.push_back(count(rank_, peer));
+    receive_rows.push_back(count(peer, rank_));
+    for (int64_t i = 0; i < count(rank_, peer); ++i) rows.push_back(at::tensor(std::vector<float>{float(rank_), float(peer), float(i)}));
+    for (int64_t i = 0; i < count(peer, rank_); ++i) expected.push_back(at::tensor(std::vector<float>{float(peer), float(rank_), float(i)}));
+  }
+  const auto stack = [](const std::vector<at::Tensor>& list) {
+    return list.empty() ? at::empty({0, 3}) : at::stack(list);
+  };
+  EXPECT_EQ(exchange_counts(world_, send_rows), receive_rows);
+  at::Tensor received = at::zeros({static_cast<int64_t>(expected.size()), 3});
+  world_.all_to_all_async(received, receive_rows, stack(rows), send_rows)->wait();
+  EXPECT_TRUE(on_all_ranks(at::equal(received, stack(expected))));
+}
+
+TEST_F(CommunicatorTest, WrongSizesAreRefusedBeforeAnythingTravels) {
+  const at::Tensor five = at::zeros({5, 2});
+  EXPECT_THROW(world_.all_to_all(five, std::vector<int64_t>(size_, 1), five, std::vector<int64_t>(size_, 9)), c10::Error);
+  EXPECT_THROW(world_.all_gather(at::zeros({size_ * 5 + 1}), at::zeros({5})), c10::Error);
+  EXPECT_THROW(world_.reduce_scatter(at::zeros({5}), at::zeros({size_ * 5 + 1})), c10::Error);
+  world_.barrier();
+}
+
+TEST_F(CommunicatorTest, SplitGroupsByColourAndOrdersByKey) {
+  const auto part = world_.split(rank_ % 2, -rank_);
+  const int64_t expected = (size_ + 1 - rank_ % 2) / 2;
+  EXPECT_TRUE(on_all_ranks(part->size() == expected));
+  at::Tensor sum = at::full({1}, rank_, at::kLong);
+  part->all_reduce(sum, ReduceOp::kSum);
+  int64_t wanted = 0;
+  for (int64_t r = rank_ % 2; r < size_; r += 2) wanted += r;
+  EXPECT_TRUE(on_all_ranks(sum.item<int64_t>() == wanted));
+  EXPECT_TRUE(on_all_ranks(part->rank() == (size_ - 1 - rank_) / 2 || size_ % 2 == 1));
+}
+
+TEST_F(CommunicatorTest, MeshPutsExpertGroupsSideBySide) {
+  for (int64_t ep = 1; ep <= size_; ep *= 2) {
+    const auto mesh = make_mesh(world_.split(0, rank_), 0, ep);
+    ASSERT_TRUE(on_all_ranks(mesh.ok()));
+    EXPECT_TRUE(on_all_ranks(mesh->ep->rank() == rank_ % ep && mesh->dp->rank() == rank_ / ep &&
+                             mesh->ep->size() == ep && mesh->dp->size() == size_ / ep));
+  }
+  EXPECT_FALSE(make_mesh(world_.split(0, rank_), 3, 5).ok());
+}
+
+TEST_F(CommunicatorTest, ErrorsOfOneRankReachAll) {
+  const absl::Status mine = rank_ == size_ - 1 ? absl::DataLossError("only the last rank saw it") : absl::OkStatus();
+  const absl::Status status = agree(world_, mine);
+  EXPECT_TRUE(on_all_ranks(status == absl::DataLossError("only the last rank saw it")));
+  EXPECT_TRUE(on_all_ranks(agree(world_, absl::OkStatus()).ok()));
+  const std::vector<std::string> texts = gather_texts(world_, std::string(static_cast<size_t>(rank_), 'x'));
+  bool right = static_cast<int64_t>(texts.size()) == size_;
+  for (size_t r = 0; r < texts.size(); ++r) right = right && texts[r] == std::string(r, 'x');
+  EXPECT_TRUE(on_all_ranks(right));
+}
+
+}  // namespace
+}  // namespace emo

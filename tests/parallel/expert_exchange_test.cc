@@ -1,0 +1,103 @@
+#include "parallel/expert_exchange.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <random>
+
+#include "tests/parallel/test_world.h"
+
+namespace emo {
+namespace {
+
+// Random choices of K of E experts for T tokens; some slots unused.
+void random_choices(int64_t T, int64_t E, int64_t K, uint64_t seed, at::Tensor* experts, at::Tensor* weights) {
+  std::mt19937_64 random(seed);
+  *experts = at::full({T, K}, -1, at::kInt);
+  *weights = at::zeros({T, K});
+  for (int64_t t = 0; t < T; ++t) {
+    std::vector<int32_t> order(E);
+    for (int64_t e = 0; e < E; ++e) order[e] = static_cast<int32_t>(e);
+    std::shuffle(order.begin(), order.end(), random);
+    const int64_t used = random() % 5 == 0 ? K - 1 : K;
+    for (int64_t k = 0; k < used; ++k) {
+      (*experts)[t][k] = order[k];
+      (*weights)[t][k] = static_cast<float>(1 + random() % 8);
+    }
+  }
+}
+
+class ExchangeTest : public ::testing::TestWithParam<ExchangeMode> {};
+
+// Expert e multiplies its row by e + 1. After dispatch, experts and return, each token must hold
+// sum_k w_k (e_k + 1) x, whatever rank the experts are on. Whole numbers: exact.
+TEST_P(ExchangeTest, TokensMeetTheirExpertsAndComeBack) {
+  Communicator& world = test_world();
+  for (const int64_t E : {5, 15, 127}) {
+    for (const int64_t base : {0, 3, 40}) {
+      const ExpertPlacement placement{E, world.size()};
+      const int64_t T = base + world.rank() % 2, D = 3, K = 3;  // uneven rows
+      at::Tensor experts, weights;
+      random_choices(T, E, K, 100 + static_cast<uint64_t>(world.rank()), &experts, &weights);
+      const at::Tensor x = at::randint(-9, 9, {T, D}).to(at::kFloat);
+      ExchangePlan plan;
+      plan_exchange(world, placement, experts, weights, GetParam(), &plan);
+      const at::Tensor rows = send_rows(world, plan, x).wait();
+      at::Tensor results = at::zeros({plan.rows, D});
+      at::Tensor values = at::zeros({plan.pairs});
+      bool sorted = true;
+      for (int64_t e = 0; e < placement.count(world.rank()); ++e) {
+        for (int64_t p = plan.expert_begin[e]; p < plan.expert_begin[e + 1]; ++p) {
+          const auto number = static_cast<float>(placement.first(world.rank()) + e + 1);
+          const int32_t row = plan.row_of_pair[p];
+          results[row] += plan.weight_of_pair[p] * number * rows[row];
+          values[p] = number;
+          sorted = sorted && (p == plan.expert_begin[e] || plan.arrival_of_pair[p] > plan.arrival_of_pair[p - 1]);
+        }
+      }
+      EXPECT_TRUE(on_all_ranks(sorted));
+      at::Tensor y = at::ones({T, D});
+      return_rows(world, plan, results, y);
+      at::Tensor slots = at::full({T, K}, -1.0f);
+      return_pairs(world, plan, values, slots);
+      at::Tensor expected = at::ones({T, D});
+      for (int64_t t = 0; t < T; ++t) {
+        for (int64_t k = 0; k < K; ++k) {
+          const int32_t e = experts[t][k].item<int32_t>();
+          if (e >= 0) expected[t] += weights[t][k] * (e + 1) * x[t];
+        }
+      }
+      const at::Tensor wanted_slots = at::where(experts.ge(0), experts.to(at::kFloat) + 1, at::full({T, K}, -1.0f));
+      EXPECT_TRUE(on_all_ranks(at::equal(y, expected))) << E << " experts, " << T << " tokens";
+      EXPECT_TRUE(on_all_ranks(at::equal(slots, wanted_slots)));
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Both, ExchangeTest, ::testing::Values(ExchangeMode::kOncePerRank, ExchangeMode::kOncePerExpert));
+
+TEST(Exchange, ATokenTravelsOncePerRank) {
+  Communicator& world = test_world();
+  const ExpertPlacement placement{8, world.size()};
+  const int64_t T = 10, K = 8;  // every token wants every expert
+  const at::Tensor experts = at::arange(8, at::kInt).repeat({T, 1});
+  ExchangePlan once, naive;
+  plan_exchange(world, placement, experts, at::ones({T, K}), ExchangeMode::kOncePerRank, &once);
+  plan_exchange(world, placement, experts, at::ones({T, K}), ExchangeMode::kOncePerExpert, &naive);
+  EXPECT_TRUE(on_all_ranks(once.token_of_sent_row.size() == static_cast<size_t>(T * world.size())));
+  EXPECT_TRUE(on_all_ranks(naive.token_of_sent_row.size() == static_cast<size_t>(T * K)));
+}
+
+TEST(Placement, DealsExpertsAsEvenlyAsTheyGo) {
+  const ExpertPlacement placement{127, 8};
+  EXPECT_EQ(placement.count(0), 16);
+  EXPECT_EQ(placement.count(6), 16);
+  EXPECT_EQ(placement.count(7), 15);
+  for (int64_t e = 0; e < 127; ++e) {
+    const int64_t owner = placement.owner(e);
+    EXPECT_TRUE(placement.first(owner) <= e && e < placement.first(owner + 1));
+  }
+}
+
+}  // namespace
+}  // namespace emo

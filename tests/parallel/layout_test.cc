@@ -1,0 +1,159 @@
+// One process and many: every layout of the ranks gives the losses, gradients and pools of one process
+// on the same global micro-batches, uneven rows and ranks without rows included.
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "data/loader.h"
+#include "eval/golden_folder.h"
+#include "parallel/self_communicator.h"
+#include "tests/model/random_batch.h"
+#include "tests/parallel/test_world.h"
+#include "train/batch_tensors.h"
+#include "train/training_step.h"
+
+namespace emo {
+namespace {
+
+ModelConfig config_of() {
+  ModelConfig config;
+  config.vocab_size = 97;
+  config.d_model = 32;
+  config.n_layers = 2;
+  config.n_heads = 4;
+  config.d_expert = 16;
+  config.num_experts = 20;  // 19 routed: uneven on 2 and 4 ranks
+  config.top_k = 4;
+  return config;
+}
+
+struct Outcome {
+  StepResult result;
+  std::unique_ptr<TrainingState> state;
+  std::vector<Batch> batches;  // this rank's
+};
+
+Outcome run(const Mesh& mesh, const RoutingContract& contract, const std::vector<Batch>& global) {
+  Outcome outcome;
+  outcome.state = std::make_unique<TrainingState>(config_of(), contract, 48, mesh.ep->size(), mesh.ep->rank());
+  fill_random(outcome.state->model, 21);
+  std::vector<MicroBatch> tensors;
+  int64_t share = 0;
+  for (const Batch& all : global) {
+    outcome.batches.push_back(rows_of(all, mesh.world->rank(), mesh.world->size()));
+    share += divisor_share(outcome.batches.back());
+    tensors.push_back(to_tensors(outcome.batches.back()));
+  }
+  StepOptions options;
+  options.seed = 77;
+  outcome.result = compute_gradients(mesh, tensors, share, options, outcome.state.get());
+  return outcome;
+}
+
+bool close(double found, double expected, double tolerance) {
+  return std::abs(found - expected) <= tolerance * std::abs(expected);
+}
+
+// The pools of the last micro-batch, this rank's documents, against those of one process.
+bool pools_equal(const Outcome& mine, const Outcome& one, const Batch& all, int64_t rank, int64_t world) {
+  const SequenceRange rows = share_of({0, all.rows}, rank, world);
+  int64_t first = 0;
+  for (const int32_t end : all.routing_ends) first += end <= rows.begin * all.sequence_length ? 1 : 0;
+  const auto count = static_cast<int64_t>(mine.batches.back().routing_ends.size());
+  for (size_t layer = 0; layer < mine.state->activations.blocks.size(); ++layer) {
+    const auto& here = mine.state->activations.blocks[layer].moe.routing.pools;
+    const auto& there = one.state->activations.blocks[layer].moe.routing.pools;
+    const int64_t E = config_of().routed_experts();
+    if (static_cast<int64_t>(here.size()) != count * E) return false;
+    if (!std::equal(here.begin(), here.end(), there.begin() + first * E)) return false;
+  }
+  return true;
+}
+
+struct LayoutCase {
+  int64_t rows;  // of each micro-batch
+  int64_t micro_batches;
+  BalanceScope scope;
+  bool filter;
+  PoolPolicy::Kind pool;
+};
+class Layouts : public ::testing::TestWithParam<LayoutCase> {};
+
+TEST_P(Layouts, EqualOneProcess) {
+  const LayoutCase& c = GetParam();
+  Communicator& world = test_world();
+  RoutingContract contract;
+  contract.pool.kind = c.pool;
+  contract.pool.min = 4;
+  contract.pool.max = 20;
+  contract.balance_scope = c.scope;
+  std::vector<Batch> global;
+  for (int64_t m = 0; m < c.micro_batches; ++m) {
+    global.push_back(random_batch(c.rows, 48, 97, 9, 50 + static_cast<uint64_t>(m), m * c.rows));
+    if (c.filter) {  // the first row loses its labels
+      global.back().filtered[0] = 1;
+      std::fill_n(global.back().labels.begin(), 48, kIgnoredLabel);
+    }
+  }
+  auto alone = make_mesh(self_communicator(), 1, 1);
+  const Outcome one = run(*alone, contract, global);
+  for (int64_t ep = 1; ep <= world.size(); ep *= 2) {
+    const auto mesh = make_mesh(world.split(0, world.rank()), 0, ep);
+    const Outcome many = run(*mesh, contract, global);
+    EXPECT_TRUE(on_all_ranks(close(many.result.cross_entropy(), one.result.cross_entropy(), 1e-6)));
+    EXPECT_TRUE(on_all_ranks(close(many.result.gradient_norm, one.result.gradient_norm, 1e-5)));
+    EXPECT_TRUE(on_all_ranks(many.result.divisor == one.result.divisor));
+    bool sums = true;
+    for (size_t layer = 0; layer < one.result.sums.layers.size(); ++layer) {
+      const RouterSums& a = many.result.sums.layers[layer];
+      const RouterSums& b = one.result.sums.layers[layer];
+      sums = sums && a.counts == b.counts && a.pool_size == b.pool_size && a.documents == b.documents &&
+             close(a.balance, b.balance, 1e-6) && close(a.z_squares, b.z_squares, 1e-6) &&
+             close(a.token_entropy, b.token_entropy, 1e-6);
+    }
+    EXPECT_TRUE(on_all_ranks(sums)) << "ep " << ep;
+    EXPECT_TRUE(on_all_ranks(pools_equal(many, one, global.back(), world.rank(), world.size()))) << "ep " << ep;
+    std::string worst;
+    for (const ParameterInfo& p : many.state->model.layout.parameters) {
+      const auto& all = one.state->model.layout.parameters;
+      const auto q = std::find_if(all.begin(), all.end(), [&](const ParameterInfo& o) { return o.name == p.name; });
+      const auto view = [&](const ParameterInfo& info, const Outcome& o) {
+        return at::from_blob(parameter_data(info, o.state->gradients.buffers), info.shape, at::kFloat);
+      };
+      const double largest = view(*q, one).abs().max().item<double>();
+      const double difference = (view(p, many) - view(*q, one)).abs().max().item<double>();
+      if (difference > 1e-5 * largest + 1e-12) worst = p.name;
+    }
+    EXPECT_TRUE(on_all_ranks(worst.empty())) << worst << ", ep " << ep;
+  }
+}
+
+constexpr auto kRange = PoolPolicy::Kind::kRange;
+INSTANTIATE_TEST_SUITE_P(
+    All, Layouts,
+    ::testing::Values(LayoutCase{8, 1, BalanceScope::kMicroBatch, false, kRange},
+                      LayoutCase{3, 1, BalanceScope::kMicroBatch, false, kRange},  // one rank of four has none
+                      LayoutCase{5, 3, BalanceScope::kMicroBatch, true, kRange},
+                      LayoutCase{5, 3, BalanceScope::kGlobalBatch, false, kRange},
+                      LayoutCase{7, 2, BalanceScope::kMicroBatch, false, PoolPolicy::Kind::kNone},
+                      LayoutCase{1, 2, BalanceScope::kGlobalBatch, true, kRange}));
+
+// Micro-batches do not change what does not look across tokens of different micro-batches: with the
+// balance loss off, one of 6 rows and three of 2 rows give the same gradients.
+TEST(Accumulation, OfMicroBatchesIsTheWholeBatch) {
+  Communicator& world = test_world();
+  RoutingContract contract;
+  contract.pool.min = 4;
+  contract.pool.max = 20;
+  contract.balance_weight = 0;
+  const Batch all = random_batch(6, 48, 97, 9, 5);
+  std::vector<Batch> parts;
+  for (int64_t m = 0; m < 3; ++m) parts.push_back(rows_of(all, m, 3));
+  const auto mesh = make_mesh(world.split(0, world.rank()), 0, 1);
+  const Outcome whole = run(*mesh, contract, {all});
+  const Outcome split = run(*mesh, contract, parts);
+  const at::Tensor a = whole.state->gradients.buffers.dense, b = split.state->gradients.buffers.dense;
+  EXPECT_TRUE(on_all_ranks((a - b).abs().max().item<float>() <= 1e-5 * a.abs().max().item<float>()));
+}
+
+}  // namespace
+}  // namespace emo

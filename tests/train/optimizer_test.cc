@@ -1,0 +1,116 @@
+#include "train/optimizer.h"
+
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include "parallel/self_communicator.h"
+#include "tests/model/random_batch.h"
+#include "train/flops.h"
+#include "train/schedule.h"
+
+namespace emo {
+namespace {
+
+ModelConfig small_config() {
+  ModelConfig config;
+  config.vocab_size = 30;
+  config.d_model = 12;
+  config.n_layers = 1;
+  config.n_heads = 2;
+  config.d_expert = 6;
+  config.num_experts = 5;
+  config.top_k = 3;
+  return config;
+}
+
+// torch.optim.AdamW's update in fp64, parameter by parameter.
+TEST(AdamW, EqualsThePlainFormula) {
+  const Model model(small_config(), RoutingContract(), 1, 0);
+  fill_random(model, 1);
+  const Gradients gradients(model);
+  OptimizerState state = make_optimizer_state(model.layout);
+  AdamWOptions options;
+  std::map<std::string, at::Tensor> p, m, v;
+  const auto view = [](const ParameterInfo& info, const FlatBuffers& b) {
+    return at::from_blob(parameter_data(info, b), info.shape, at::kFloat);
+  };
+  for (const ParameterInfo& info : model.layout.parameters) {
+    p[info.name] = view(info, model.parameters).to(at::kDouble).clone();
+    m[info.name] = at::zeros_like(p[info.name]);
+    v[info.name] = at::zeros_like(p[info.name]);
+  }
+  for (int step = 1; step <= 4; ++step) {
+    const double lr = 1e-2 / step;
+    for (const ParameterInfo& info : model.layout.parameters) {
+      view(info, gradients.buffers).copy_(at::randn(info.shape));
+      const at::Tensor g = view(info, gradients.buffers).to(at::kDouble) * 0.5;
+      at::Tensor& x = p[info.name];
+      if (info.name != "model.embed_tokens.weight") x.mul_(1 - lr * options.weight_decay);
+      m[info.name] = m[info.name] * options.beta1 + g * (1 - options.beta1);
+      v[info.name] = v[info.name] * options.beta2 + g * g * (1 - options.beta2);
+      const double c1 = 1 - std::pow(options.beta1, step), c2 = 1 - std::pow(options.beta2, step);
+      x.sub_(m[info.name] / c1 / ((v[info.name] / c2).sqrt() + options.epsilon) * lr);
+    }
+    adamw_step(model.layout, options, lr, 0.5, gradients.buffers, model.parameters, &state);
+  }
+  for (const ParameterInfo& info : model.layout.parameters) {
+    const double difference = (view(info, model.parameters).to(at::kDouble) - p[info.name]).abs().max().item<double>();
+    EXPECT_LT(difference, 2e-6) << info.name;
+  }
+}
+
+TEST(Clip, NormOfEverythingOnceAndTheReferencesFactor) {
+  const Model model(small_config(), RoutingContract(), 1, 0);
+  const Gradients gradients(model);
+  double squares = 0;
+  for (const ParameterInfo& info : model.layout.parameters) {
+    float* data = parameter_data(info, gradients.buffers);
+    for (int64_t i = 0; i < info.numel(); ++i) {
+      data[i] = 0.01f * static_cast<float>(i % 7);
+      squares += static_cast<double>(data[i]) * data[i];
+    }
+  }
+  const auto mesh = make_mesh(self_communicator(), 1, 1);
+  EXPECT_NEAR(gradient_norm(*mesh, gradients.buffers), std::sqrt(squares), 1e-5);
+  EXPECT_EQ(clip_factor(0.5, 1), 1);
+  EXPECT_DOUBLE_EQ(clip_factor(4, 1), 1 / (4 + 1e-6));
+  EXPECT_EQ(clip_factor(4, 0), 1);
+}
+
+TEST(Schedule, HasTheReferencesRates) {
+  Schedule cosine;  // the recipes': 4e-3, 2000 steps of warm-up, to a tenth
+  EXPECT_DOUBLE_EQ(learning_rate(cosine, 1, 238419), 2e-6);
+  EXPECT_DOUBLE_EQ(learning_rate(cosine, 2000, 238419), 4e-3);
+  EXPECT_DOUBLE_EQ(learning_rate(cosine, 238419, 238419), 4e-4);
+  EXPECT_NEAR(learning_rate(cosine, (238419 + 2000) / 2, 238419), 2.2e-3, 1e-7);
+  Schedule anneal;  // 4e-4 to 0 over 11920 steps
+  anneal.kind = Schedule::Kind::kLinear;
+  anneal.peak = 4e-4;
+  anneal.warmup_steps = 0;
+  anneal.final_fraction = 0;
+  EXPECT_DOUBLE_EQ(learning_rate(anneal, 244379 - 238419, 11920), 2e-4);
+  EXPECT_EQ(learning_rate(anneal, 11920, 11920), 0);
+  Schedule constant;
+  constant.kind = Schedule::Kind::kConstant;
+  EXPECT_EQ(learning_rate(constant, 100000, 200000), 4e-3);
+}
+
+TEST(Flops, AreTheReferencesAndOurs) {
+  ModelConfig config;
+  config.vocab_size = 100352;
+  config.d_model = 2048;
+  config.n_layers = 16;
+  config.n_heads = 16;
+  config.d_expert = 1024;
+  config.num_experts = 128;
+  config.top_k = 8;
+  EXPECT_DOUBLE_EQ(reference_flops_per_token(config, 4096), 9311354880.0);
+  // By hand for one token in a document of its own: 6 x (head + 16 x (attention's four products, two
+  // of one pair each, the router, eight experts)).
+  const double layer = 4.0 * 2048 * 2048 + 2 * 2048 + 2048.0 * 127 + 8 * 3.0 * 2048 * 1024;
+  EXPECT_DOUBLE_EQ(flops_per_token(config, {1}), 6 * (2048.0 * 100352 + 16 * layer));
+  EXPECT_LT(flops_per_token(config, {4096}), reference_flops_per_token(config, 4096));
+}
+
+}  // namespace
+}  // namespace emo
