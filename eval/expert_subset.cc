@@ -98,7 +98,10 @@ absl::StatusOr<SubsetFile> read_subset(const std::string& path, const ModelConfi
     }
     const auto routed = std::count_if(experts.begin(), experts.end(),
                                       [&](int64_t e) { return e < config.routed_experts(); });
-    if (static_cast<int64_t>(experts.size()) - routed != config.num_shared_experts) {
+    const auto shared = std::count_if(experts.begin(), experts.end(), [&](int64_t e) {
+      return e >= config.routed_experts() && e < config.num_experts;
+    });
+    if (shared != config.num_shared_experts) {
       wrong.push_back(absl::StrCat("layer ", layer, ": all ", config.num_shared_experts,
                                    " shared experts must be kept"));
     }

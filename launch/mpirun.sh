@@ -9,4 +9,4 @@ export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 exec mpirun --oversubscribe --bind-to none --mca mpi_yield_when_idle 1 \
   --mca btl_vader_single_copy_mechanism none \
-  --mca orte_abort_print_stack 0 --mca odls_base_sigkill_timeout 60 -n "$ranks" "$@"
+  -n "$ranks" "$@"

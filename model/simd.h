@@ -17,7 +17,7 @@
 
 namespace emo {
 
-// e^x to 2 units in the last place for x in [-87, 88]; below, a number under 1.3e-38; above, as at 88.
+// e^x to 2 units in the last place for x in [-87, 88]; below, a number under 1.7e-38; above, as at 88.
 // The polynomial is that of Cephes' expf (S. Moshier, netlib).
 __attribute__((always_inline)) inline float fast_exp(float x) {
   x = x < -87.0f ? -87.0f : x;

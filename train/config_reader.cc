@@ -142,6 +142,12 @@ class Reader {
   }
   void synthetic(const char* key, std::optional<SyntheticOptions>* options) {
     const Entry* entry = take(key);
+    if (entry != nullptr && entry->node.IsScalar() && entry->node.Scalar() == "none") {
+      return reject_children(key);
+    }
+    if (entry != nullptr && !entry->node.IsMap()) {
+      return wrong(*entry, key, "none or a map with vocab_size, topics, min_length, max_length, seed");
+    }
     const std::string outer = section_;
     section_ = path(key);
     bool present = entry != nullptr;
@@ -230,7 +236,7 @@ void flatten(const YAML::Node& node, const std::string& prefix, const std::strin
   }
 }
 
-// `data.synthetic: {}` and `pool: {}` are maps without entries and stay as they are.
+// Puts "section.key=value" in the place of what the file says.
 void apply_override(const std::string& text, std::map<std::string, Entry>* entries,
                     std::vector<std::string>* errors) {
   const size_t equals = text.find('=');

@@ -67,6 +67,7 @@ INSTANTIATE_TEST_SUITE_P(
         Mistake{"model.dense_layers=[0, 7]", "layers from 0 to 1"},
         Mistake{"model.dense_layers=[0]", "dense layers need model.d_ffn"},
         Mistake{"data.path=somewhere", "either path or synthetic"},
+        Mistake{"data.synthetic=none", "either path or synthetic"}, Mistake{"data.synthetic=5", "none or a map"},
         Mistake{"train.tokens=100", "either steps or tokens"},
         Mistake{"data.synthetic.vocab_size=1000", "above the model's 256"},
         Mistake{"train=3", "unknown key 'train'"}, Mistake{"steps", "section.key=value"}));

@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# From a bare Debian 12 machine to a trained model and a report: sets up, builds, fetches real text of
+# twelve domains, trains EMO and the standard MoE on it with two MPI ranks, and shows what each loses
+# when only a domain's experts are kept. About 10 minutes on two cores after set-up and build.
+#
+# Environment: QUICKSTART_FOLDER (runs/quickstart), QUICKSTART_TOKENS (what each model sees; the
+# configs say 2.9M), QUICKSTART_SEED (1).
+set -euo pipefail
+cd "$(dirname "$0")/.."
+folder=${QUICKSTART_FOLDER:-runs/quickstart}
+data=$folder/data
+emo=build/release/emo
+say() { printf '\n[quick start %4ds] %s\n' "$SECONDS" "$*" >&2; }
+
+if [ -e "$folder/retention.json" ]; then
+  cat "$folder/report.txt"
+  say "this stands in $folder already; remove the folder to run everything again"
+  exit 0
+fi
+./launch/build.sh release emo
+
+if [ ! -e "$data/train.jsonl" ]; then
+  say "fetching text: 13 Debian packages, 75 MB, unpacked and not installed"
+  if ! apt-get download --print-uris dict-gcide >/dev/null 2>&1; then
+    if [ "$(id -u)" = 0 ]; then apt-get update -qq; else sudo apt-get update -qq; fi
+  fi
+  mkdir -p "$data"
+  /usr/bin/python3 launch/texts.py "$data.new"
+  build/python/bin/python launch/train_tokenizer.py "$data.new/train.jsonl" 4096 "$data.new/tokenizer.json"
+  rm -rf "$data.new/packages" "$data"
+  mv "$data.new" "$data"
+fi
+for split in train validation test; do
+  if [ ! -e "$data/$split/dataset.json" ]; then
+    say "preparing $split"
+    rm -rf "${data:?}/$split"
+    $emo prepare --tokenizer "$data/tokenizer.json" --output "$data/$split" "$data/$split.jsonl"
+  fi
+done
+
+overrides=("data.path=$data/train" "run.seed=${QUICKSTART_SEED:-1}" "model.init_seed=${QUICKSTART_SEED:-1}")
+[ -z "${QUICKSTART_TOKENS:-}" ] || overrides+=("train.tokens=$QUICKSTART_TOKENS")
+for model in emo standard; do
+  say "training $model (the same command goes on where it stopped)"
+  ./launch/mpirun.sh 2 $emo train "configs/quickstart-$model.yaml" "run.folder=$folder/$model" "${overrides[@]}"
+done
+newest() { find "$folder/$1" -maxdepth 1 -name 'step-*' ! -name '*.tmp' | sort | tail -n 1; }
+
+say "what is left when only a domain's experts are kept"
+./launch/mpirun.sh 2 $emo experts retention "emo=$(newest emo)" "standard=$(newest standard)" \
+  --calibration "$data/validation" --data "$data/test" --ep 2 \
+  --output "$folder/retention.json.new" --overwrite | tee "$folder/report.txt"
+cat >>"$folder/report.txt" <<EOF
+Where things are:
+  $folder/retention.json          the numbers above
+  $(newest emo)   the model; $(newest standard) the standard MoE
+  $folder/*/metrics.jsonl         every step's metrics; tensorboard --logdir $folder shows them
+  $folder/data                    documents, tokenizer, token shards
+Next:
+  $emo experts rank $(newest emo) --data $data/validation --label scripture --keep 8 --output scripture.json
+  $emo eval $(newest emo) --data $data/test --experts scripture.json
+  $emo data show $data/train --batch 0 --sequence-length 512
+EOF
+tail -n 9 "$folder/report.txt"
+mv "$folder/retention.json.new" "$folder/retention.json"
+say "done"

@@ -1,0 +1,109 @@
+"""Evaluation and expert subsets from outside, on a small model trained here on two sources."""
+import json
+import math
+import pathlib
+import random
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+from tests.program import Program, check, write_tokenizer  # noqa: E402
+
+
+def close(a, b, tolerance) -> bool:
+    return abs(a - b) <= tolerance * abs(b)
+
+
+def main() -> None:
+    with Program(sys.argv[1]) as emo:
+        folder = emo.folder
+        write_tokenizer(folder / "tokenizer.json", merges=100)
+        draw = random.Random(1)
+        for split, count in (("train", 400), ("test", 60)):
+            with open(folder / f"{split}.jsonl", "w") as file:
+                for i in range(count):
+                    words = ["red green blue", "one two three"][i % 2].split()
+                    text = " ".join(draw.choice(words) for _ in range(draw.randint(1, 120)))
+                    file.write(json.dumps({"text": text, "source": ["colours", "numbers"][i % 2]}) + "\n")
+            emo.run("prepare", "--tokenizer", folder / "tokenizer.json", "--output", folder / split,
+                    folder / f"{split}.jsonl")
+        run = folder / "run"
+        emo.run("train", "configs/tiny.yaml", f"run.folder={run}", f"data.path={folder}/train", "data.synthetic=none",
+                "model.vocab_size=400", "data.sequence_length=64", "train.steps=40", "--quiet")
+        model = run / "step-0000040"
+        check(model.exists(), "training on prepared text")
+        data = ["--data", folder / "test"]
+
+        whole = emo.json("eval", model, *data)
+        check(close(whole["perplexity"], math.exp(whole["loss"]), 1e-9), "perplexity")
+        texts = [json.loads(line)["text"] for line in open(folder / "test.jsonl")]
+        check(whole["bytes"] == sum(map(len, texts)), "bytes")
+        nats = whole["loss"] * whole["predicted_tokens"]
+        check(close(whole["bits_per_byte"], nats / math.log(2) / whole["bytes"], 1e-9), "bits per byte")
+        parts = whole["sources"].values()
+        check(close(sum(p["loss"] * p["predicted_tokens"] for p in parts), nats, 1e-9), "sources do not add up")
+        # Every token but each document's first is predicted once, its end included.
+        dataset = json.loads((folder / "test/dataset.json").read_text())
+        check(whole["predicted_tokens"] == dataset["tokens"] - dataset["documents"], "predicted tokens")
+        for ranks, layout in ((2, ["--ep", 2]), (2, ["--dp", 2])):
+            there = emo.json("eval", model, *data, *layout, ranks=ranks)
+            check(close(there["loss"], whole["loss"], 1e-6), f"{layout}: {there['loss']}, {whole['loss']}")
+        check(emo.json("eval", model, *data, "--pool", 4)["loss"] != whole["loss"], "--pool changes nothing")
+        check(close(emo.json("eval", model, *data, "--pool", 31)["loss"], whole["loss"], 1e-9), "a pool of all")
+
+        def rank(label, keep, **options):
+            output = folder / f"{label}-{keep}.json"
+            emo.run("experts", "rank", model, "--data", folder / "train", "--label", label, "--keep", keep,
+                    "--output", output, **options)
+            return output
+
+        subset = rank("colours", 8)
+        content = json.loads(subset.read_text())
+        check(set(content) == {"checkpoint", "method", "label", "keep", "experts_kept_per_layer", "scores"}, str(content.keys()))
+        for kept, scores in zip(content["experts_kept_per_layer"], content["scores"]):
+            best = sorted(sorted(range(31), key=lambda e: -scores[e])[:7])
+            check(kept == best + [31], f"{kept} are not the largest, or the shared expert is missing")
+        for layer in content["scores"]:  # a probability for each token
+            check(close(sum(layer), sum(content["scores"][0]), 1e-4), "scores do not sum to the tokens")
+        cut = emo.json("eval", model, *data, "--experts", subset)
+        check(cut["loss"] != whole["loss"], "a subset changes nothing")
+        check(emo.json("eval", model, *data, "--experts", subset, "--ep", 2, ranks=2)["loss"] - cut["loss"] < 1e-6, "ep")
+        every = emo.json("eval", model, *data, "--experts", rank("numbers", 32))
+        check(every["loss"] == whole["loss"], "keeping all experts must change nothing, not a bit")
+        emo.run("experts", "rank", model, "--data", folder / "train", "--label", "colours", "--keep", 8,
+                "--output", subset, expect=73)
+
+        report = emo.json("experts", "retention", f"a={model}", "--calibration", folder / "train", *data)["a"]
+        check(set(report) == {"full", "increase", "increase_full_weights", "no_routed_experts", "domains"}, str(report.keys()))
+        check(set(report["increase"]) == {"0.25", "0.125", "random_0.25"}, str(report["increase"]))
+        colours = report["domains"]["colours"]
+        check(close(colours["full"], whole["sources"]["colours"]["loss"], 1e-6), "full loss")
+        check(close(colours["full"] + colours["increase"]["0.25"], cut["sources"]["colours"]["loss"], 1e-6), "cut loss")
+        check(close(report["full"], sum(d["full"] for d in report["domains"].values()) / 2, 1e-9), "mean over domains")
+        off = emo.json("eval", model, *data, "--no-routed-experts")
+        check(close(colours["no_routed_experts"], off["sources"]["colours"]["loss"], 1e-6), "floor")
+
+        # What cannot be is explained.
+        for arguments, code, hint in [
+                (["experts", "rank", model, "--data", folder / "train", "--label", "colour", "--keep", 8,
+                  "--output", folder / "x.json"], 64, "did you mean 'colours'"),
+                (["experts", "rank", model, "--data", folder / "train", "--label", "colours", "--keep", 33,
+                  "--output", folder / "x.json"], 64, "keep 33"),
+                (["eval", model, *data, "--pool", 2], 64, "at least 4"),
+                (["eval", model, *data, "--experts", folder / "nowhere.json"], 66, "nowhere.json"),
+                (["eval", run, *data], 66, "config.json")]:
+            result = emo.run(*arguments, expect=code)
+            check(hint in result.stderr, f"no {hint!r} in {result.stderr}")
+        content["experts_kept_per_layer"][1] = [0, 5, 3, 99]
+        (folder / "wrong.json").write_text(json.dumps(content))
+        result = emo.run("eval", model, *data, "--experts", folder / "wrong.json", expect=65)
+        for hint in ("3 does not", "expert 99", "shared experts must be kept"):
+            check(hint in result.stderr, f"no {hint!r} in {result.stderr}")
+        write_tokenizer(folder / "other.json", merges=50)
+        emo.run("prepare", "--tokenizer", folder / "other.json", "--output", folder / "other", folder / "test.jsonl")
+        result = emo.run("eval", model, "--data", folder / "other", expect=65)
+        check("another tokenizer" in result.stderr, result.stderr)
+    print("evaluation and subsets are as described")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""Folders are layers: reads every #include and fails on one that points the wrong way; and the other
+rules of the tree that a machine can check."""
+import pathlib
+import re
+import subprocess
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+ALLOWED = {
+    "data": {"data"},
+    "parallel": {"parallel"},
+    "model": {"model", "parallel"},
+    "train": {"train", "data", "model", "parallel"},
+    "eval": {"eval", "train", "data", "model", "parallel"},
+    "launch": {"launch", "eval", "train", "data", "model", "parallel"},
+}
+OWN_HEADERS = {"mpi.h": "parallel/mpi_communicator.cc", "nccl.h": "parallel/nccl_communicator.cc"}
+MOST_LINES = 600
+
+
+def main() -> None:
+    wrong = []
+    files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
+    sources = [ROOT / name for name in files if name.endswith((".cc", ".h", ".cu", ".py"))]
+    sources = [path for path in sources if path.exists()]
+    assert len(sources) > 50, "git ls-files lists no sources"
+    for path in sources:
+        name = path.relative_to(ROOT)
+        text = path.read_text()
+        if text.count("\n") > MOST_LINES:
+            wrong.append(f"{name}: {text.count(chr(10))} lines, at most {MOST_LINES}")
+        if re.search(r"(^|/)(utils?|common|helpers?|misc)(\.|/|$)", str(name)):
+            wrong.append(f"{name}: a name that says nothing")
+        allowed = ALLOWED.get(name.parts[0])
+        for quoted, angled in re.findall(r'^#include (?:"([^"]+)"|<([^>]+)>)', text, re.M):
+            if quoted and allowed is not None and quoted.split("/")[0] not in allowed | {"absl"}:
+                wrong.append(f"{name}: includes {quoted}")
+            if angled in OWN_HEADERS and str(name) != OWN_HEADERS[angled]:
+                wrong.append(f"{name}: includes {angled}, which only {OWN_HEADERS[angled]} may")
+            if name.parts[0] == "data" and angled.startswith(("ATen", "torch", "c10", "mpi")):
+                wrong.append(f"{name}: includes {angled}; data/ knows no torch and no MPI")
+            if angled.startswith("yaml-cpp") and str(name) != "train/config_reader.cc":
+                wrong.append(f"{name}: YAML is parsed in train/config_reader.cc only")
+    if wrong:
+        sys.exit("\n".join(wrong))
+    print(f"{len(sources)} files keep to their layers")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,118 @@
+"""Training runs from outside: stopping and going on bit for bit, refusing, saving on signals, NaN."""
+import json
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+from tests.program import ROOT, Program, check  # noqa: E402
+
+TINY = "configs/tiny.yaml"
+# What a step's line says of the run and not of the clock.
+CLOCK = ("throughput/TPS", "throughput/device/TPS", "throughput/model FLOP/s", "throughput/seconds per step")
+
+
+def metrics(folder: pathlib.Path) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in CLOCK} for line in lines]
+
+
+def weights(folder: pathlib.Path, step: int) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / f"step-{step:07d}").glob("*.safetensors")}
+
+
+def resumes_bit_for_bit(emo: Program, ranks: int, *overrides: str) -> None:
+    whole, parts = emo.folder / f"whole{ranks}", emo.folder / f"parts{ranks}"
+    common = ["train.micro_batches=2", "schedule.warmup_steps=3", *overrides, "--quiet"]
+    emo.run("train", TINY, f"run.folder={whole}", "train.steps=12", "checkpoint.every=5", *common, ranks=ranks)
+    # The rate depends on the length of the run, so it is stopped by removing what came after step 5.
+    shutil.copytree(whole, parts)
+    for later in (10, 12):
+        shutil.rmtree(parts / f"step-{later:07d}", ignore_errors=True)
+    if not (parts / "step-0000005").exists():
+        emo_keep = [p.name for p in whole.glob("step-*")]
+        raise AssertionError(f"no checkpoint of step 5 among {emo_keep}")
+    result = emo.run("train", TINY, f"run.folder={parts}", "train.steps=12", "checkpoint.every=5", *common, ranks=ranks)
+    check("going on from" in result.stderr, result.stderr)
+    check(metrics(whole) == metrics(parts), "metrics differ after resuming")
+    check(len(metrics(parts)) == 12, "a step's line is missing or doubled")
+    check(weights(whole, 12) == weights(parts, 12), "weights or moments differ after resuming")
+
+
+def main() -> None:
+    with Program(sys.argv[1]) as emo:
+        resumes_bit_for_bit(emo, 0, "checkpoint.keep=0")
+        resumes_bit_for_bit(emo, 2, "checkpoint.keep=0", "parallel.ep=2")
+
+        # Another layout goes on from the same checkpoint, to the same losses within rounding.
+        other = emo.folder / "other"
+        shutil.copytree(emo.folder / "whole2", other)
+        for later in (10, 12):
+            shutil.rmtree(other / f"step-{later:07d}")
+        emo.run("train", TINY, f"run.folder={other}", "train.steps=12", "train.micro_batches=2",
+                "schedule.warmup_steps=3", "checkpoint.keep=0", "--quiet")
+        for a, b in zip(metrics(other), metrics(emo.folder / "whole2")):
+            check(abs(a["train/CE loss"] - b["train/CE loss"]) < 1e-4, f"step {a['step']} on another layout")
+
+        # A config that changes the run is refused, with the key; one that does not is taken.
+        run = emo.folder / "whole0"
+        result = emo.run("train", TINY, f"run.folder={run}", "train.steps=12", "model.init_seed=7",
+                         "train.micro_batches=2", "schedule.warmup_steps=3", expect=64)
+        check("model.init_seed: was 0, is 7" in result.stderr, result.stderr)
+        result = emo.run("train", TINY, f"run.folder={run}", "train.steps=12", "data.synthetic.seed=5",
+                         "train.micro_batches=2", "schedule.warmup_steps=3", expect=64)
+        check("data.synthetic" in result.stderr, result.stderr)
+
+        # A damaged checkpoint is refused by name.
+        damaged = emo.folder / "damaged"
+        shutil.copytree(run, damaged)
+        path = damaged / "step-0000012/model-00001-of-00001.safetensors"
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 1
+        path.write_bytes(data)
+        result = emo.run("train", TINY, f"run.folder={damaged}", "train.steps=14", "train.micro_batches=2",
+                         "schedule.warmup_steps=3", expect=65)
+        check("model-00001-of-00001.safetensors" in result.stderr, result.stderr)
+
+        # A new run from a checkpoint: weights alone, and another contract only when it is meant.
+        start = [f"run.start_from={run}/step-0000012", "train.steps=2", "--quiet"]
+        emo.run("train", TINY, f"run.folder={emo.folder}/tuned", *start)
+        result = emo.run("train", TINY, f"run.folder={emo.folder}/anneal", *start, "routing.pool=none", expect=64)
+        check("routing.pool" in result.stderr and "change_contract" in result.stderr, result.stderr)
+        emo.run("train", TINY, f"run.folder={emo.folder}/anneal", *start, "routing.pool=none",
+                "run.change_contract=true")
+
+        # Numbers that are not finite end the run with 77, naming step and tensor.
+        result = emo.run("train", TINY, f"run.folder={emo.folder}/nan", "schedule.peak=1e3", "train.clip=0",
+                         "schedule.warmup_steps=0", "optimizer.epsilon=0", "train.lm_z_weight=1e30", expect=77)
+        check("first bad tensor" in result.stderr and "step " in result.stderr, result.stderr)
+
+        # A signal lets the step end, saves, and exits with 75; the same command goes on.
+        command = [emo.executable, "train", TINY, f"run.folder={emo.folder}/stopped", "train.steps=100000", "--quiet"]
+        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+        log = emo.folder / "stopped/metrics.jsonl"
+        deadline = time.time() + 60
+        while time.time() < deadline and not (log.exists() and log.read_text().count("\n") > 3):
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        process.wait(timeout=60)
+        check(process.returncode == 75, f"exit code {process.returncode} after SIGTERM")
+        steps = len(metrics(emo.folder / "stopped"))
+        check((emo.folder / f"stopped/step-{steps:07d}/MANIFEST").exists(), "no checkpoint after SIGTERM")
+        emo.run("train", TINY, f"run.folder={emo.folder}/stopped", f"train.steps={steps + 2}", "--quiet")
+        check([m["step"] for m in metrics(emo.folder / "stopped")] == list(range(1, steps + 3)), "steps after going on")
+
+        # bench step, as scripts read it.
+        bench = emo.json("bench", "step", TINY, "--steps", 2)
+        for key in ("tokens_per_second", "peak_fraction", "peak_fraction_forward_backward", "gemm_peak_flops",
+                    "flops_per_token", "seconds_per_step", "share", "peak_memory_bytes"):
+            check(key in bench, f"bench step --json has no {key}")
+        check(abs(sum(bench["share"].values()) - 1) < 0.02, f"shares sum to {sum(bench['share'].values())}")
+    print("runs stop, go on and refuse as described")
+
+
+if __name__ == "__main__":
+    main()
