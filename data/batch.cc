@@ -22,7 +22,8 @@ std::vector<int32_t> row_ends(int64_t rows, int64_t sequence_length) {
   return ends;
 }
 
-std::vector<int32_t> next_token_labels(const std::vector<int32_t>& tokens, int64_t sequence_length) {
+std::vector<int32_t> next_token_labels(const std::vector<int32_t>& tokens,
+                                       int64_t sequence_length) {
   std::vector<int32_t> labels(tokens.size(), kIgnoredLabel);
   const auto count = static_cast<int64_t>(tokens.size());
   for (int64_t t = 0; t + 1 < count; ++t) {

@@ -1,5 +1,6 @@
 // Byte-pair encoding of one word (Sennrich et al. 2016, arXiv 1508.07909): of all adjacent pairs
-// that have a merge, the one of lowest rank is merged first, the leftmost of equals, until none has.
+// that have a merge, the one of lowest rank is merged first, the leftmost of equals, until none
+// has.
 #pragma once
 
 #include <cstdint>

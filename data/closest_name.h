@@ -6,8 +6,8 @@
 
 namespace emo {
 
-// Insertions, deletions, substitutions and swaps of neighbours that turn `a` into `b` (optimal string
-// alignment), in bytes.
+// Insertions, deletions, substitutions and swaps of neighbours that turn `a` into `b` (optimal
+// string alignment), in bytes.
 int edit_distance(const std::string& a, const std::string& b);
 
 // The candidate closest to `name`, or "" where none is close enough to be a plausible typo

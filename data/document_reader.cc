@@ -95,7 +95,8 @@ struct DocumentReader::State {
       const char* start = block.data() + at;
       const size_t left = block.size() - at;
       const void* newline = by_line ? std::memchr(start, '\n', left) : nullptr;
-      const size_t n = newline ? static_cast<size_t>(static_cast<const char*>(newline) - start) : left;
+      const size_t n =
+          newline ? static_cast<size_t>(static_cast<const char*>(newline) - start) : left;
       bytes->append(start, n);
       if (bytes->size() > kMaxDocument) {
         return absl::DataLossError(absl::StrCat(path, ":", line, ": document above 2 GiB"));
@@ -158,7 +159,8 @@ absl::StatusOr<bool> DocumentReader::next(RawDocument* document) {
 }
 
 int64_t DocumentReader::bytes_read() const {
-  return state_->done + (state_->file != nullptr ? static_cast<int64_t>(gzoffset(state_->file)) : 0);
+  return state_->done +
+         (state_->file != nullptr ? static_cast<int64_t>(gzoffset(state_->file)) : 0);
 }
 int64_t DocumentReader::bytes_total() const { return state_->total; }
 
@@ -183,7 +185,8 @@ absl::StatusOr<Document> parse_document(const RawDocument& raw, const DocumentFi
     document.text = *std::move(text);
     document.source = *std::move(source);
     const bool has_id = json->contains("id") && !(*json)["id"].is_null();
-    const Json id = has_id ? (*json)["id"] : Json(absl::StrCat(path.filename().string(), ":", raw.line));
+    const Json id =
+        has_id ? (*json)["id"] : Json(absl::StrCat(path.filename().string(), ":", raw.line));
     document.id = id.is_string() ? id.get<std::string>() : id.dump();
   }
   if (!fields.source.empty()) document.source = fields.source;

@@ -23,12 +23,12 @@ struct Document {
 struct RawDocument {
   std::string bytes;  // one JSON line, or a whole text file
   std::string file;
-  int64_t line = 0;   // from 1; 0 for a text file
+  int64_t line = 0;  // from 1; 0 for a text file
 };
 
 struct DocumentFields {
   std::string text = "text";  // the JSON field that holds the text
-  std::string source;         // label for all documents; "" takes it from the input, see parse_document
+  std::string source;  // label for all documents; "" takes it from the input, see parse_document
 };
 
 // Reads the inputs one after another. Files of a folder come in the order of their paths.
@@ -44,7 +44,7 @@ class DocumentReader {
   // any content.
   absl::StatusOr<bool> next(RawDocument* document);
 
-  int64_t bytes_read() const;   // of the files as they are on disk
+  int64_t bytes_read() const;  // of the files as they are on disk
   int64_t bytes_total() const;
 
  private:
@@ -54,8 +54,8 @@ class DocumentReader {
 };
 
 // DataLoss naming file and line for broken JSON, a missing or wrong field, or invalid UTF-8. The
-// source is `fields.source`, else the JSON field "source", else the name of the file's folder (text)
-// or of the file (JSON lines). The id is the JSON field "id", else file:line.
+// source is `fields.source`, else the JSON field "source", else the name of the file's folder
+// (text) or of the file (JSON lines). The id is the JSON field "id", else file:line.
 absl::StatusOr<Document> parse_document(const RawDocument& raw, const DocumentFields& fields);
 
 }  // namespace emo

@@ -7,17 +7,17 @@ namespace emo {
 
 enum ExitCode : int {
   kExitDone = 0,
-  kExitDiffers = 1,       // check, verify: a comparison is beyond tolerance
-  kExitUsage = 64,        // wrong usage or config
-  kExitBadData = 65,      //
-  kExitMissingInput = 66, //
-  kExitPeerLost = 69,     //
-  kExitBug = 70,          // ours
-  kExitCannotWrite = 73,  //
-  kExitIo = 74,           //
-  kExitStopped = 75,      // by a signal, after saving: start me again
-  kExitStalled = 76,      // a collective
-  kExitNotFinite = 77,    // numbers
+  kExitDiffers = 1,        // check, verify: a comparison is beyond tolerance
+  kExitUsage = 64,         // wrong usage or config
+  kExitBadData = 65,       //
+  kExitMissingInput = 66,  //
+  kExitPeerLost = 69,      //
+  kExitBug = 70,           // ours
+  kExitCannotWrite = 73,   //
+  kExitIo = 74,            //
+  kExitStopped = 75,       // by a signal, after saving: start me again
+  kExitStalled = 76,       // a collective
+  kExitNotFinite = 77,     // numbers
 };
 
 // The code for an error. Which absl code means what, throughout the program:

@@ -89,15 +89,20 @@ absl::Status errno_status(const std::string& what, const std::string& path) {
   const std::string message = absl::StrCat(what, " ", path, ": ", std::strerror(code));
   switch (code) {
     case ENOENT:
-    case ENOTDIR: return absl::NotFoundError(message);
+    case ENOTDIR:
+      return absl::NotFoundError(message);
     case EACCES:
     case EPERM:
-    case EROFS: return absl::PermissionDeniedError(message);
+    case EROFS:
+      return absl::PermissionDeniedError(message);
     case ENOSPC:
     case EDQUOT:
-    case EFBIG: return absl::ResourceExhaustedError(message);
-    case EEXIST: return absl::AlreadyExistsError(message);
-    default: return absl::UnknownError(message);
+    case EFBIG:
+      return absl::ResourceExhaustedError(message);
+    case EEXIST:
+      return absl::AlreadyExistsError(message);
+    default:
+      return absl::UnknownError(message);
   }
 }
 
@@ -137,8 +142,7 @@ absl::StatusOr<MappedFile> MappedFile::open(const std::string& path) {
   }
   const auto size = static_cast<size_t>(info.st_size);
   void* data = size > 0 ? ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0) : nullptr;
-  absl::Status status =
-      data == MAP_FAILED ? errno_status("cannot map", path) : absl::OkStatus();
+  absl::Status status = data == MAP_FAILED ? errno_status("cannot map", path) : absl::OkStatus();
   ::close(fd);
   if (!status.ok()) return status;
   return MappedFile(path, static_cast<const char*>(data), size);
@@ -148,8 +152,8 @@ absl::StatusOr<std::string> read_file(const std::string& path, uint64_t max_byte
   absl::StatusOr<MappedFile> file = MappedFile::open(path);
   if (!file.ok()) return file.status();
   if (file->bytes().size() > max_bytes) {
-    return absl::DataLossError(absl::StrCat(path, ": ", file->bytes().size(),
-                                            " bytes, expected at most ", max_bytes));
+    return absl::DataLossError(
+        absl::StrCat(path, ": ", file->bytes().size(), " bytes, expected at most ", max_bytes));
   }
   return std::string(file->bytes());
 }

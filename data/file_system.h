@@ -59,7 +59,8 @@ class MappedFile {
 absl::StatusOr<std::string> read_file(const std::string& path, uint64_t max_bytes);
 
 // Writes `path` so that after a crash it holds either what it held before or all of `contents`.
-absl::Status write_file_durably(FileSystem& fs, const std::string& path, absl::string_view contents);
+absl::Status write_file_durably(FileSystem& fs, const std::string& path,
+                                absl::string_view contents);
 
 bool path_exists(const std::string& path);
 bool is_directory(const std::string& path);

@@ -22,7 +22,8 @@ absl::StatusOr<Json> parse_json(absl::string_view text, const std::string& where
     if (depth > kMaxDepth) throw Refused{"nested deeper than 64 levels"};
     if (event == Json::parse_event_t::object_start) keys.emplace_back();
     if (event == Json::parse_event_t::object_end) keys.pop_back();
-    if (event == Json::parse_event_t::key && !keys.back().insert(parsed.get<std::string>()).second) {
+    if (event == Json::parse_event_t::key &&
+        !keys.back().insert(parsed.get<std::string>()).second) {
       throw Refused{"key '" + parsed.get<std::string>() + "' stands twice"};
     }
     return true;

@@ -39,10 +39,9 @@ absl::StatusOr<Batch> load(const ChunkSource& source, const LoaderOptions& optio
     if (!batch.filtered[row]) continue;
     std::fill_n(batch.labels.begin() + row * S, S, kIgnoredLabel);
   }
-  batch.attention_ends =
-      options.document_attention ? batch.document_ends : row_ends(batch.rows, S);
-  batch.routing_ends = routing_ends(batch.document_ends, batch.tokens, S, options.eos_routes_with,
-                                    source.eos_id());
+  batch.attention_ends = options.document_attention ? batch.document_ends : row_ends(batch.rows, S);
+  batch.routing_ends =
+      routing_ends(batch.document_ends, batch.tokens, S, options.eos_routes_with, source.eos_id());
   return batch;
 }
 

@@ -28,8 +28,8 @@ struct SequenceRange {
   int64_t end = 0;
 };
 
-// The part of `range` that `rank` of `world` ranks takes: consecutive, as even as it goes, the first
-// ranks one more; empty where there are more ranks than sequences.
+// The part of `range` that `rank` of `world` ranks takes: consecutive, as even as it goes, the
+// first ranks one more; empty where there are more ranks than sequences.
 SequenceRange share_of(SequenceRange range, int64_t rank, int64_t world);
 
 // The rows of `range`, in order.

@@ -11,8 +11,8 @@ enum class Order {
   kSequential,  // as they are stored
 };
 
-// The image of `position` under a pseudo-random permutation of [0, size): a Feistel network over the
-// next power of four with cycle walking (Black and Rogaway 2002, "Ciphers with arbitrary finite
+// The image of `position` under a pseudo-random permutation of [0, size): a Feistel network over
+// the next power of four with cycle walking (Black and Rogaway 2002, "Ciphers with arbitrary finite
 // domains"). 0 <= position < size.
 int64_t permuted(int64_t position, int64_t size, uint64_t key);
 

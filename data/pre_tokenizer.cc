@@ -15,7 +15,7 @@ constexpr char kGpt2Pattern[] =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
 constexpr char kWhiteSpace[] = R"(\p{Z}\x{09}-\x{0d}\x{85})";  // Unicode's White_Space property
-constexpr uint32_t kMatchLimit = 100'000'000;  // backtracking steps for one match
+constexpr uint32_t kMatchLimit = 100'000'000;                  // backtracking steps for one match
 constexpr uint32_t kHeapLimitKib = 1 << 20;
 
 // Oniguruma's pattern in PCRE2's words (see the header).
@@ -95,7 +95,8 @@ absl::StatusOr<SplitPattern> SplitPattern::compile(const std::string& regex, Beh
     return absl::InvalidArgumentError(
         absl::StrCat("pattern '", regex, "': ", pcre2_message(error)));
   }
-  pcre2_jit_compile(pattern.compiled_->code.get(), PCRE2_JIT_COMPLETE);  // slower without, not wrong
+  pcre2_jit_compile(pattern.compiled_->code.get(),
+                    PCRE2_JIT_COMPLETE);  // slower without, not wrong
   pattern.compiled_->context.reset(pcre2_match_context_create(nullptr));
   pcre2_set_match_limit(pattern.compiled_->context.get(), kMatchLimit);
   pcre2_set_heap_limit(pattern.compiled_->context.get(), kHeapLimitKib);
@@ -159,18 +160,19 @@ absl::Status PreTokenizer::add(const Json& json, const std::string& where) {
   }
   if (*type == "Split") {
     if (!json.contains("pattern") || !json["pattern"].contains("Regex")) {
-      return absl::InvalidArgumentError(where + ": a Split without a Regex pattern is not supported");
+      return absl::InvalidArgumentError(where +
+                                        ": a Split without a Regex pattern is not supported");
     }
     const std::string behavior = json.value("behavior", "");
     if (behavior != "Isolated" && behavior != "Removed") {
       return absl::InvalidArgumentError(where + ": Split behavior '" + behavior +
                                         "' is not supported");
     }
-    absl::StatusOr<SplitPattern> pattern = SplitPattern::compile(
-        json["pattern"]["Regex"].get<std::string>(),
-        behavior == "Isolated" ? SplitPattern::Behavior::kIsolated
-                               : SplitPattern::Behavior::kRemoved,
-        json.value("invert", false));
+    absl::StatusOr<SplitPattern> pattern =
+        SplitPattern::compile(json["pattern"]["Regex"].get<std::string>(),
+                              behavior == "Isolated" ? SplitPattern::Behavior::kIsolated
+                                                     : SplitPattern::Behavior::kRemoved,
+                              json.value("invert", false));
     if (!pattern.ok()) {
       return absl::InvalidArgumentError(absl::StrCat(where, ": ", pattern.status().message()));
     }

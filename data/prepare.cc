@@ -98,8 +98,8 @@ void encode(const Tokenizer& tokenizer, int32_t eos, const DocumentFields& field
     Encoded encoded{{}, document->text.size(), document->source, document->id};
     absl::Status status = tokenizer.encode(document->text, &encoded.tokens, cache);
     if (!status.ok()) {
-      job->bad.push_back(absl::DataLossError(
-          absl::StrCat(raw.file, ":", raw.line, ": ", status.message())));
+      job->bad.push_back(
+          absl::DataLossError(absl::StrCat(raw.file, ":", raw.line, ": ", status.message())));
       continue;
     }
     encoded.tokens.push_back(eos);
@@ -153,9 +153,9 @@ absl::Status pump(DocumentReader* reader, const PrepareOptions& options, JobQueu
     absl::Status status = write(queue->collect(written++), options.strict, writer, summary);
     if (!status.ok()) return status;
     const bool last = !more && written == read;
-    progress.update(last ? reader->bytes_total()
-                         : std::min(reader->bytes_read(), reader->bytes_total() - 1),
-                    absl::StrCat(summary->total.documents, " documents"));
+    progress.update(
+        last ? reader->bytes_total() : std::min(reader->bytes_read(), reader->bytes_total() - 1),
+        absl::StrCat(summary->total.documents, " documents"));
   }
   return absl::OkStatus();
 }
@@ -191,8 +191,9 @@ absl::StatusOr<PrepareSummary> prepare(const PrepareOptions& options) {
   info.tokenizer_sha256 = sha256_hex(*tokenizer_text);
   ShardWriter writer(fs, options.output, info, options.tokens_per_shard);
 
-  const int threads = options.threads > 0 ? options.threads
-                                          : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  const int threads = options.threads > 0
+                          ? options.threads
+                          : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
   JobQueue queue(4 * threads);
   std::vector<std::thread> workers;
   for (int i = 0; i < threads; ++i) {
@@ -220,8 +221,7 @@ absl::StatusOr<PrepareSummary> prepare(const PrepareOptions& options) {
   if (!status.ok()) return status;
   absl::StatusOr<DatasetInfo> written = writer.finish();
   if (!written.ok()) return written.status();
-  summary.seconds =
-      std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  summary.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return summary;
 }
 

@@ -13,13 +13,13 @@
 namespace emo {
 
 struct PrepareOptions {
-  std::vector<std::string> inputs;     // files or folders
-  std::string tokenizer;               // path of a tokenizer.json
-  std::string output;                  // folder; must not exist, or be empty
+  std::vector<std::string> inputs;  // files or folders
+  std::string tokenizer;            // path of a tokenizer.json
+  std::string output;               // folder; must not exist, or be empty
   DocumentFields fields;
-  std::string eos;                     // token written behind each document; "" takes the usual one
-  int threads = 0;                     // 0: one per core
-  bool strict = false;                 // a bad document ends the work; else it is counted and skipped
+  std::string eos;      // token written behind each document; "" takes the usual one
+  int threads = 0;      // 0: one per core
+  bool strict = false;  // a bad document ends the work; else it is counted and skipped
   int64_t tokens_per_shard = 1 << 28;  //
   bool show_progress = true;
 };

@@ -29,10 +29,10 @@ OrderedJson to_json(const PrepareSummary& summary) {
 }
 
 void print_row(const std::string& label, const PrepareSummary::Source& source) {
-  std::printf("%-28s %10d %12d %12d %8.2f\n", label.c_str(), static_cast<int>(source.documents),
-              static_cast<int>(source.tokens), static_cast<int>(source.bytes),
-              static_cast<double>(source.bytes) /
-                  static_cast<double>(std::max<int64_t>(1, source.tokens)));
+  std::printf(
+      "%-28s %10d %12d %12d %8.2f\n", label.c_str(), static_cast<int>(source.documents),
+      static_cast<int>(source.tokens), static_cast<int>(source.bytes),
+      static_cast<double>(source.bytes) / static_cast<double>(std::max<int64_t>(1, source.tokens)));
 }
 
 void print(const PrepareSummary& summary) {
@@ -70,9 +70,9 @@ absl::StatusOr<int> show(ShowOptions options) {
   absl::StatusOr<Batch> batch = load(**chunks, options.loader, range);
   if (!batch.ok()) return batch.status();
   std::vector<std::vector<std::string>> ids((*chunks)->dataset().num_shards());
-  std::printf("batch %d: %d rows of %d tokens; %d chunks in the data\n", static_cast<int>(options.batch),
-              static_cast<int>(batch->rows), static_cast<int>(batch->sequence_length),
-              static_cast<int>((*chunks)->num_chunks()));
+  std::printf("batch %d: %d rows of %d tokens; %d chunks in the data\n",
+              static_cast<int>(options.batch), static_cast<int>(batch->rows),
+              static_cast<int>(batch->sequence_length), static_cast<int>((*chunks)->num_chunks()));
   int64_t begin = 0;
   int64_t last_row = -1;
   int64_t ordinal = 0;
@@ -115,14 +115,20 @@ Command prepare_command(CLI::App& parent) {
   auto state = std::make_shared<State>();
   PrepareOptions& options = state->prepare;
   CLI::App* app = parent.add_subcommand("prepare", "Turn documents into token shards");
-  app->add_option("INPUT", options.inputs, "files or folders: .jsonl, .jsonl.gz, or plain text")->required();
-  app->add_option("--tokenizer", options.tokenizer, "a tokenizer.json (byte-level BPE)")->required();
+  app->add_option("INPUT", options.inputs, "files or folders: .jsonl, .jsonl.gz, or plain text")
+      ->required();
+  app->add_option("--tokenizer", options.tokenizer, "a tokenizer.json (byte-level BPE)")
+      ->required();
   app->add_option("--output", options.output, "folder to write; must be new or empty")->required();
-  app->add_option("--field", options.fields.text, "JSON field that holds the text")->capture_default_str();
-  app->add_option("--source", options.fields.source,
-                  "label for all documents; else the field 'source', else the file's or folder's name");
+  app->add_option("--field", options.fields.text, "JSON field that holds the text")
+      ->capture_default_str();
+  app->add_option(
+      "--source", options.fields.source,
+      "label for all documents; else the field 'source', else the file's or folder's name");
   app->add_option("--eos", options.eos, "end-of-document token; else the usual one");
-  app->add_option("--threads", options.threads, "0: one per core")->check(CLI::Range(0, 1024))->capture_default_str();
+  app->add_option("--threads", options.threads, "0: one per core")
+      ->check(CLI::Range(0, 1024))
+      ->capture_default_str();
   app->add_option("--shard-tokens", options.tokens_per_shard, "tokens in one shard file")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 40))
       ->capture_default_str();
@@ -140,14 +146,20 @@ Command prepare_command(CLI::App& parent) {
 
 Command data_show_command(CLI::App& data) {
   auto options = std::make_shared<ShowOptions>();
-  CLI::App* app = data.add_subcommand("show", "Print a batch as training sees it: rows, spans, document ids, sources");
+  CLI::App* app = data.add_subcommand(
+      "show", "Print a batch as training sees it: rows, spans, document ids, sources");
   app->add_option("DIR", options->folder, "folder that emo prepare wrote")->required();
-  app->add_option("--batch", options->batch, "number of the batch, from 0")->check(CLI::NonNegativeNumber)->capture_default_str();
-  app->add_option("--batch-size", options->batch_size, "rows in a batch")->check(CLI::PositiveNumber)->capture_default_str();
+  app->add_option("--batch", options->batch, "number of the batch, from 0")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app->add_option("--batch-size", options->batch_size, "rows in a batch")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   app->add_option("--sequence-length", options->loader.sequence_length, "tokens in a row")
       ->check(CLI::Range(2, 1 << 24))
       ->capture_default_str();
-  app->add_option("--seed", options->loader.seed, "run.seed, which decides the order")->capture_default_str();
+  app->add_option("--seed", options->loader.seed, "run.seed, which decides the order")
+      ->capture_default_str();
   app->add_flag("--sequential", options->sequential, "data.order: sequential");
   app->add_flag("--eos-routes-with-next", options->eos_next, "routing.eos_routes_with: next");
   app->footer("Example: emo data show data/train --batch 0 --sequence-length 512");

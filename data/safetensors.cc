@@ -64,8 +64,8 @@ absl::StatusOr<Entry> parse_entry(const Json& json, const std::string& where) {
 
 int64_t dtype_size(const std::string& dtype) {
   static const std::map<std::string, int64_t> sizes = {
-      {"F64", 8}, {"I64", 8}, {"U64", 8}, {"F32", 4}, {"I32", 4}, {"U32", 4}, {"F16", 2},
-      {"BF16", 2}, {"I16", 2}, {"U16", 2}, {"I8", 1}, {"U8", 1}, {"BOOL", 1}};
+      {"F64", 8},  {"I64", 8}, {"U64", 8}, {"F32", 4}, {"I32", 4}, {"U32", 4}, {"F16", 2},
+      {"BF16", 2}, {"I16", 2}, {"U16", 2}, {"I8", 1},  {"U8", 1},  {"BOOL", 1}};
   const auto found = sizes.find(dtype);
   return found == sizes.end() ? 0 : found->second;
 }
@@ -87,8 +87,8 @@ absl::Status SafetensorsFile::parse() {
   const absl::string_view bytes = file_.bytes();
   const std::string& where = file_.path();
   if (bytes.size() < 8) {
-    return absl::DataLossError(absl::StrCat(where, ": ", bytes.size(),
-                                            " bytes, too short for a safetensors header"));
+    return absl::DataLossError(
+        absl::StrCat(where, ": ", bytes.size(), " bytes, too short for a safetensors header"));
   }
   uint64_t header_size = 0;
   std::memcpy(&header_size, bytes.data(), 8);
@@ -125,14 +125,14 @@ absl::Status SafetensorsFile::parse() {
   uint64_t covered = 0;
   for (const auto& [begin, end] : ranges) {
     if (begin != covered) {
-      return absl::DataLossError(absl::StrCat(where, ": tensors overlap or leave a hole at byte ",
-                                              covered));
+      return absl::DataLossError(
+          absl::StrCat(where, ": tensors overlap or leave a hole at byte ", covered));
     }
     covered = end;
   }
   if (covered != data.size()) {
-    return absl::DataLossError(absl::StrCat(where, ": tensors cover ", covered, " of ",
-                                            data.size(), " bytes"));
+    return absl::DataLossError(
+        absl::StrCat(where, ": tensors cover ", covered, " of ", data.size(), " bytes"));
   }
   return absl::OkStatus();
 }

@@ -28,7 +28,8 @@ absl::Status SyntheticChunks::read(int64_t chunk, int32_t* tokens,
     const int64_t end = std::min(begin + length, sequence_length_);
     uint64_t word = next(own);
     for (int64_t t = begin; t < end; ++t) {
-      // Mostly a fixed successor within the topic's words, sometimes another, sometimes a common one.
+      // Mostly a fixed successor within the topic's words, sometimes another, sometimes a common
+      // one.
       const uint64_t kind = next(8);
       if (kind < 5) word = mix_bits(topic << 32 | word) % own;
       if (kind == 5) word = next(own);

@@ -20,15 +20,20 @@ std::string to_json(const DatasetInfo& info) {
   int64_t tokens = 0;
   int64_t documents = 0;
   for (const DatasetInfo::Shard& shard : info.shards) {
-    shards.push_back({{"name", shard.name}, {"tokens", shard.tokens}, {"documents", shard.documents}});
+    shards.push_back(
+        {{"name", shard.name}, {"tokens", shard.tokens}, {"documents", shard.documents}});
     tokens += shard.tokens;
     documents += shard.documents;
   }
-  const OrderedJson json = {{"format", kFormat},           {"dtype", info.dtype},
-                            {"vocab_size", info.vocab_size}, {"eos_id", info.eos_id},
+  const OrderedJson json = {{"format", kFormat},
+                            {"dtype", info.dtype},
+                            {"vocab_size", info.vocab_size},
+                            {"eos_id", info.eos_id},
                             {"tokenizer_sha256", info.tokenizer_sha256},
-                            {"tokens", tokens},            {"documents", documents},
-                            {"sources", info.sources},     {"shards", shards}};
+                            {"tokens", tokens},
+                            {"documents", documents},
+                            {"sources", info.sources},
+                            {"shards", shards}};
   return json.dump(1) + "\n";
 }
 
@@ -100,7 +105,10 @@ struct ShardWriter::Open {
 
 ShardWriter::ShardWriter(FileSystem& fs, std::string folder, DatasetInfo info,
                          int64_t tokens_per_shard)
-    : fs_(fs), folder_(std::move(folder)), info_(std::move(info)), tokens_per_shard_(tokens_per_shard) {
+    : fs_(fs),
+      folder_(std::move(folder)),
+      info_(std::move(info)),
+      tokens_per_shard_(tokens_per_shard) {
   info_.dtype = info_.vocab_size <= 65536 ? "uint16" : "uint32";
 }
 ShardWriter::~ShardWriter() = default;
@@ -159,7 +167,8 @@ absl::Status ShardWriter::append(const std::vector<int32_t>& tokens, uint64_t by
   }
   open.shard.tokens += count;
   open.shard.documents += 1;
-  const DocumentRecord record{static_cast<uint64_t>(open.shard.tokens), bytes, source_index(source), 0};
+  const DocumentRecord record{static_cast<uint64_t>(open.shard.tokens), bytes, source_index(source),
+                              0};
   open.index_buffer.append(reinterpret_cast<const char*>(&record), sizeof record);
   open.id_buffer += absl::StrReplaceAll(id, {{"\n", " "}}) + "\n";
   return open.flush(kBuffer);
@@ -178,7 +187,8 @@ absl::StatusOr<DatasetInfo> ShardWriter::finish() {
 absl::StatusOr<TokenDataset> TokenDataset::open(const std::string& folder) {
   const std::string path = folder + "/dataset.json";
   if (!path_exists(path)) {
-    return absl::NotFoundError(folder + ": no dataset.json; is this a folder that emo prepare wrote?");
+    return absl::NotFoundError(folder +
+                               ": no dataset.json; is this a folder that emo prepare wrote?");
   }
   absl::StatusOr<Json> json = read_json_file(path);
   if (!json.ok()) return json.status();
@@ -211,13 +221,14 @@ absl::StatusOr<TokenDataset> TokenDataset::open(const std::string& folder) {
     for (int64_t d = 0; d < shard.documents; ++d) {
       const DocumentRecord& record = dataset.index(number)[d];
       if (record.end <= end || record.source >= dataset.info_.sources.size()) {
-        return absl::DataLossError(absl::StrCat(stem, ".index: record of document ", d, " is damaged"));
+        return absl::DataLossError(
+            absl::StrCat(stem, ".index: record of document ", d, " is damaged"));
       }
       end = record.end;
     }
     if (end != static_cast<uint64_t>(shard.tokens)) {
-      return absl::DataLossError(absl::StrCat(stem, ".index: documents end at token ", end, " of ",
-                                              shard.tokens));
+      return absl::DataLossError(
+          absl::StrCat(stem, ".index: documents end at token ", end, " of ", shard.tokens));
     }
   }
   return dataset;
@@ -227,7 +238,8 @@ const DocumentRecord* TokenDataset::index(int64_t shard) const {
   return reinterpret_cast<const DocumentRecord*>(shards_[shard].index.bytes().data());
 }
 
-absl::Status TokenDataset::read(int64_t shard, int64_t begin, int64_t count, int32_t* tokens) const {
+absl::Status TokenDataset::read(int64_t shard, int64_t begin, int64_t count,
+                                int32_t* tokens) const {
   const char* data = shards_[shard].tokens.bytes().data();
   if (info_.dtype == "uint16") {
     const auto* narrow = reinterpret_cast<const uint16_t*>(data) + begin;
@@ -244,10 +256,10 @@ absl::Status TokenDataset::read(int64_t shard, int64_t begin, int64_t count, int
     const auto* record = std::upper_bound(
         first, first + documents(shard), static_cast<uint64_t>(begin + i),
         [](uint64_t at, const DocumentRecord& candidate) { return at < candidate.end; });
-    return absl::DataLossError(absl::StrCat(
-        shards_[shard].tokens.path(), ": token ", static_cast<uint32_t>(tokens[i]), " at offset ",
-        begin + i, " (document ", record - first, "), expected below the vocabulary's ",
-        info_.vocab_size));
+    return absl::DataLossError(
+        absl::StrCat(shards_[shard].tokens.path(), ": token ", static_cast<uint32_t>(tokens[i]),
+                     " at offset ", begin + i, " (document ", record - first,
+                     "), expected below the vocabulary's ", info_.vocab_size));
   }
   return absl::OkStatus();
 }
@@ -259,7 +271,8 @@ absl::StatusOr<std::vector<std::string>> TokenDataset::document_ids(int64_t shar
   std::vector<std::string> ids = absl::StrSplit(*text, '\n');
   ids.pop_back();  // behind the last newline
   if (static_cast<int64_t>(ids.size()) != documents(shard)) {
-    return absl::DataLossError(absl::StrCat(path, ": ", ids.size(), " ids, expected ", documents(shard)));
+    return absl::DataLossError(
+        absl::StrCat(path, ": ", ids.size(), " ids, expected ", documents(shard)));
   }
   return ids;
 }

@@ -83,8 +83,8 @@ class TokenDataset {
   int64_t documents(int64_t shard) const { return info_.shards[shard].documents; }
   const DocumentRecord* index(int64_t shard) const;  // [documents(shard)]
 
-  // Copies tokens [begin, begin + count) of a shard. DataLoss, naming file, document and offset, for
-  // an id that is not below the vocabulary's size.
+  // Copies tokens [begin, begin + count) of a shard. DataLoss, naming file, document and offset,
+  // for an id that is not below the vocabulary's size.
   absl::Status read(int64_t shard, int64_t begin, int64_t count, int32_t* tokens) const;
 
   // The ids of a shard's documents, in order.

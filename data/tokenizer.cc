@@ -61,7 +61,8 @@ absl::StatusOr<std::pair<std::string, std::string>> merge_pair(const Json& merge
 bool is_empty_normalizer(const Json& json) {
   if (!json.contains("normalizer") || json["normalizer"].is_null()) return true;
   const Json& normalizer = json["normalizer"];
-  return normalizer.value("type", "") == "Sequence" && normalizer.value("normalizers", Json(1)).empty();
+  return normalizer.value("type", "") == "Sequence" &&
+         normalizer.value("normalizers", Json(1)).empty();
 }
 
 }  // namespace
@@ -83,13 +84,13 @@ absl::StatusOr<Tokenizer> Tokenizer::from_json(const Json& json, const std::stri
 absl::StatusOr<Tokenizer> Tokenizer::parse(const Json& json, const std::string& where) {
   for (const char* part : {"model", "pre_tokenizer"}) {
     if (!json.is_object() || !json.contains(part) || !json[part].is_object()) {
-      return absl::DataLossError(absl::StrCat(where, ": no '", part, "'; is this a tokenizer.json?"));
+      return absl::DataLossError(
+          absl::StrCat(where, ": no '", part, "'; is this a tokenizer.json?"));
     }
   }
   if (!is_empty_normalizer(json)) {
-    return absl::InvalidArgumentError(absl::StrCat(where, ": normalizer ",
-                                                   json["normalizer"].dump().substr(0, 80),
-                                                   " is not supported"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        where, ": normalizer ", json["normalizer"].dump().substr(0, 80), " is not supported"));
   }
   Tokenizer tokenizer;
   absl::StatusOr<PreTokenizer> pre_tokenizer =
@@ -114,7 +115,8 @@ absl::Status Tokenizer::read_model(const Json& model, const std::string& where) 
   }
   for (const char* option : {"dropout", "continuing_subword_prefix", "end_of_word_suffix"}) {
     const bool set = model.contains(option) && !model[option].is_null() && model[option] != "";
-    if (set) return absl::InvalidArgumentError(absl::StrCat(where, ": ", option, " is not supported"));
+    if (set)
+      return absl::InvalidArgumentError(absl::StrCat(where, ": ", option, " is not supported"));
   }
   if (model.value("byte_fallback", false)) {
     return absl::InvalidArgumentError(where + ": byte_fallback is not supported");
@@ -123,7 +125,8 @@ absl::Status Tokenizer::read_model(const Json& model, const std::string& where) 
 
   int64_t size = 0;
   for (const auto& [token, id] : model["vocab"].items()) {
-    const bool usable = id.is_number_integer() && id.get<int64_t>() >= 0 && id.get<int64_t>() < kMaxVocabulary;
+    const bool usable =
+        id.is_number_integer() && id.get<int64_t>() >= 0 && id.get<int64_t>() < kMaxVocabulary;
     if (!usable) {
       return absl::DataLossError(absl::StrCat(where, ": token '", token, "' has id ", id.dump()));
     }
@@ -146,9 +149,9 @@ absl::Status Tokenizer::read_model(const Json& model, const std::string& where) 
   for (int byte = 0; byte < 256; ++byte) {
     const auto found = id_of_bytes_.find(std::string(1, static_cast<char>(byte)));
     if (found == id_of_bytes_.end()) {
-      return absl::DataLossError(absl::StrCat(
-          where, ": vocab has no token for byte ", byte,
-          "; text with it would be lost (train with the byte-level alphabet)"));
+      return absl::DataLossError(
+          absl::StrCat(where, ": vocab has no token for byte ", byte,
+                       "; text with it would be lost (train with the byte-level alphabet)"));
     }
     byte_ids[byte] = found->second;
   }
@@ -182,8 +185,8 @@ absl::Status Tokenizer::read_added_tokens(const Json& json, const std::string& w
     }
     for (const char* option : {"single_word", "lstrip", "rstrip"}) {
       if (token.value(option, false)) {
-        return absl::InvalidArgumentError(absl::StrCat(where, ": ", option, " of '", *content,
-                                                       "' is not supported"));
+        return absl::InvalidArgumentError(
+            absl::StrCat(where, ": ", option, " of '", *content, "' is not supported"));
       }
     }
     if (static_cast<size_t>(*id) >= bytes_of_.size()) {
@@ -246,8 +249,9 @@ absl::Status Tokenizer::encode_plain(absl::string_view text, std::vector<int32_t
       bpe_.encode(word, tokens);
     }
     if (word.size() <= kCachedLength && cache->size() < kCachedWords) {
-      cache->emplace(std::string(word),
-                     std::vector<int32_t>(tokens->begin() + static_cast<int64_t>(first), tokens->end()));
+      cache->emplace(
+          std::string(word),
+          std::vector<int32_t>(tokens->begin() + static_cast<int64_t>(first), tokens->end()));
     }
   }
   return absl::OkStatus();
@@ -277,8 +281,9 @@ absl::StatusOr<int32_t> Tokenizer::eos_id(const std::string& name) const {
     if (id_of(candidate) >= 0) return id_of(candidate);
   }
   return absl::InvalidArgumentError(
-      name.empty() ? "the tokenizer has none of the usual end-of-document tokens; name one with --eos"
-                   : "the tokenizer has no token '" + name + "'");
+      name.empty()
+          ? "the tokenizer has none of the usual end-of-document tokens; name one with --eos"
+          : "the tokenizer has no token '" + name + "'");
 }
 
 }  // namespace emo

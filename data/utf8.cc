@@ -56,8 +56,8 @@ uint32_t next_code_point(absl::string_view text, size_t* at) {
   if (lead < 0xF0) {
     return *at = i + 3, (lead & 0x0F) << 12 | (byte(i + 1) & 0x3F) << 6 | (byte(i + 2) & 0x3F);
   }
-  return *at = i + 4, (lead & 0x07) << 18 | (byte(i + 1) & 0x3F) << 12 |
-                          (byte(i + 2) & 0x3F) << 6 | (byte(i + 3) & 0x3F);
+  return *at = i + 4, (lead & 0x07) << 18 | (byte(i + 1) & 0x3F) << 12 | (byte(i + 2) & 0x3F) << 6 |
+                          (byte(i + 3) & 0x3F);
 }
 
 void append_code_point(uint32_t c, std::string* text) {

@@ -24,8 +24,8 @@ void print(const OrderedJson& result) {
   std::printf("tokens/s            %12.0f   (%.3f s a step, %d ranks x %d threads)\n",
               number("tokens_per_second"), number("seconds_per_step"), result["ranks"].get<int>(),
               result["threads_per_rank"].get<int>());
-  std::printf("model FLOPs/token   %12.3g   (the reference counts %.3g)\n", number("flops_per_token"),
-              number("reference_flops_per_token"));
+  std::printf("model FLOPs/token   %12.3g   (the reference counts %.3g)\n",
+              number("flops_per_token"), number("reference_flops_per_token"));
   std::printf("matrix-product peak %12.1f   GFLOP/s, measured between steps\n",
               number("gemm_peak_flops") / 1e9);
   std::printf("fraction of peak    %11.1f%%   (forward and backward alone: %.1f%%)\n",
@@ -55,7 +55,8 @@ absl::StatusOr<int> run(const Options& options) {
 
 Command bench_step_command(CLI::App& bench) {
   auto options = std::make_shared<Options>();
-  CLI::App* app = bench.add_subcommand("step", "Speed of a config's training step, and where its time goes");
+  CLI::App* app =
+      bench.add_subcommand("step", "Speed of a config's training step, and where its time goes");
   app->add_option("CONFIG", options->config, "YAML file")->required();
   app->add_option("OVERRIDE", options->overrides, "section.key=value");
   app->add_option("--steps", options->bench.steps, "timed steps; the median counts")

@@ -50,7 +50,6 @@ int64_t peak_memory_bytes() {
   return static_cast<int64_t>(usage.ru_maxrss) * 1024;
 }
 
-
 }  // namespace
 
 absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh,
@@ -87,7 +86,8 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
       status = agree(*mesh.world, batch.status());
       if (!status.ok()) return status;
       share += divisor_share(*batch);
-      if (!batch->attention_ends.empty()) flops = flops_per_token(config.model, batch->attention_ends);
+      if (!batch->attention_ends.empty())
+        flops = flops_per_token(config.model, batch->attention_ends);
       micro_batches.push_back(to_tensors(*batch));
     }
     const double gemm = measure_gemm(kGemm, a, b, c);
@@ -120,19 +120,18 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
   work[static_cast<size_t>(Work::kOther)] += std::max(0.0, spent - counted);
   OrderedJson share = OrderedJson::object();
   for (size_t kind = 0; kind < kWorkKinds; ++kind) share[kWorkNames[kind]] = work[kind] / spent;
-  return OrderedJson{
-      {"tokens_per_second", tokens / seconds[0]},
-      {"peak_fraction", tokens * flops / seconds[0] / peak},
-      {"peak_fraction_forward_backward", tokens * flops / seconds[1] / peak},
-      {"gemm_peak_flops", peak},
-      {"flops_per_token", flops},
-      {"reference_flops_per_token",
-       reference_flops_per_token(config.model, config.data.sequence_length)},
-      {"seconds_per_step", seconds[0]},
-      {"share", share},
-      {"peak_memory_bytes", static_cast<int64_t>(memory)},
-      {"ranks", mesh.world->size()},
-      {"threads_per_rank", num_threads()}};
+  return OrderedJson{{"tokens_per_second", tokens / seconds[0]},
+                     {"peak_fraction", tokens * flops / seconds[0] / peak},
+                     {"peak_fraction_forward_backward", tokens * flops / seconds[1] / peak},
+                     {"gemm_peak_flops", peak},
+                     {"flops_per_token", flops},
+                     {"reference_flops_per_token",
+                      reference_flops_per_token(config.model, config.data.sequence_length)},
+                     {"seconds_per_step", seconds[0]},
+                     {"share", share},
+                     {"peak_memory_bytes", static_cast<int64_t>(memory)},
+                     {"ranks", mesh.world->size()},
+                     {"threads_per_rank", num_threads()}};
 }
 
 }  // namespace emo

@@ -1,4 +1,5 @@
-// `emo bench step`: how fast a config's training step runs on this machine, and where its time goes.
+// `emo bench step`: how fast a config's training step runs on this machine, and where its time
+// goes.
 #pragma once
 
 #include "absl/status/statusor.h"

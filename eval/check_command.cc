@@ -22,8 +22,8 @@ struct Options {
   bool all = false;
 };
 
-// The report's lines by kind: gradients and weights are many, so without --all only the worst of each
-// kind and what fails is shown.
+// The report's lines by kind: gradients and weights are many, so without --all only the worst of
+// each kind and what fails is shown.
 std::string kind_of(const std::string& what) {
   for (const char* kind : {"gradient ", "weight after "}) {
     if (what.rfind(kind, 0) == 0) return kind;
@@ -50,8 +50,8 @@ void print(const std::vector<Comparison>& report, bool all) {
     if (worst) shown.push_back(&c);
   }
   for (const Comparison* c : shown) {
-    std::printf("%-4s %-66s %9.2e  (at most %.0e %s)\n", c->holds() ? "ok" : "FAIL", c->what.c_str(),
-                c->deviation, c->tolerance, c->unit.c_str());
+    std::printf("%-4s %-66s %9.2e  (at most %.0e %s)\n", c->holds() ? "ok" : "FAIL",
+                c->what.c_str(), c->deviation, c->tolerance, c->unit.c_str());
   }
 }
 
@@ -67,12 +67,15 @@ absl::StatusOr<int> run(const Options& options) {
   if (mesh->is_first() && options.json) {
     OrderedJson comparisons = OrderedJson::array();
     for (const Comparison& c : *report) {
-      comparisons.push_back({{"what", c.what}, {"deviation", c.deviation},
-                             {"tolerance", c.tolerance}, {"unit", c.unit}, {"holds", c.holds()}});
+      comparisons.push_back({{"what", c.what},
+                             {"deviation", c.deviation},
+                             {"tolerance", c.tolerance},
+                             {"unit", c.unit},
+                             {"holds", c.holds()}});
     }
-    const OrderedJson json = {{"folder", options.folder}, {"holds", failed == 0}, {"failed", failed},
-                              {"dp", mesh->dp->size()}, {"ep", mesh->ep->size()},
-                              {"comparisons", comparisons}};
+    const OrderedJson json = {{"folder", options.folder}, {"holds", failed == 0},
+                              {"failed", failed},         {"dp", mesh->dp->size()},
+                              {"ep", mesh->ep->size()},   {"comparisons", comparisons}};
     std::printf("%s\n", json.dump(1).c_str());
   } else if (mesh->is_first()) {
     print(*report, options.all);
@@ -96,8 +99,9 @@ Command check_command(CLI::App& parent) {
   app->add_option("--ep", options->ep, "expert-parallel width; 1 where left out");
   app->add_flag("--all", options->all, "show every gradient and weight, not the worst of each");
   app->add_flag("--json", options->json, "one JSON object on standard output");
-  app->footer("Example: mpirun -n 2 emo check tests/golden/emo_a --ep 2\n"
-              "Exits 1 where a comparison is beyond its tolerance.");
+  app->footer(
+      "Example: mpirun -n 2 emo check tests/golden/emo_a --ep 2\n"
+      "Exits 1 where a comparison is beyond its tolerance.");
   return {app, [options] { return run(*options); }};
 }
 

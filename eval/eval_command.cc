@@ -35,8 +35,8 @@ OrderedJson loss_json(const SourceLoss& loss) {
 }
 
 void print_row(const std::string& label, const SourceLoss& loss) {
-  std::printf("%-28s %9.0f %11.0f %8.4f %11.3f %9.4f\n", label.c_str(), loss.documents, loss.predicted,
-              loss.mean(), loss.perplexity(), loss.bits_per_byte());
+  std::printf("%-28s %9.0f %11.0f %8.4f %11.3f %9.4f\n", label.c_str(), loss.documents,
+              loss.predicted, loss.mean(), loss.perplexity(), loss.bits_per_byte());
 }
 
 absl::Status set_pool(const Options& options, const ModelConfig& config, PoolPolicy* pool) {
@@ -44,7 +44,8 @@ absl::Status set_pool(const Options& options, const ModelConfig& config, PoolPol
   if (options.pool == "none") return absl::OkStatus();
   int64_t size = 0;
   if (!absl::SimpleAtoi(options.pool, &size) || size < config.routed_top_k()) {
-    return absl::InvalidArgumentError("--pool " + options.pool + ": must be none, or a size of at least " +
+    return absl::InvalidArgumentError("--pool " + options.pool +
+                                      ": must be none, or a size of at least " +
                                       std::to_string(config.routed_top_k()));
   }
   pool->kind = PoolPolicy::Kind::kRange;
@@ -66,7 +67,8 @@ absl::StatusOr<int> run(const Options& options) {
     absl::StatusOr<SubsetFile> subset = read_subset(options.experts, description.config);
     status = subset.status();
     if (subset.ok()) {
-      eval.subsets = to_subsets(description.config, subset->experts_kept_per_layer, options.full_weights);
+      eval.subsets =
+          to_subsets(description.config, subset->experts_kept_per_layer, options.full_weights);
     }
   }
   status = agree(*mesh->world, status);
@@ -86,12 +88,13 @@ absl::StatusOr<int> run(const Options& options) {
     json["pool"] = options.pool;
     json["experts"] = options.experts.empty() ? OrderedJson(nullptr) : OrderedJson(options.experts);
     json["sources"] = OrderedJson::object();
-    for (size_t i = 0; i < labels.size(); ++i) json["sources"][labels[i]] = loss_json(result->sources[i]);
+    for (size_t i = 0; i < labels.size(); ++i)
+      json["sources"][labels[i]] = loss_json(result->sources[i]);
     std::printf("%s\n", json.dump(1).c_str());
     return kExitDone;
   }
-  std::printf("%-28s %9s %11s %8s %11s %9s\n", "source", "documents", "predicted", "loss", "perplexity",
-              "bits/byte");
+  std::printf("%-28s %9s %11s %8s %11s %9s\n", "source", "documents", "predicted", "loss",
+              "perplexity", "bits/byte");
   for (size_t i = 0; i < labels.size(); ++i) print_row(labels[i], result->sources[i]);
   print_row("all", sum);
   return kExitDone;
@@ -101,18 +104,22 @@ absl::StatusOr<int> run(const Options& options) {
 
 Command eval_command(CLI::App& parent) {
   auto options = std::make_shared<Options>();
-  CLI::App* app = parent.add_subcommand("eval", "Loss, perplexity and bits per byte, for each source label");
+  CLI::App* app =
+      parent.add_subcommand("eval", "Loss, perplexity and bits per byte, for each source label");
   app->add_option("CHECKPOINT", options->checkpoint, "model folder")->required();
   app->add_option("--data", options->data, "folder that emo prepare wrote")->required();
-  app->add_option("--experts", options->experts, "SUBSET.json of emo experts rank: keep only these");
+  app->add_option("--experts", options->experts,
+                  "SUBSET.json of emo experts rank: keep only these");
   app->add_flag("--full-weights", options->full_weights,
                 "with --experts: weights as in the full model, not a softmax over the kept");
   app->add_flag("--no-routed-experts", options->routed_off, "all routed experts off");
-  app->add_option("--pool", options->pool, "document pools: none, or a size")->capture_default_str();
+  app->add_option("--pool", options->pool, "document pools: none, or a size")
+      ->capture_default_str();
   app->add_option("--dp", options->dp, "data-parallel width; from the world size where left out");
   app->add_option("--ep", options->ep, "expert-parallel width; 1 where left out");
   app->add_flag("--json", options->json, "one JSON object on standard output");
-  app->footer("Example: emo eval runs/quickstart/emo/step-0001000 --data runs/quickstart/data/test --json");
+  app->footer(
+      "Example: emo eval runs/quickstart/emo/step-0001000 --data runs/quickstart/data/test --json");
   return {app, [options] { return run(*options); }};
 }
 

@@ -25,7 +25,8 @@ absl::StatusOr<std::vector<std::vector<double>>> router_scores(const OpenedModel
   options.sequence_length = model.description.max_positions;
   options.sources = {source};
   options.pool.kind = PoolPolicy::Kind::kNone;
-  absl::StatusOr<EvalResult> result = evaluate(*model.model, mesh, data, options, /*want_probability=*/true);
+  absl::StatusOr<EvalResult> result =
+      evaluate(*model.model, mesh, data, options, /*want_probability=*/true);
   if (!result.ok()) return result.status();
   return result->router_probability;
 }

@@ -10,12 +10,12 @@
 
 namespace emo {
 
-// The number of a label among the data's sources. InvalidArgument, with a suggestion, where there is
-// none.
+// The number of a label among the data's sources. InvalidArgument, with a suggestion, where there
+// is none.
 absl::StatusOr<int32_t> find_label(const TokenDataset& data, const std::string& label);
 
-// Collective. Scores [L][E]: the router's softmax over all routed experts, summed over all tokens of
-// the label's documents, without pools (the "router" method).
+// Collective. Scores [L][E]: the router's softmax over all routed experts, summed over all tokens
+// of the label's documents, without pools (the "router" method).
 absl::StatusOr<std::vector<std::vector<double>>> router_scores(const OpenedModel& model,
                                                                const Mesh& mesh,
                                                                const TokenDataset& data,

@@ -16,10 +16,10 @@ int64_t experts_of_fraction(const ModelConfig& config, double fraction) {
 
 absl::Status check_keep(const ModelConfig& config, int64_t keep) {
   if (keep > config.num_shared_experts && keep <= config.num_experts) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat("keep ", keep, " experts of ", config.num_experts,
-                                                 ", of which ", config.num_shared_experts,
-                                                 " are shared: from ", config.num_shared_experts + 1,
-                                                 " to ", config.num_experts, " are possible"));
+  return absl::InvalidArgumentError(
+      absl::StrCat("keep ", keep, " experts of ", config.num_experts, ", of which ",
+                   config.num_shared_experts, " are shared: from ", config.num_shared_experts + 1,
+                   " to ", config.num_experts, " are possible"));
 }
 
 std::vector<std::vector<int64_t>> keep_largest(const ModelConfig& config,
@@ -68,8 +68,11 @@ std::vector<ExpertSubset> to_subsets(const ModelConfig& config,
 }
 
 OrderedJson to_json(const SubsetFile& subset) {
-  return {{"checkpoint", subset.checkpoint}, {"method", subset.method}, {"label", subset.label},
-          {"keep", subset.keep}, {"experts_kept_per_layer", subset.experts_kept_per_layer},
+  return {{"checkpoint", subset.checkpoint},
+          {"method", subset.method},
+          {"label", subset.label},
+          {"keep", subset.keep},
+          {"experts_kept_per_layer", subset.experts_kept_per_layer},
           {"scores", subset.scores}};
 }
 
@@ -86,14 +89,17 @@ absl::StatusOr<SubsetFile> read_subset(const std::string& path, const ModelConfi
   for (size_t layer = 0; wrong.empty() && layer < kept->size(); ++layer) {
     const std::vector<int64_t>& experts = (*kept)[layer];
     if (config.is_dense(static_cast<int64_t>(layer))) {
-      if (!experts.empty()) wrong.push_back(absl::StrCat("layer ", layer, " is dense and keeps no experts"));
+      if (!experts.empty())
+        wrong.push_back(absl::StrCat("layer ", layer, " is dense and keeps no experts"));
       continue;
     }
     for (size_t i = 0; i < experts.size(); ++i) {
       if (experts[i] < 0 || experts[i] >= config.num_experts) {
-        wrong.push_back(absl::StrCat("layer ", layer, ": expert ", experts[i], " of ", config.num_experts));
+        wrong.push_back(
+            absl::StrCat("layer ", layer, ": expert ", experts[i], " of ", config.num_experts));
       } else if (i > 0 && experts[i] <= experts[i - 1]) {
-        wrong.push_back(absl::StrCat("layer ", layer, ": experts must ascend, ", experts[i], " does not"));
+        wrong.push_back(
+            absl::StrCat("layer ", layer, ": experts must ascend, ", experts[i], " does not"));
       }
     }
     const auto routed = std::count_if(experts.begin(), experts.end(),
@@ -108,8 +114,8 @@ absl::StatusOr<SubsetFile> read_subset(const std::string& path, const ModelConfi
     if (routed == 0) wrong.push_back(absl::StrCat("layer ", layer, ": no routed expert is kept"));
   }
   if (!wrong.empty()) {
-    return absl::DataLossError(absl::StrCat(path, " does not fit the model:\n  ",
-                                            absl::StrJoin(wrong, "\n  ")));
+    return absl::DataLossError(
+        absl::StrCat(path, " does not fit the model:\n  ", absl::StrJoin(wrong, "\n  ")));
   }
   SubsetFile subset;
   subset.checkpoint = json->value("checkpoint", "");

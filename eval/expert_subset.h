@@ -18,7 +18,7 @@ struct SubsetFile {
   std::string checkpoint;
   std::string method;  // "router": summed router probability of one pass
   std::string label;
-  int64_t keep = 0;    // shared experts counted
+  int64_t keep = 0;                                          // shared experts counted
   std::vector<std::vector<int64_t>> experts_kept_per_layer;  // [L][keep]
   std::vector<std::vector<double>> scores;                   // [L][E] of routed experts
 };
@@ -29,8 +29,8 @@ int64_t experts_of_fraction(const ModelConfig& config, double fraction);
 // InvalidArgument where `keep` leaves no routed expert, or is more than there are.
 absl::Status check_keep(const ModelConfig& config, int64_t keep);
 
-// For each layer the keep - shared routed experts of largest score, ties to the lower number, and the
-// shared ones. scores [L][E].
+// For each layer the keep - shared routed experts of largest score, ties to the lower number, and
+// the shared ones. scores [L][E].
 std::vector<std::vector<int64_t>> keep_largest(const ModelConfig& config,
                                                const std::vector<std::vector<double>>& scores,
                                                int64_t keep);

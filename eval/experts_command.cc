@@ -41,7 +41,8 @@ absl::StatusOr<int> rank(const RankOptions& options) {
   if (!opened.ok()) return opened.status();
   const ModelConfig& config = opened->description.config;
   if (config.moe_layers() == 0) {
-    return absl::InvalidArgumentError(options.checkpoint + ": a dense model has no experts to rank");
+    return absl::InvalidArgumentError(options.checkpoint +
+                                      ": a dense model has no experts to rank");
   }
   status = check_keep(config, options.keep);
   if (!status.ok()) return status;
@@ -49,18 +50,25 @@ absl::StatusOr<int> rank(const RankOptions& options) {
   if (!data.ok()) return data.status();
   absl::StatusOr<int32_t> source = find_label(*data, options.label);
   if (!source.ok()) return source.status();
-  absl::StatusOr<std::vector<std::vector<double>>> scores = router_scores(*opened, *mesh, *data, *source);
+  absl::StatusOr<std::vector<std::vector<double>>> scores =
+      router_scores(*opened, *mesh, *data, *source);
   if (!scores.ok()) return scores.status();
-  const SubsetFile subset{options.checkpoint, "router", options.label, options.keep,
-                          keep_largest(config, *scores, options.keep), *scores};
+  const SubsetFile subset{options.checkpoint,
+                          "router",
+                          options.label,
+                          options.keep,
+                          keep_largest(config, *scores, options.keep),
+                          *scores};
   if (mesh->is_first()) {
-    status = write_file_durably(posix_file_system(), options.output, to_json(subset).dump(1) + "\n");
+    status =
+        write_file_durably(posix_file_system(), options.output, to_json(subset).dump(1) + "\n");
   }
   status = agree(*mesh->world, status);
   if (!status.ok()) return status;
   if (mesh->is_first()) {
-    std::fprintf(stderr, "emo: %s keeps %lld of %lld experts in each layer\n", options.output.c_str(),
-                 static_cast<long long>(options.keep), static_cast<long long>(config.num_experts));
+    std::fprintf(stderr, "emo: %s keeps %lld of %lld experts in each layer\n",
+                 options.output.c_str(), static_cast<long long>(options.keep),
+                 static_cast<long long>(config.num_experts));
   }
   return kExitDone;
 }
@@ -110,40 +118,54 @@ absl::StatusOr<int> retention(const RetentionCommandOptions& options) {
 
 Command experts_rank_command(CLI::App& experts) {
   auto options = std::make_shared<RankOptions>();
-  CLI::App* app = experts.add_subcommand("rank", "Choose the experts that a label's documents use most");
+  CLI::App* app =
+      experts.add_subcommand("rank", "Choose the experts that a label's documents use most");
   app->add_option("CHECKPOINT", options->checkpoint, "model folder")->required();
-  app->add_option("--data", options->data, "folder that emo prepare wrote: the calibration documents")->required();
-  app->add_option("--label", options->label, "source label of the documents to rank by")->required();
-  app->add_option("--keep", options->keep, "experts to keep in each layer, shared ones counted")->required();
+  app->add_option("--data", options->data,
+                  "folder that emo prepare wrote: the calibration documents")
+      ->required();
+  app->add_option("--label", options->label, "source label of the documents to rank by")
+      ->required();
+  app->add_option("--keep", options->keep, "experts to keep in each layer, shared ones counted")
+      ->required();
   app->add_option("--output", options->output, "SUBSET.json to write")->required();
   app->add_flag("--overwrite", options->overwrite, "replace the output");
   app->add_option("--dp", options->dp, "data-parallel width");
   app->add_option("--ep", options->ep, "expert-parallel width");
-  app->footer("Example: emo experts rank runs/quickstart/emo/step-0001000 --data runs/quickstart/data/validation\n"
-              "         --label scripture --keep 16 --output scripture-16.json");
+  app->footer(
+      "Example: emo experts rank runs/quickstart/emo/step-0001000 --data "
+      "runs/quickstart/data/validation\n"
+      "         --label scripture --keep 16 --output scripture-16.json");
   return {app, [options] { return rank(*options); }};
 }
 
 Command experts_retention_command(CLI::App& experts) {
   auto options = std::make_shared<RetentionCommandOptions>();
   CLI::App* app = experts.add_subcommand(
-      "retention", "Loss that is left when only each domain's experts are kept, for one or more models");
-  app->add_option("CHECKPOINT", options->checkpoints, "model folders, each as FOLDER or NAME=FOLDER")->required();
-  app->add_option("--calibration", options->calibration, "prepared documents to rank experts by")->required();
+      "retention",
+      "Loss that is left when only each domain's experts are kept, for one or more models");
+  app->add_option("CHECKPOINT", options->checkpoints,
+                  "model folders, each as FOLDER or NAME=FOLDER")
+      ->required();
+  app->add_option("--calibration", options->calibration, "prepared documents to rank experts by")
+      ->required();
   app->add_option("--data", options->data, "prepared documents to evaluate")->required();
-  app->add_option("--keep", options->retention.fractions, "fractions of the experts, as in 0.25,0.125")
+  app->add_option("--keep", options->retention.fractions,
+                  "fractions of the experts, as in 0.25,0.125")
       ->delimiter(',')
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
-  app->add_option("--seed", options->retention.seed, "of the random subsets")->capture_default_str();
+  app->add_option("--seed", options->retention.seed, "of the random subsets")
+      ->capture_default_str();
   app->add_option("--output", options->output, "also write the JSON to this file");
   app->add_flag("--overwrite", options->overwrite, "replace the output");
   app->add_option("--dp", options->dp, "data-parallel width");
   app->add_option("--ep", options->ep, "expert-parallel width");
   app->add_flag("--json", options->json, "one JSON object on standard output instead of the table");
-  app->footer("Example: emo experts retention emo=runs/quickstart/emo/step-0001000\n"
-              "         standard=runs/quickstart/standard/step-0001000\n"
-              "         --calibration runs/quickstart/data/validation --data runs/quickstart/data/test");
+  app->footer(
+      "Example: emo experts retention emo=runs/quickstart/emo/step-0001000\n"
+      "         standard=runs/quickstart/standard/step-0001000\n"
+      "         --calibration runs/quickstart/data/validation --data runs/quickstart/data/test");
   return {app, [options] { return retention(*options); }};
 }
 

@@ -1,7 +1,7 @@
 #include "eval/golden_check.h"
 
-#include <ATen/ops/from_blob.h>
 #include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
 
 #include <algorithm>
 #include <cmath>
@@ -28,8 +28,10 @@ constexpr double kWeightTolerance = 2e-4;
 
 constexpr double kNoAnswer = std::numeric_limits<double>::infinity();
 
-Comparison scalar(const std::string& what, double found, const Json& object, const std::string& key) {
-  if (!object.contains(key) || !object[key].is_number()) return {what + " (not in the file)", 0, 0, "relative"};
+Comparison scalar(const std::string& what, double found, const Json& object,
+                  const std::string& key) {
+  if (!object.contains(key) || !object[key].is_number())
+    return {what + " (not in the file)", 0, 0, "relative"};
   const double expected = object[key].get<double>();
   const double size = std::abs(expected);
   const double deviation = std::abs(found - expected) / (size > 1e-8 ? size : 1);
@@ -42,8 +44,9 @@ void all_reduce_deviations(Communicator& world, std::vector<Comparison>* compari
   for (const Comparison& c : *comparisons) {
     deviations.push_back(std::isfinite(c.deviation) ? c.deviation : kNoAnswer);
   }
-  world.all_reduce(at::from_blob(deviations.data(), {static_cast<int64_t>(deviations.size())}, at::kDouble),
-                   ReduceOp::kMax);
+  world.all_reduce(
+      at::from_blob(deviations.data(), {static_cast<int64_t>(deviations.size())}, at::kDouble),
+      ReduceOp::kMax);
   for (size_t i = 0; i < deviations.size(); ++i) (*comparisons)[i].deviation = deviations[i];
 }
 
@@ -67,8 +70,9 @@ std::vector<Comparison> compare_parameters(const Model& model, const FlatBuffers
     Comparison c{prefix + parameter.name, 0, tolerance,
                  relative ? "of the largest entry" : "absolute"};
     const TensorRecord* record = expected.find(parameter.name);
-    const auto here = std::find_if(model.layout.parameters.begin(), model.layout.parameters.end(),
-                                   [&](const ParameterInfo& p) { return p.name == parameter.name; });
+    const auto here =
+        std::find_if(model.layout.parameters.begin(), model.layout.parameters.end(),
+                     [&](const ParameterInfo& p) { return p.name == parameter.name; });
     if (record == nullptr || record->dtype != "F32" || record->shape != parameter.shape) {
       c.what += " (missing in the folder, or of another shape)";
       c.deviation = kNoAnswer;
@@ -78,8 +82,10 @@ std::vector<Comparison> compare_parameters(const Model& model, const FlatBuffers
       c.deviation = largest_difference(count, parameter_data(*here, buffers), values);
       if (relative) {
         double size = 0;
-        for (int64_t i = 0; i < count; ++i) size = std::max(size, std::abs(static_cast<double>(values[i])));
-        c.deviation = c.deviation <= kGradientFloor ? 0 : c.deviation / std::max(size, kGradientFloor);
+        for (int64_t i = 0; i < count; ++i)
+          size = std::max(size, std::abs(static_cast<double>(values[i])));
+        c.deviation =
+            c.deviation <= kGradientFloor ? 0 : c.deviation / std::max(size, kGradientFloor);
       }
     }
     comparisons.push_back(c);
@@ -105,10 +111,11 @@ void compare_metrics(const Metrics& metrics, const Json& expected, std::vector<C
       continue;
     }
     name = std::string(absl::StripPrefix(name, "reducedp "));
-    const auto found = std::find_if(metrics.begin(), metrics.end(),
-                                    [&](const auto& metric) { return metric.first == block + name; });
-    out->push_back(scalar("metric " + key, found == metrics.end() ? kNoAnswer : found->second,
-                          expected, key));
+    const auto found = std::find_if(metrics.begin(), metrics.end(), [&](const auto& metric) {
+      return metric.first == block + name;
+    });
+    out->push_back(
+        scalar("metric " + key, found == metrics.end() ? kNoAnswer : found->second, expected, key));
   }
 }
 
@@ -117,7 +124,8 @@ void compare_metrics(const Metrics& metrics, const Json& expected, std::vector<C
 // Replaces those sums, from what the forward pass of `mine` kept. Collective.
 void count_labelled_tokens_only(const TrainingState& state, const Batch& mine, const Mesh& mesh,
                                 LossSums* sums) {
-  LossSums labelled = make_loss_sums(state.model.config.moe_layers(), state.model.config.routed_experts());
+  LossSums labelled =
+      make_loss_sums(state.model.config.moe_layers(), state.model.config.routed_experts());
   size_t next = 0;
   for (const BlockActivations& block : state.activations.blocks) {
     const int64_t E = block.moe.logits.size(1);
@@ -158,9 +166,11 @@ double compare_logits(const TrainingState& state, const GoldenFolder& golden, co
   Scratch scratch;
   lm_loss(state.model.weights.head, T, state.activations.normalised.const_data_ptr<float>(),
           mine.labels.data(), logits.mutable_data_ptr<float>(), nullptr, &scratch);
-  const int64_t first_row = share_of({0, golden.batch.rows}, mesh.world->rank(), mesh.world->size()).begin;
-  return largest_difference(T * V, logits.const_data_ptr<float>(),
-                            reinterpret_cast<const float*>(record->bytes.data()) + first_row * S * V);
+  const int64_t first_row =
+      share_of({0, golden.batch.rows}, mesh.world->rank(), mesh.world->size()).begin;
+  return largest_difference(
+      T * V, logits.const_data_ptr<float>(),
+      reinterpret_cast<const float*>(record->bytes.data()) + first_row * S * V);
 }
 
 }  // namespace
@@ -169,8 +179,8 @@ absl::StatusOr<std::vector<Comparison>> check_golden(const std::string& folder, 
   absl::StatusOr<GoldenFolder> golden = read_golden(folder);
   if (!golden.ok()) return golden.status();
   if (golden->config.routed_experts() < mesh.ep->size()) {
-    return absl::InvalidArgumentError(absl::StrCat(golden->config.routed_experts(),
-                                                   " routed experts on ", mesh.ep->size(), " ranks"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        golden->config.routed_experts(), " routed experts on ", mesh.ep->size(), " ranks"));
   }
   TrainingState state(golden->config, golden->contract, golden->sequence_length, mesh.ep->size(),
                       mesh.ep->rank());
@@ -185,8 +195,8 @@ absl::StatusOr<std::vector<Comparison>> check_golden(const std::string& folder, 
   };
 
   const Batch mine = share(golden->batch);
-  StepResult first = compute_gradients(mesh, {to_tensors(mine)}, divisor_share(mine),
-                                             step_options(0), &state);
+  StepResult first =
+      compute_gradients(mesh, {to_tensors(mine)}, divisor_share(mine), step_options(0), &state);
   if (golden->contract.pool.kind == PoolPolicy::Kind::kNone) {
     count_labelled_tokens_only(state, mine, mesh, &first.sums);
   }
@@ -199,9 +209,11 @@ absl::StatusOr<std::vector<Comparison>> check_golden(const std::string& folder, 
       scalar("tokens_in_loss", first.divisor, expected, "tokens_in_loss")};
   compare_metrics(router_metrics(golden->config, golden->contract, first.sums, first.divisor),
                   expected.value("aux", Json::object()), &report);
-  report.push_back({"logits", compare_logits(state, *golden, mine, mesh), kLogitTolerance, "absolute"});
-  for (const Comparison& c : compare_parameters(state.model, state.gradients.buffers, golden->gradients,
-                                                "gradient ", kGradientTolerance, /*relative=*/true)) {
+  report.push_back(
+      {"logits", compare_logits(state, *golden, mine, mesh), kLogitTolerance, "absolute"});
+  for (const Comparison& c :
+       compare_parameters(state.model, state.gradients.buffers, golden->gradients, "gradient ",
+                          kGradientTolerance, /*relative=*/true)) {
     report.push_back(c);
   }
 
@@ -211,13 +223,14 @@ absl::StatusOr<std::vector<Comparison>> check_golden(const std::string& folder, 
                                             step_options(step.learning_rate), &state);
     const std::string name = absl::StrCat("step ", step.expected["step"].get<int64_t>(), " ");
     const double z = result.z_loss(step_options(0).lm_z_weight);
-    report.push_back(scalar(name + "loss_total", result.cross_entropy() + z, step.expected, "loss_total"));
+    report.push_back(
+        scalar(name + "loss_total", result.cross_entropy() + z, step.expected, "loss_total"));
     report.push_back(scalar(name + "ce_loss", result.cross_entropy(), step.expected, "ce_loss"));
     report.push_back(scalar(name + "grad_norm", result.gradient_norm, step.expected, "grad_norm"));
   }
-  for (const Comparison& c : compare_parameters(state.model, state.model.parameters,
-                                                golden->weights_after, "weight after ",
-                                                kWeightTolerance, /*relative=*/false)) {
+  for (const Comparison& c :
+       compare_parameters(state.model, state.model.parameters, golden->weights_after,
+                          "weight after ", kWeightTolerance, /*relative=*/false)) {
     report.push_back(c);
   }
   all_reduce_deviations(*mesh.world, &report);

@@ -1,7 +1,7 @@
-// `emo check`: does this program compute what a golden folder says? The folder holds a small model's
-// weights, a batch, and what an implementation computed from them: losses, router metrics, logits,
-// gradients and a few optimizer steps (tests/golden/README.md). Also the way to compare with any
-// other implementation.
+// `emo check`: does this program compute what a golden folder says? The folder holds a small
+// model's weights, a batch, and what an implementation computed from them: losses, router metrics,
+// logits, gradients and a few optimizer steps (tests/golden/README.md). Also the way to compare
+// with any other implementation.
 #pragma once
 
 #include <string>
@@ -14,10 +14,10 @@ namespace emo {
 
 // One line of the report.
 struct Comparison {
-  std::string what;        // "logits", "gradient model.norm.weight", "step 3 ce_loss", ...
-  double deviation = 0;    // the largest, in the unit of `tolerance`
-  double tolerance = 0;    //
-  std::string unit;        // "relative", "absolute", "of the largest entry"
+  std::string what;      // "logits", "gradient model.norm.weight", "step 3 ce_loss", ...
+  double deviation = 0;  // the largest, in the unit of `tolerance`
+  double tolerance = 0;  //
+  std::string unit;      // "relative", "absolute", "of the largest entry"
   bool holds() const { return deviation <= tolerance; }  // false for NaN
 };
 

@@ -46,8 +46,7 @@ absl::Status read_config(const Json& json, const std::string& where, GoldenFolde
   if (*convention != "previous" && *convention != "next") {
     return absl::DataLossError(where + ": eos_routes_with '" + *convention + "'");
   }
-  sizes->eos_routes_with =
-      *convention == "next" ? EosRoutesWith::kNext : EosRoutesWith::kPrevious;
+  sizes->eos_routes_with = *convention == "next" ? EosRoutesWith::kNext : EosRoutesWith::kPrevious;
   PoolPolicy& pool = golden->contract.pool;
   pool.kind = *standard ? PoolPolicy::Kind::kNone : PoolPolicy::Kind::kRange;
   if (!*standard) pool.min = pool.max = number("pool");
@@ -94,9 +93,9 @@ absl::StatusOr<Batch> make_batch(std::vector<int32_t> tokens, const Json& length
   batch.sequence_length = sizes.seq;
   batch.tokens = std::move(tokens);
   batch.labels = next_token_labels(batch.tokens, sizes.seq);
-  const absl::Status bad = absl::DataLossError(
-      where + ": document_lengths must be positive lists, each with the sum " +
-      std::to_string(sizes.seq));
+  const absl::Status bad =
+      absl::DataLossError(where + ": document_lengths must be positive lists, each with the sum " +
+                          std::to_string(sizes.seq));
   if (!lengths.is_array() || static_cast<int64_t>(lengths.size()) != sizes.batch) return bad;
   for (int64_t row = 0; row < sizes.batch; ++row) {
     int64_t end = row * sizes.seq;
@@ -111,8 +110,8 @@ absl::StatusOr<Batch> make_batch(std::vector<int32_t> tokens, const Json& length
     batch.filtered.push_back(0);
   }
   batch.attention_ends = batch.document_ends;
-  batch.routing_ends = routing_ends(batch.document_ends, batch.tokens, sizes.seq,
-                                    sizes.eos_routes_with, sizes.eos);
+  batch.routing_ends =
+      routing_ends(batch.document_ends, batch.tokens, sizes.seq, sizes.eos_routes_with, sizes.eos);
   return batch;
 }
 
@@ -159,10 +158,11 @@ absl::StatusOr<GoldenFolder> read_golden(const std::string& folder) {
   if (!status.ok()) return status;
 
   TensorFolder inputs;
-  const std::pair<const char*, TensorFolder*> files[] = {
-      {"model", &golden.weights},   {"model_after", &golden.weights_after},
-      {"grads", &golden.gradients}, {"forward", &golden.forward},
-      {"trajectory_inputs", &inputs}};
+  const std::pair<const char*, TensorFolder*> files[] = {{"model", &golden.weights},
+                                                         {"model_after", &golden.weights_after},
+                                                         {"grads", &golden.gradients},
+                                                         {"forward", &golden.forward},
+                                                         {"trajectory_inputs", &inputs}};
   for (const auto& [name, file] : files) {
     absl::StatusOr<TensorFolder> opened = TensorFolder::open(folder, name);
     if (!opened.ok()) return opened.status();

@@ -12,7 +12,8 @@ namespace {
 absl::StatusOr<OpenedModel> open(const std::string& folder, const Mesh& mesh) {
   const std::string config = folder + "/config.json";
   if (!path_exists(config)) {
-    return absl::NotFoundError(folder + ": no config.json; name a checkpoint, such as runs/tiny/step-0000060");
+    return absl::NotFoundError(
+        folder + ": no config.json; name a checkpoint, such as runs/tiny/step-0000060");
   }
   absl::StatusOr<ModelDescription> description = read_config_json(config);
   if (!description.ok()) return description.status();
@@ -42,7 +43,8 @@ absl::StatusOr<TokenDataset> open_data(const OpenedModel& model, const std::stri
   absl::StatusOr<std::string> text = read_file(tokenizer, 1u << 28);
   if (!text.ok()) return text.status();
   if (sha256_hex(*text) != data->info().tokenizer_sha256) {
-    return absl::DataLossError(absl::StrCat(folder, ": prepared with another tokenizer than ", tokenizer));
+    return absl::DataLossError(
+        absl::StrCat(folder, ": prepared with another tokenizer than ", tokenizer));
   }
   return data;
 }

@@ -19,12 +19,12 @@ struct OpenedModel {
   std::unique_ptr<Model> model;
 };
 
-// Collective; every rank gets the same answer. Reads config.json and this rank's parameters. NotFound
-// where `folder` is not a model folder; DataLoss where files do not fit.
+// Collective; every rank gets the same answer. Reads config.json and this rank's parameters.
+// NotFound where `folder` is not a model folder; DataLoss where files do not fit.
 absl::StatusOr<OpenedModel> open_model(const std::string& folder, const Mesh& mesh);
 
-// Collective; every rank gets the same answer. Opens prepared data and checks that its tokens are the
-// model's: same tokenizer where the folder has one, no token beyond the vocabulary.
+// Collective; every rank gets the same answer. Opens prepared data and checks that its tokens are
+// the model's: same tokenizer where the folder has one, no token beyond the vocabulary.
 absl::StatusOr<TokenDataset> open_data_for(const OpenedModel& model, const std::string& folder,
                                            const Mesh& mesh);
 

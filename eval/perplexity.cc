@@ -15,8 +15,8 @@ namespace {
 // A piece of a document: tokens [begin, end) of a shard, of which all but the first are predicted.
 struct DocumentPiece {
   int64_t shard, begin, end;
-  int64_t number;  // of the document among all: its id for pool sizes
-  int32_t ordinal; // of the piece in the document
+  int64_t number;   // of the document among all: its id for pool sizes
+  int32_t ordinal;  // of the piece in the document
   int32_t source;
 };
 
@@ -87,7 +87,8 @@ void set_document_ids(const PieceBatch& pieces, MicroBatch* tensors) {
   auto* sequence = tensors->sequence_index.mutable_data_ptr<int64_t>();
   auto* ordinal = tensors->ordinal.mutable_data_ptr<int32_t>();
   for (size_t i = 0; i < pieces.size(); ++i) {
-    for (int64_t p = 0; p < pieces[i].end - pieces[i].begin; ++p) *positions++ = static_cast<int32_t>(p);
+    for (int64_t p = 0; p < pieces[i].end - pieces[i].begin; ++p)
+      *positions++ = static_cast<int32_t>(p);
     sequence[i] = pieces[i].number;
     ordinal[i] = pieces[i].ordinal;
   }

@@ -1,6 +1,6 @@
-// The loss of a model on documents, each alone: cut into pieces of at most S tokens, where each further
-// piece begins with the last token of the one before, so that all tokens but a document's first, its
-// end included, are predicted once.
+// The loss of a model on documents, each alone: cut into pieces of at most S tokens, where each
+// further piece begins with the last token of the one before, so that all tokens but a document's
+// first, its end included, are predicted once.
 #pragma once
 
 #include <cstdint>
@@ -15,9 +15,9 @@ namespace emo {
 
 // Sums over the documents of one source.
 struct SourceLoss {
-  double loss = 0;        // nats
-  double predicted = 0;   // tokens
-  double bytes = 0;       // of UTF-8 text
+  double loss = 0;       // nats
+  double predicted = 0;  // tokens
+  double bytes = 0;      // of UTF-8 text
   double documents = 0;
   double mean() const { return loss / predicted; }
   double perplexity() const;
@@ -25,12 +25,12 @@ struct SourceLoss {
 };
 
 struct EvalOptions {
-  int64_t sequence_length = 1024;      // S
-  std::vector<int32_t> sources;        // only documents of these; empty: all
-  PoolPolicy pool;                     // kNone: no pools
-  std::vector<ExpertSubset> subsets;   // [L], or empty
+  int64_t sequence_length = 1024;     // S
+  std::vector<int32_t> sources;       // only documents of these; empty: all
+  PoolPolicy pool;                    // kNone: no pools
+  std::vector<ExpertSubset> subsets;  // [L], or empty
   bool routed_off = false;
-  uint64_t seed = 0;                   // of pool sizes
+  uint64_t seed = 0;  // of pool sizes
   int64_t tokens_per_batch = 8192;
 };
 

@@ -28,9 +28,9 @@ std::vector<Cut> cuts_of(const ModelConfig& config, const std::vector<std::vecto
                     keep_largest(config, scores, experts_of_fraction(config, fraction))});
   }
   const double fraction = options.fractions.front();
-  cuts.push_back({"random_" + fraction_name(fraction),
-                  keep_largest(config, random_scores(config, random_seed),
-                               experts_of_fraction(config, fraction))});
+  cuts.push_back(
+      {"random_" + fraction_name(fraction), keep_largest(config, random_scores(config, random_seed),
+                                                         experts_of_fraction(config, fraction))});
   return cuts;
 }
 
@@ -60,7 +60,8 @@ Retention mean_of(const std::map<std::string, Retention>& domains) {
 std::string table_row(const std::string& label, const Retention& r) {
   std::string row = absl::StrFormat("%-26s %7.3f", label, r.full);
   for (const auto* cuts : {&r.cut, &r.cut_full_weights}) {
-    for (const auto& [name, loss] : *cuts) absl::StrAppend(&row, absl::StrFormat(" %+12.3f", loss - r.full));
+    for (const auto& [name, loss] : *cuts)
+      absl::StrAppend(&row, absl::StrFormat(" %+12.3f", loss - r.full));
   }
   return row + absl::StrFormat(" %+10.3f\n", r.no_routed_experts - r.full);
 }
@@ -72,7 +73,8 @@ absl::StatusOr<RetentionReport> measure_retention(const OpenedModel& model, cons
                                                   const TokenDataset& test,
                                                   const RetentionOptions& options) {
   const ModelConfig& config = model.description.config;
-  if (config.moe_layers() == 0) return absl::InvalidArgumentError(model.folder + ": a dense model has no experts to cut");
+  if (config.moe_layers() == 0)
+    return absl::InvalidArgumentError(model.folder + ": a dense model has no experts to cut");
   for (const double fraction : options.fractions) {
     absl::Status status = check_keep(config, experts_of_fraction(config, fraction));
     if (!status.ok()) return status;
@@ -107,7 +109,8 @@ absl::StatusOr<RetentionReport> measure_retention(const OpenedModel& model, cons
     r.full = loss({}, false);
     for (const Cut& cut : cuts_of(config, *scores, options, options.seed * 1000 + i)) {
       r.cut[cut.name] = loss(to_subsets(config, cut.kept, /*full_weights=*/false), false);
-      r.cut_full_weights[cut.name] = loss(to_subsets(config, cut.kept, /*full_weights=*/true), false);
+      r.cut_full_weights[cut.name] =
+          loss(to_subsets(config, cut.kept, /*full_weights=*/true), false);
     }
     r.no_routed_experts = loss({}, true);
     if (!status.ok()) return status;
@@ -133,12 +136,16 @@ std::string to_table(const std::vector<std::pair<std::string, RetentionReport>>&
       "'full w.': the kept experts keep the weights that they have in the full model.\n\n";
   for (const auto& [name, report] : reports) {
     absl::StrAppend(&table, absl::StrFormat("%-26s %7s", name, "full"));
-    for (const auto& [cut, loss] : report.mean.cut) absl::StrAppend(&table, absl::StrFormat(" %12s", cut));
+    for (const auto& [cut, loss] : report.mean.cut)
+      absl::StrAppend(&table, absl::StrFormat(" %12s", cut));
     for (const auto& [cut, loss] : report.mean.cut_full_weights) {
-      absl::StrAppend(&table, absl::StrFormat(" %12s", (cut.rfind("random_", 0) == 0 ? "rnd" : cut) + " full w."));
+      absl::StrAppend(
+          &table,
+          absl::StrFormat(" %12s", (cut.rfind("random_", 0) == 0 ? "rnd" : cut) + " full w."));
     }
     absl::StrAppend(&table, absl::StrFormat(" %10s\n", "no routed"));
-    for (const auto& [label, r] : report.domains) absl::StrAppend(&table, table_row("  " + label, r));
+    for (const auto& [label, r] : report.domains)
+      absl::StrAppend(&table, table_row("  " + label, r));
     absl::StrAppend(&table, table_row("  mean over domains", report.mean), "\n");
   }
   return table;

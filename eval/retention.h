@@ -14,11 +14,11 @@ namespace emo {
 
 // Losses in nats per token of one domain's test documents, or their mean over domains.
 struct Retention {
-  double full = 0;                                // all experts
-  std::map<std::string, double> cut;              // by fraction, "0.25", and "random_0.25":
-                                                  // the softmax runs over the kept experts
-  std::map<std::string, double> cut_full_weights; // the same, with the full model's weights
-  double no_routed_experts = 0;                   // all routed experts off
+  double full = 0;                                 // all experts
+  std::map<std::string, double> cut;               // by fraction, "0.25", and "random_0.25":
+                                                   // the softmax runs over the kept experts
+  std::map<std::string, double> cut_full_weights;  // the same, with the full model's weights
+  double no_routed_experts = 0;                    // all routed experts off
 };
 
 struct RetentionReport {

@@ -8,7 +8,7 @@ case $preset in
   release|dev|asan|tsan|cuda) ;;
   *) echo "build: no preset '$preset'; there are release, dev, asan, tsan and cuda" >&2; exit 64 ;;
 esac
-if [ "$preset" = cuda ]; then ./launch/setup_cuda.sh; else ./launch/setup.sh; fi
+if [ "$preset" = cuda ]; then ./launch/setup_full.sh; else ./launch/setup.sh; fi
 [ -e "build/$preset/build.ninja" ] || cmake --preset "$preset" >&2
 cmake --build "build/$preset" ${*:+--target "$@"} >&2
 printf '[build %3ds] build/%s is up to date\n' "$SECONDS" "$preset" >&2

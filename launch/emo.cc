@@ -12,14 +12,15 @@
 #include "eval/check_command.h"
 #include "eval/eval_command.h"
 #include "eval/experts_command.h"
-#include "train/train_command.h"
 #include "launch/usage.h"
 #include "parallel/mpi_communicator.h"
+#include "train/train_command.h"
 
 namespace {
 
 int report(const absl::Status& status) {
-  if (emo::is_first_rank()) std::fprintf(stderr, "emo: %s\n", std::string(status.message()).c_str());
+  if (emo::is_first_rank())
+    std::fprintf(stderr, "emo: %s\n", std::string(status.message()).c_str());
   return emo::exit_code(status);
 }
 
@@ -35,13 +36,15 @@ int usage_error(const CLI::App& app, const CLI::ParseError& error, int argc, cha
 }  // namespace
 
 int main(int argc, char** argv) {
-  CLI::App app{"emo: pretrain mixture-of-experts language models with document-level routing,\n"
-               "then rank, cut and evaluate their experts."};
+  CLI::App app{
+      "emo: pretrain mixture-of-experts language models with document-level routing,\n"
+      "then rank, cut and evaluate their experts."};
   app.set_version_flag("--version", "emo " EMO_VERSION);
   app.require_subcommand(1);
-  app.footer("Exit codes: 0 done, 1 a comparison differs, 64 usage or config, 65 bad data, 66 missing\n"
-             "input, 69 peer lost, 70 bug, 73 cannot write, 74 I/O, 75 stopped after saving, 76 stalled,\n"
-             "77 numbers not finite.");
+  app.footer(
+      "Exit codes: 0 done, 1 a comparison differs, 64 usage or config, 65 bad data, 66 missing\n"
+      "input, 69 peer lost, 70 bug, 73 cannot write, 74 I/O, 75 stopped after saving, 76 stalled,\n"
+      "77 numbers not finite.");
   CLI::App* bench = app.add_subcommand("bench", "Measure speed")->require_subcommand(1);
   CLI::App* experts = app.add_subcommand("experts", "Rank and cut experts")->require_subcommand(1);
   CLI::App* data = app.add_subcommand("data", "Look at prepared data")->require_subcommand(1);

@@ -7,7 +7,7 @@ endif()
 add_library(libtorch INTERFACE)
 target_include_directories(libtorch SYSTEM INTERFACE "${torch_folder}/include")
 target_link_directories(libtorch INTERFACE "${torch_folder}/lib")
-target_link_options(libtorch INTERFACE "-Wl,-rpath,${torch_folder}/lib")
+target_link_options(libtorch INTERFACE "-Wl,-rpath,${torch_folder}/lib" "-Wl,--allow-shlib-undefined")
 target_link_libraries(libtorch INTERFACE torch_cpu c10)
 # One OpenMP runtime in a process: the one that libtorch brings.
 target_compile_options(libtorch INTERFACE -fopenmp)

@@ -24,7 +24,11 @@ Task task_at(const AttentionShape& shape, int64_t i) {
   const int64_t D = shape.heads * shape.head_dim;
   const int64_t span = i / shape.heads;
   const int64_t begin = shape.span_ends[span];
-  return {begin, shape.span_ends[span + 1] - begin, i % shape.heads * shape.head_dim, D, 3 * D,
+  return {begin,
+          shape.span_ends[span + 1] - begin,
+          i % shape.heads * shape.head_dim,
+          D,
+          3 * D,
           1.0f / std::sqrt(static_cast<float>(shape.head_dim))};
 }
 

@@ -9,8 +9,8 @@
 namespace emo {
 
 struct AttentionShape {
-  int64_t heads = 0;     // H
-  int64_t head_dim = 0;  // D / H
+  int64_t heads = 0;                   // H
+  int64_t head_dim = 0;                // D / H
   const int32_t* span_ends = nullptr;  // [N + 1], the first 0, ascending
   int64_t spans = 0;                   // N
 };

@@ -38,7 +38,8 @@ void block_forward(const MoeContext& context, const LayerWeights& weights, const
   Timed timed(context.profile, Work::kAttention);
   rms_norm(T, D, data(kept->x), weights.attention_norm, epsilon, data(kept->attention_input),
            data(kept->attention_reciprocal));
-  linear(T, 3 * D, D, {data(kept->attention_input), D}, {weights.qkv, D}, 0, {data(kept->qkv), 3 * D});
+  linear(T, 3 * D, D, {data(kept->attention_input), D}, {weights.qkv, D}, 0,
+         {data(kept->qkv), 3 * D});
   rotate(rope, Rotation::kForward, T, batch.positions.const_data_ptr<int32_t>(), 2 * config.n_heads,
          config.head_dim(), 3 * D, data(kept->qkv));  // queries and keys
   attention(attention_shape(config, batch), data(kept->qkv), data(kept->attended),
@@ -95,8 +96,8 @@ void block_backward(const MoeContext& context, const LayerWeights& weights,
   attention_backward(attention_shape(config, batch), data(kept->qkv), data(kept->attended),
                      data(kept->logsumexp), data(buffers->d_attended), d_qkv,
                      &buffers->feed_forward.scratch);
-  rotate(rope, Rotation::kBackward, T, batch.positions.const_data_ptr<int32_t>(), 2 * config.n_heads,
-         config.head_dim(), 3 * D, d_qkv);
+  rotate(rope, Rotation::kBackward, T, batch.positions.const_data_ptr<int32_t>(),
+         2 * config.n_heads, config.head_dim(), 3 * D, d_qkv);
   linear_input_gradient(T, 3 * D, D, {d_qkv, 3 * D}, {weights.qkv, D}, 0, {d_hidden, D});
   linear_weight_gradient(T, 3 * D, D, {d_qkv, 3 * D}, {data(kept->attention_input), D}, 1,
                          {gradients.qkv, D});

@@ -15,23 +15,23 @@ namespace emo {
 
 // What a block keeps from its forward pass for its backward pass.
 struct BlockActivations {
-  at::Tensor x;                         // [T, D] input
-  at::Tensor attention_input;           // [T, D] normalised x
-  at::Tensor attention_reciprocal;      // [T] of the norm
-  at::Tensor qkv;                       // [T, 3 D] rotated
-  at::Tensor attended;                  // [T, D]
-  at::Tensor logsumexp;                 // [T, H]
-  at::Tensor h;                         // [T, D]
-  at::Tensor feed_forward_input;        // [T, D] normalised h
-  at::Tensor feed_forward_reciprocal;   // [T]
-  MoeActivations moe;                   // in a MoE layer
-  std::vector<at::Tensor> dense_hidden; // in a dense layer
+  at::Tensor x;                          // [T, D] input
+  at::Tensor attention_input;            // [T, D] normalised x
+  at::Tensor attention_reciprocal;       // [T] of the norm
+  at::Tensor qkv;                        // [T, 3 D] rotated
+  at::Tensor attended;                   // [T, D]
+  at::Tensor logsumexp;                  // [T, H]
+  at::Tensor h;                          // [T, D]
+  at::Tensor feed_forward_input;         // [T, D] normalised h
+  at::Tensor feed_forward_reciprocal;    // [T]
+  MoeActivations moe;                    // in a MoE layer
+  std::vector<at::Tensor> dense_hidden;  // in a dense layer
 };
 
 struct BlockBuffers {
-  at::Tensor d_hidden;   // [T, D] gradient of a normalised input
-  at::Tensor d_attended; // [T, D]
-  at::Tensor d_qkv;      // [T, 3 D]
+  at::Tensor d_hidden;    // [T, D] gradient of a normalised input
+  at::Tensor d_attended;  // [T, D]
+  at::Tensor d_qkv;       // [T, 3 D]
   std::vector<float> partial;
   FeedForwardBuffers feed_forward;
 };
@@ -42,8 +42,8 @@ void block_forward(const MoeContext& context, const LayerWeights& weights, const
                    const ExpertSubset& subset, const at::Tensor& y, BlockActivations* kept,
                    BlockBuffers* buffers);
 
-// Collective over ep in a MoE layer. d [T, D] is the gradient of y and becomes that of x; adds to the
-// gradients. `balance` [E] and `z`: see route_backward.
+// Collective over ep in a MoE layer. d [T, D] is the gradient of y and becomes that of x; adds to
+// the gradients. `balance` [E] and `z`: see route_backward.
 void block_backward(const MoeContext& context, const LayerWeights& weights,
                     const LayerWeights& gradients, const RopeTable& rope, const MicroBatch& batch,
                     const std::vector<float>& balance, float z, const at::Tensor& d,

@@ -11,19 +11,19 @@ namespace emo {
 // Sizes. num_experts and top_k count the shared experts, as the reference's do; the code works with
 // E = routed_experts() and K = routed_top_k(), and converts here and nowhere else.
 struct ModelConfig {
-  int64_t vocab_size = 0;            // V, rows stored
-  int64_t d_model = 0;               // D
-  int64_t n_layers = 0;              // L
-  int64_t n_heads = 0;               // H
-  int64_t d_expert = 0;              // F
-  int64_t num_experts = 0;           // E + shared
-  int64_t num_shared_experts = 1;    // the last ones; every token uses them, with weight 1
-  int64_t top_k = 0;                 // K + shared
-  int64_t d_ffn = 0;                 // width of dense layers
-  std::vector<int64_t> dense_layers; // layers without experts, ascending
-  double rope_theta = 500000;        //
-  double norm_epsilon = 1e-6;        //
-  uint64_t init_seed = 0;            //
+  int64_t vocab_size = 0;             // V, rows stored
+  int64_t d_model = 0;                // D
+  int64_t n_layers = 0;               // L
+  int64_t n_heads = 0;                // H
+  int64_t d_expert = 0;               // F
+  int64_t num_experts = 0;            // E + shared
+  int64_t num_shared_experts = 1;     // the last ones; every token uses them, with weight 1
+  int64_t top_k = 0;                  // K + shared
+  int64_t d_ffn = 0;                  // width of dense layers
+  std::vector<int64_t> dense_layers;  // layers without experts, ascending
+  double rope_theta = 500000;         //
+  double norm_epsilon = 1e-6;         //
+  uint64_t init_seed = 0;             //
 
   int64_t routed_experts() const { return num_experts - num_shared_experts; }
   int64_t routed_top_k() const { return top_k - num_shared_experts; }

@@ -57,8 +57,8 @@ DocumentScores score_documents(const std::vector<Piece>& pieces, const int32_t* 
   parallel_for(count, 2, [&](int64_t begin, int64_t end) {
     std::vector<float> exponentials(E);
     for (int64_t p = begin; p < end; ++p) {
-      entropies[p] = score_piece(pieces[p], E, logits, usable, sums.data() + p * E,
-                                 exponentials.data());
+      entropies[p] =
+          score_piece(pieces[p], E, logits, usable, sums.data() + p * E, exponentials.data());
     }
   });
   DocumentScores scores{std::vector<double>(spans * E), std::vector<double>(spans)};

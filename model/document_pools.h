@@ -8,8 +8,9 @@
 
 namespace emo {
 
-// A part of one routing span, at most kPieceTokens long. Pieces start at their span's start, so sums
-// over a document are the same wherever in the batch it lies, and whatever the number of threads.
+// A part of one routing span, at most kPieceTokens long. Pieces start at their span's start, so
+// sums over a document are the same wherever in the batch it lies, and whatever the number of
+// threads.
 struct Piece {
   int64_t span;
   int64_t begin, end;  // tokens
@@ -28,8 +29,8 @@ struct DocumentScores {
 DocumentScores score_documents(const std::vector<Piece>& pieces, const int32_t* span_ends,
                                int64_t spans, int64_t E, const float* logits, const float* usable);
 
-// The pools [N, E]: of each document the sizes[d] experts of largest q, ties to the lower index; all
-// experts where that is E or more. For top-p pools sizes[d] is set to what the scores ask for.
+// The pools [N, E]: of each document the sizes[d] experts of largest q, ties to the lower index;
+// all experts where that is E or more. For top-p pools sizes[d] is set to what the scores ask for.
 std::vector<uint8_t> choose_pools(const DocumentScores& scores, int64_t E, const PoolPolicy& policy,
                                   std::vector<int64_t>* sizes);
 

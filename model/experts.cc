@@ -34,7 +34,8 @@ EMO_SIMD void sum_pairs(int64_t begin, int64_t end, int64_t D, const int32_t* fi
 // rows[r] = sum of pair_rows over the pairs of r, in a fixed order
 void combine_pairs(const ExchangePlan& plan, int64_t D, const float* pair_rows, float* rows) {
   parallel_for(plan.rows, 64, [&](int64_t begin, int64_t end) {
-    sum_pairs(begin, end, D, plan.first_pair_of_row.data(), plan.pair_of_row.data(), pair_rows, rows);
+    sum_pairs(begin, end, D, plan.first_pair_of_row.data(), plan.pair_of_row.data(), pair_rows,
+              rows);
   });
 }
 
@@ -64,16 +65,16 @@ void apply_experts(const std::vector<FeedForwardView>& experts, const ExchangePl
 }
 
 void apply_experts_backward(const std::vector<FeedForwardView>& experts,
-                            const std::vector<FeedForwardView>& gradients,
-                            const ExchangePlan& plan, const at::Tensor& rows,
-                            const at::Tensor& hidden, const at::Tensor& d_out,
-                            const at::Tensor& d_rows, ExpertBuffers* buffers, Scratch* scratch) {
+                            const std::vector<FeedForwardView>& gradients, const ExchangePlan& plan,
+                            const at::Tensor& rows, const at::Tensor& hidden,
+                            const at::Tensor& d_out, const at::Tensor& d_rows,
+                            ExpertBuffers* buffers, Scratch* scratch) {
   float* d_weights = shape_buffer(&buffers->pair_scalars, {plan.pairs}).mutable_data_ptr<float>();
   if (experts.empty()) return;
   const int64_t D = experts[0].D;
   const int64_t F = experts[0].F;
-  TORCH_CHECK(d_out.size(0) == plan.rows && d_rows.sizes() == d_out.sizes(), "experts backward: ",
-              d_out.sizes(), " for a plan of ", plan.rows, " rows");
+  TORCH_CHECK(d_out.size(0) == plan.rows && d_rows.sizes() == d_out.sizes(),
+              "experts backward: ", d_out.sizes(), " for a plan of ", plan.rows, " rows");
   float* h = hidden.mutable_data_ptr<float>();
   float* d_pairs = shape_buffer(&buffers->pair_rows, {plan.pairs, D}).mutable_data_ptr<float>();
   const auto* x = rows.const_data_ptr<float>();

@@ -17,7 +17,8 @@ struct ExpertBuffers {
   at::Tensor pair_scalars;  // [Q] gradient of each pair's weight
 };
 
-// out [R, D]: for each of rows [R, D] the weighted sum of its experts' results. Keeps hidden [Q, 2 F].
+// out [R, D]: for each of rows [R, D] the weighted sum of its experts' results. Keeps hidden [Q, 2
+// F].
 void apply_experts(const std::vector<FeedForwardView>& experts, const ExchangePlan& plan,
                    const at::Tensor& rows, at::Tensor* hidden, const at::Tensor& out,
                    ExpertBuffers* buffers, Scratch* scratch);
@@ -25,9 +26,9 @@ void apply_experts(const std::vector<FeedForwardView>& experts, const ExchangePl
 // From d_out [R, D]: d_rows [R, D], adds to the experts' gradients, and leaves the gradients of the
 // pairs' weights in buffers->pair_scalars. `hidden` is overwritten.
 void apply_experts_backward(const std::vector<FeedForwardView>& experts,
-                            const std::vector<FeedForwardView>& gradients,
-                            const ExchangePlan& plan, const at::Tensor& rows,
-                            const at::Tensor& hidden, const at::Tensor& d_out,
-                            const at::Tensor& d_rows, ExpertBuffers* buffers, Scratch* scratch);
+                            const std::vector<FeedForwardView>& gradients, const ExchangePlan& plan,
+                            const at::Tensor& rows, const at::Tensor& hidden,
+                            const at::Tensor& d_out, const at::Tensor& d_rows,
+                            ExpertBuffers* buffers, Scratch* scratch);
 
 }  // namespace emo

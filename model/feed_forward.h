@@ -1,12 +1,13 @@
-// SwiGLU feed-forward (Shazeer 2020, arXiv 2002.05202): y = (SiLU(x G^T) * (x U^T)) D^T. One function
-// for routed experts, shared experts and dense layers.
+// SwiGLU feed-forward (Shazeer 2020, arXiv 2002.05202): y = (SiLU(x G^T) * (x U^T)) D^T. One
+// function for routed experts, shared experts and dense layers.
 #pragma once
 
 #include <cstdint>
 
 namespace emo {
 
-// The weights as they lie in memory: gate and up one above the other, so that one product does both.
+// The weights as they lie in memory: gate and up one above the other, so that one product does
+// both.
 struct FeedForwardView {
   float* gate_up = nullptr;  // [2 F, D]
   float* down = nullptr;     // [D, F]
@@ -20,7 +21,8 @@ void feed_forward(const FeedForwardView& weights, int64_t n, const float* x,
                   const float* row_weights, float* hidden, float* act, float beta, float* y);
 
 // From dy [n, D]: dx [n, D] = beta * dx + ..., d_row_weights [n] (null where row_weights is), and
-// adds to the gradients. Overwrites `hidden` with its gradient. `act` and `d_act` [n, F] are scratch.
+// adds to the gradients. Overwrites `hidden` with its gradient. `act` and `d_act` [n, F] are
+// scratch.
 void feed_forward_backward(const FeedForwardView& weights, const FeedForwardView& gradients,
                            int64_t n, const float* x, const float* row_weights, float* hidden,
                            const float* dy, float* act, float* d_act, float beta, float* dx,

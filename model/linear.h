@@ -1,5 +1,5 @@
-// The three matrix products of a linear layer without bias, y = x W^T, on row-major fp32 matrices in
-// host memory. They run on MKL inside libtorch: on all threads outside a parallel region, on the
+// The three matrix products of a linear layer without bias, y = x W^T, on row-major fp32 matrices
+// in host memory. They run on MKL inside libtorch: on all threads outside a parallel region, on the
 // calling thread inside one.
 #pragma once
 

@@ -40,7 +40,8 @@ EMO_SIMD void logsumexp_rows(int64_t begin, int64_t end, int64_t V, bool keep_ex
   }
 }
 
-// Probabilities become the logits' gradients: scale * ((1 + 2 z_weight logsumexp) p - one_hot(label)).
+// Probabilities become the logits' gradients: scale * ((1 + 2 z_weight logsumexp) p -
+// one_hot(label)).
 EMO_SIMD void gradient_rows(int64_t begin, int64_t end, int64_t V, const int32_t* labels,
                             const float* logsumexp, float scale, float z_weight, float* p) {
   for (int64_t i = begin; i < end; ++i) {
@@ -51,8 +52,8 @@ EMO_SIMD void gradient_rows(int64_t begin, int64_t end, int64_t V, const int32_t
   }
 }
 
-// Calls f(first, rows, logits, logsumexp, label_logits) for each chunk of rows, after summing up the
-// loss; logits are probabilities where `probabilities` is set.
+// Calls f(first, rows, logits, logsumexp, label_logits) for each chunk of rows, after summing up
+// the loss; logits are probabilities where `probabilities` is set.
 template <typename F>
 LmLoss for_chunks(const LmHeadWeights& head, int64_t T, const float* x, const int32_t* labels,
                   bool probabilities, Scratch* scratch, const F& f) {
@@ -85,32 +86,35 @@ LmLoss for_chunks(const LmHeadWeights& head, int64_t T, const float* x, const in
 
 LmLoss lm_loss(const LmHeadWeights& head, int64_t T, const float* x, const int32_t* labels,
                float* all_logits, float* token_loss, Scratch* scratch) {
-  return for_chunks(head, T, x, labels, /*probabilities=*/false, scratch,
-                    [&](int64_t first, int64_t rows, const float* logits, const float* logsumexp,
-                        const float* label_logits) {
-    if (all_logits != nullptr) {
-      std::memcpy(all_logits + first * head.V, logits, rows * head.V * sizeof(float));
-    }
-    if (token_loss == nullptr) return;
-    for (int64_t i = 0; i < rows; ++i) {
-      token_loss[first + i] = labels[first + i] < 0 ? 0.0f : logsumexp[i] - label_logits[i];
-    }
-  });
+  return for_chunks(
+      head, T, x, labels, /*probabilities=*/false, scratch,
+      [&](int64_t first, int64_t rows, const float* logits, const float* logsumexp,
+          const float* label_logits) {
+        if (all_logits != nullptr) {
+          std::memcpy(all_logits + first * head.V, logits, rows * head.V * sizeof(float));
+        }
+        if (token_loss == nullptr) return;
+        for (int64_t i = 0; i < rows; ++i) {
+          token_loss[first + i] = labels[first + i] < 0 ? 0.0f : logsumexp[i] - label_logits[i];
+        }
+      });
 }
 
 LmLoss lm_loss_and_gradients(const LmHeadWeights& head, const LmHeadWeights& d_head, int64_t T,
                              const float* x, const int32_t* labels, float scale, float z_weight,
                              float* dx, Scratch* scratch) {
   const int64_t D = head.D;
-  return for_chunks(head, T, x, labels, /*probabilities=*/true, scratch,
-                    [&](int64_t first, int64_t rows, float* logits, const float* logsumexp,
-                        const float*) {
-    parallel_for(rows, 8, [&](int64_t begin, int64_t end) {
-      gradient_rows(begin, end, head.V, labels + first, logsumexp, scale, z_weight, logits);
-    });
-    linear_input_gradient(rows, head.V, D, {logits, head.V}, {head.w, D}, 0, {dx + first * D, D});
-    linear_weight_gradient(rows, head.V, D, {logits, head.V}, {x + first * D, D}, 1, {d_head.w, D});
-  });
+  return for_chunks(
+      head, T, x, labels, /*probabilities=*/true, scratch,
+      [&](int64_t first, int64_t rows, float* logits, const float* logsumexp, const float*) {
+        parallel_for(rows, 8, [&](int64_t begin, int64_t end) {
+          gradient_rows(begin, end, head.V, labels + first, logsumexp, scale, z_weight, logits);
+        });
+        linear_input_gradient(rows, head.V, D, {logits, head.V}, {head.w, D}, 0,
+                              {dx + first * D, D});
+        linear_weight_gradient(rows, head.V, D, {logits, head.V}, {x + first * D, D}, 1,
+                               {d_head.w, D});
+      });
 }
 
 }  // namespace emo

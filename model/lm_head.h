@@ -1,5 +1,5 @@
-// The language-model head with its loss: logits, cross-entropy and their gradients in chunks of rows,
-// so that [T, V] is never in memory.
+// The language-model head with its loss: logits, cross-entropy and their gradients in chunks of
+// rows, so that [T, V] is never in memory.
 #pragma once
 
 #include <cstdint>

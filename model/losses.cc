@@ -17,9 +17,9 @@ LossSums make_loss_sums(int64_t moe_layers, int64_t experts) {
 void all_reduce_sums(Communicator& world, LossSums* sums) {
   std::vector<double*> numbers = {&sums->cross_entropy, &sums->z_squares, &sums->labels};
   for (RouterSums& layer : sums->layers) {
-    numbers.insert(numbers.end(), {&layer.balance, &layer.z_squares, &layer.token_entropy,
-                                   &layer.tokens, &layer.document_entropy, &layer.pool_size,
-                                   &layer.documents});
+    numbers.insert(numbers.end(),
+                   {&layer.balance, &layer.z_squares, &layer.token_entropy, &layer.tokens,
+                    &layer.document_entropy, &layer.pool_size, &layer.documents});
     for (double& count : layer.counts) numbers.push_back(&count);
   }
   std::vector<double> flat;

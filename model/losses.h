@@ -1,6 +1,6 @@
 // The losses of a training step, their divisors and their sums (design.md, "Losses and their
-// divisors"). Every loss is a sum over this rank's tokens divided by a count over all ranks, so that
-// nothing depends on how rows fall on ranks; gradients are summed over ranks, never averaged.
+// divisors"). Every loss is a sum over this rank's tokens divided by a count over all ranks, so
+// that nothing depends on how rows fall on ranks; gradients are summed over ranks, never averaged.
 //
 //   language model   sum_t (cross-entropy_t + lm_z_weight * logsumexp_t^2) / N
 //   balance, a layer (E / K) sum_e (C_e / T_c) (sum_t s_te / N), weight balance_weight / MoE layers
@@ -34,9 +34,9 @@ struct RouterSums {
 };
 
 struct LossSums {
-  double cross_entropy = 0;  // over labelled tokens
-  double z_squares = 0;      //
-  double labels = 0;         //
+  double cross_entropy = 0;        // over labelled tokens
+  double z_squares = 0;            //
+  double labels = 0;               //
   std::vector<RouterSums> layers;  // [MoE layers]
 };
 

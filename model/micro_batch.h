@@ -18,7 +18,7 @@ struct MicroBatch {
   at::Tensor sequence_index;  // i64 [Nr] of the row that the routing span lies in, over the run
   at::Tensor ordinal;         // i32 [Nr] of the routing span in its row
 
-  int64_t num_tokens() const { return tokens.numel(); }       // T
+  int64_t num_tokens() const { return tokens.numel(); }  // T
 };
 
 }  // namespace emo

@@ -20,7 +20,7 @@ namespace emo {
 
 // What the layer keeps from its forward pass for its backward pass.
 struct MoeActivations {
-  at::Tensor logits;                      // [T, E]
+  at::Tensor logits;  // [T, E]
   RouterInput router_input;
   Routing routing;
   ExchangePlan plan;
@@ -31,10 +31,10 @@ struct MoeActivations {
 
 // Buffers that all layers share.
 struct FeedForwardBuffers {
-  at::Tensor act, d_act;     // [T, F] of shared experts and dense layers
-  at::Tensor out, d_rows;    // [R, D]
-  at::Tensor slots;          // [T, K] gradients of router weights
-  at::Tensor d_logits;       // [T, E]
+  at::Tensor act, d_act;   // [T, F] of shared experts and dense layers
+  at::Tensor out, d_rows;  // [R, D]
+  at::Tensor slots;        // [T, K] gradients of router weights
+  at::Tensor d_logits;     // [T, E]
   ExpertBuffers experts;
   Scratch scratch;
 };
@@ -57,8 +57,8 @@ void moe_forward(const MoeContext& context, const LayerWeights& weights, const a
                  const ExpertSubset& subset, const at::Tensor& y, MoeActivations* kept,
                  FeedForwardBuffers* buffers);
 
-// Collective over ep. From dy [T, D]: overwrites dx [T, D], adds to the gradients. `balance` [E] and
-// `z` as for route_backward.
+// Collective over ep. From dy [T, D]: overwrites dx [T, D], adds to the gradients. `balance` [E]
+// and `z` as for route_backward.
 void moe_backward(const MoeContext& context, const LayerWeights& weights,
                   const LayerWeights& gradients, const at::Tensor& x, const at::Tensor& dy,
                   const std::vector<float>& balance, float z, const at::Tensor& dx,

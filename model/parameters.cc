@@ -79,8 +79,9 @@ double erf_inverse(double x) {
   double p = 0;
   if (w < 5.0) {
     w -= 2.5;
-    for (const double c : {2.81022636e-08, 3.43273939e-07, -3.5233877e-06, -4.39150654e-06,
-                           0.00021858087, -0.00125372503, -0.00417768164, 0.246640727, 1.50140941}) {
+    for (const double c :
+         {2.81022636e-08, 3.43273939e-07, -3.5233877e-06, -4.39150654e-06, 0.00021858087,
+          -0.00125372503, -0.00417768164, 0.246640727, 1.50140941}) {
       p = p * w + c;
     }
   } else {
@@ -97,9 +98,9 @@ void fill_truncated_normal(uint64_t seed, uint64_t stream, int64_t count, float*
   const double edge = std::erf(3.0 / std::sqrt(2.0));
   parallel_for((count + 3) / 4, 1024, [&](int64_t begin, int64_t end) {
     for (int64_t block = begin; block < end; ++block) {
-      const PhiloxCounter bits =
-          philox(philox_key(seed), {static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32),
-                                    static_cast<uint32_t>(stream), static_cast<uint32_t>(stream >> 32)});
+      const PhiloxCounter bits = philox(
+          philox_key(seed), {static_cast<uint32_t>(block), static_cast<uint32_t>(block >> 32),
+                             static_cast<uint32_t>(stream), static_cast<uint32_t>(stream >> 32)});
       for (int64_t i = 4 * block; i < std::min(count, 4 * block + 4); ++i) {
         const double uniform = (bits[static_cast<size_t>(i % 4)] + 0.5) / 4294967296.0;  // (0, 1)
         data[i] = static_cast<float>(kInitDeviation * std::sqrt(2.0) *
@@ -129,7 +130,8 @@ ParameterLayout make_layout(const ModelConfig& config, int64_t ep, int64_t ep_ra
   builder.add(dense, "lm_head.weight", {config.vocab_size, config.d_model});
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
     if (config.is_dense(layer)) continue;
-    for (int64_t e = layout.placement.first(ep_rank); e < layout.placement.first(ep_rank + 1); ++e) {
+    for (int64_t e = layout.placement.first(ep_rank); e < layout.placement.first(ep_rank + 1);
+         ++e) {
       builder.add_feed_forward(ParameterBuffer::kExperts, expert_prefix(layer, e), config.d_model,
                                config.d_expert);
     }
@@ -182,7 +184,8 @@ ModelWeights bind_weights(const ModelConfig& config, const ParameterLayout& layo
         w.always.push_back(feed_forward(expert_prefix(layer, e), config.d_expert));
       }
       const ExpertPlacement& placement = layout.placement;
-      for (int64_t e = placement.first(layout.ep_rank); e < placement.first(layout.ep_rank + 1); ++e) {
+      for (int64_t e = placement.first(layout.ep_rank); e < placement.first(layout.ep_rank + 1);
+           ++e) {
         w.routed.push_back(feed_forward(expert_prefix(layer, e), config.d_expert));
       }
     }

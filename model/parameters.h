@@ -24,8 +24,8 @@ struct ParameterInfo {
   std::string name;            // as Hugging Face's EMO class calls it (emo-facts 7.2)
   std::vector<int64_t> shape;  //
   ParameterBuffer buffer;
-  int64_t offset;              // in floats
-  bool decayed;                // weight decay applies: to all but the embedding
+  int64_t offset;  // in floats
+  bool decayed;    // weight decay applies: to all but the embedding
   int64_t numel() const;
 };
 
@@ -33,7 +33,7 @@ struct ParameterLayout {
   std::vector<ParameterInfo> parameters;  // in order of buffer and offset
   int64_t dense_size = 0;                 // floats, padding included
   int64_t expert_size = 0;
-  ExpertPlacement placement;              // of routed experts; experts 0 in a dense model
+  ExpertPlacement placement;  // of routed experts; experts 0 in a dense model
   int64_t ep_rank = 0;
 };
 
@@ -53,13 +53,13 @@ float* parameter_data(const ParameterInfo& parameter, const FlatBuffers& buffers
 // The same memory, arranged as the computation uses it. Pointers into the buffers, which must
 // outlive it.
 struct LayerWeights {
-  float* attention_norm = nullptr;            // [D]
-  float* qkv = nullptr;                       // [3 D, D] query, key, value
-  float* attention_out = nullptr;             // [D, D]
-  float* feed_forward_norm = nullptr;         // [D]
-  float* router = nullptr;                    // [E + shared, D]; null in a dense layer
-  std::vector<FeedForwardView> always;        // shared experts, or the dense layer's one
-  std::vector<FeedForwardView> routed;        // this rank's
+  float* attention_norm = nullptr;      // [D]
+  float* qkv = nullptr;                 // [3 D, D] query, key, value
+  float* attention_out = nullptr;       // [D, D]
+  float* feed_forward_norm = nullptr;   // [D]
+  float* router = nullptr;              // [E + shared, D]; null in a dense layer
+  std::vector<FeedForwardView> always;  // shared experts, or the dense layer's one
+  std::vector<FeedForwardView> routed;  // this rank's
 };
 struct ModelWeights {
   float* embedding = nullptr;  // [V, D]

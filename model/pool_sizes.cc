@@ -7,11 +7,10 @@ namespace emo {
 int64_t draw_pool_size(const PoolPolicy& policy, PoolDraw draw, uint64_t seed, int64_t sequence,
                        int32_t ordinal, int64_t layer) {
   const auto number = static_cast<uint64_t>(sequence);
-  const uint32_t word =
-      draw == PoolDraw::kPerDocument ? 0xFFFFFFFFu : static_cast<uint32_t>(layer);
-  const uint64_t u = philox(philox_key(seed), {static_cast<uint32_t>(number),
-                                               static_cast<uint32_t>(number >> 32),
-                                               static_cast<uint32_t>(ordinal), word})[0];
+  const uint32_t word = draw == PoolDraw::kPerDocument ? 0xFFFFFFFFu : static_cast<uint32_t>(layer);
+  const uint64_t u =
+      philox(philox_key(seed), {static_cast<uint32_t>(number), static_cast<uint32_t>(number >> 32),
+                                static_cast<uint32_t>(ordinal), word})[0];
   const auto sizes = static_cast<uint64_t>(policy.max - policy.min + 1);
   return policy.min + static_cast<int64_t>((u * sizes) >> 32);
 }

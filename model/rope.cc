@@ -24,7 +24,10 @@ EMO_SIMD void rotate_head(int64_t half, const float* cosines, const float* sines
 }  // namespace
 
 RopeTable::RopeTable(int64_t positions, int64_t head_dim, double theta)
-    : positions_(positions), half_(head_dim / 2), cosines_(positions * half_), sines_(positions * half_) {
+    : positions_(positions),
+      half_(head_dim / 2),
+      cosines_(positions * half_),
+      sines_(positions * half_) {
   for (int64_t i = 0; i < half_; ++i) {
     const auto frequency = static_cast<float>(
         std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(head_dim)));

@@ -1,7 +1,7 @@
 #include "model/router.h"
 
-#include <c10/util/Exception.h>
 #include <ATen/ops/empty.h>
+#include <c10/util/Exception.h>
 
 #include <algorithm>
 #include <cmath>
@@ -24,11 +24,11 @@ struct Masks {
 
 // Which distribution is which under the contract (see the header of router.h).
 struct Distributions {
-  bool before;           // scores are the softmax over the pool
-  bool balance_full;     // the balance loss sees the softmax over all
-  bool balance_zeroed;   // ... that, zeroed outside the pool
-  bool z_full;           // the z loss sees all logits
-  bool full;             // the softmax over all is needed at all
+  bool before;          // scores are the softmax over the pool
+  bool balance_full;    // the balance loss sees the softmax over all
+  bool balance_zeroed;  // ... that, zeroed outside the pool
+  bool z_full;          // the z loss sees all logits
+  bool full;            // the softmax over all is needed at all
   explicit Distributions(const RoutingContract& contract)
       : before(contract.mask == MaskTime::kBeforeSoftmax),
         balance_full(!before || contract.balance_sees == ScoresSeen::kFull),
@@ -94,10 +94,10 @@ struct RouteArrays {
   float* full_logsumexp;  // null where not needed
 };
 
-EMO_SIMD PieceSums route_piece(const Piece& piece, const Distributions& which,
-                               const RouteArrays& a, const float* softmax_mask,
-                               const float* selectable, const float* all, float* score_sum,
-                               float* probability_sum, float* masked, float* full) {
+EMO_SIMD PieceSums route_piece(const Piece& piece, const Distributions& which, const RouteArrays& a,
+                               const float* softmax_mask, const float* selectable, const float* all,
+                               float* score_sum, float* probability_sum, float* masked,
+                               float* full) {
   PieceSums sums;
   for (int64_t t = piece.begin; t < piece.end; ++t) {
     const float* z = a.logits + t * a.E;
@@ -208,7 +208,10 @@ void route(const RouterInput& input, const RoutingContract& contract, bool want_
   routing->weights = at::empty({T, K}, at::TensorOptions().dtype(at::kFloat));
   routing->masked_logsumexp.resize(T);
   routing->full_logsumexp.resize(full ? T : 0);
-  const RouteArrays arrays{E, K, logits, routing->experts.mutable_data_ptr<int32_t>(),
+  const RouteArrays arrays{E,
+                           K,
+                           logits,
+                           routing->experts.mutable_data_ptr<int32_t>(),
                            routing->weights.mutable_data_ptr<float>(),
                            routing->masked_logsumexp.data(),
                            full ? routing->full_logsumexp.data() : nullptr};
@@ -278,7 +281,7 @@ void route_backward(const RouterInput& input, const RoutingContract& contract,
       }
       // What the loss says about the softmax over the pool, and what about that over all.
       const float* b_masked = which.balance_full ? none.data() : balance.data();
-      const float* b_full = !which.balance_full  ? none.data()
+      const float* b_full = !which.balance_full    ? none.data()
                             : which.balance_zeroed ? zeroed.data()
                                                    : balance.data();
       for (int64_t t = pieces[p].begin; t < pieces[p].end; ++t) {

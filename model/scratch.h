@@ -15,12 +15,13 @@ class Scratch {
   Scratch() : threads_(static_cast<size_t>(omp_get_max_threads())) {}
 
   // At least `count` floats for the calling thread, aligned to 64 bytes, contents undefined. Each
-  // `slot` (0 to 3) is a buffer of its own; it stays valid until the thread asks for the slot again.
+  // `slot` (0 to 3) is a buffer of its own; it stays valid until the thread asks for the slot
+  // again.
   float* get(int slot, int64_t count) {
     Buffer& buffer = threads_[static_cast<size_t>(omp_get_thread_num())][static_cast<size_t>(slot)];
     if (buffer.count < count) {
       buffer.memory.reset(static_cast<float*>(
-          ::operator new(static_cast<size_t>(count) * sizeof(float), std::align_val_t{64})));
+          ::operator new (static_cast<size_t>(count) * sizeof(float), std::align_val_t{64})));
       buffer.count = count;
     }
     return buffer.memory.get();
@@ -28,7 +29,7 @@ class Scratch {
 
  private:
   struct Free {
-    void operator()(float* memory) const { ::operator delete(memory, std::align_val_t{64}); }
+    void operator()(float* memory) const { ::operator delete (memory, std::align_val_t{64}); }
   };
   struct Buffer {
     std::unique_ptr<float, Free> memory;

@@ -17,8 +17,8 @@
 
 namespace emo {
 
-// e^x to 2 units in the last place for x in [-87, 88]; below, a number under 1.7e-38; above, as at 88.
-// The polynomial is that of Cephes' expf (S. Moshier, netlib).
+// e^x to 2 units in the last place for x in [-87, 88]; below, a number under 1.7e-38; above, as
+// at 88. The polynomial is that of Cephes' expf (S. Moshier, netlib).
 __attribute__((always_inline)) inline float fast_exp(float x) {
   x = x < -87.0f ? -87.0f : x;
   x = x > 88.0f ? 88.0f : x;

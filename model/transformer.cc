@@ -11,8 +11,9 @@ namespace {
 
 MoeContext moe_context(const Model& model, const RoutingContract& contract,
                        const PassOptions& options) {
-  return {&model.config, &contract,          options.ep, model.layout.placement, options.mode,
-          options.want_probability, options.routed_off, options.profile};
+  return {&model.config,          &contract,      options.ep,
+          model.layout.placement, options.mode,   options.want_probability,
+          options.routed_off,     options.profile};
 }
 
 // The contract with the pools of this pass.
@@ -55,8 +56,9 @@ void forward(const Model& model, const RopeTable& rope, const MicroBatch& batch,
   const ModelConfig& config = model.config;
   const int64_t T = batch.num_tokens();
   const int64_t D = config.d_model;
-  TORCH_CHECK(options.subsets.empty() || static_cast<int64_t>(options.subsets.size()) == config.n_layers,
-              options.subsets.size(), " expert subsets for ", config.n_layers, " layers");
+  TORCH_CHECK(
+      options.subsets.empty() || static_cast<int64_t>(options.subsets.size()) == config.n_layers,
+      options.subsets.size(), " expert subsets for ", config.n_layers, " layers");
   const RoutingContract contract = contract_of(model, options);
   const MoeContext context = moe_context(model, contract, options);
   a->blocks.resize(config.n_layers);
@@ -69,12 +71,13 @@ void forward(const Model& model, const RopeTable& rope, const MicroBatch& batch,
   embed(T, config.vocab_size, D, batch.tokens.const_data_ptr<int32_t>(), model.weights.embedding,
         first.mutable_data_ptr<float>());
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
-    block_forward(context, model.weights.layers[layer], rope, batch,
-                  draw_pool_sizes(contract.pool, contract.pool_draw, options.seed,
-                                  batch.sequence_index, batch.ordinal, layer, config.routed_experts()),
-                  options.subsets.empty() ? ExpertSubset() : options.subsets[layer],
-                  layer + 1 < config.n_layers ? a->blocks[layer + 1].x : a->last,
-                  &a->blocks[layer], &a->buffers);
+    block_forward(
+        context, model.weights.layers[layer], rope, batch,
+        draw_pool_sizes(contract.pool, contract.pool_draw, options.seed, batch.sequence_index,
+                        batch.ordinal, layer, config.routed_experts()),
+        options.subsets.empty() ? ExpertSubset() : options.subsets[layer],
+        layer + 1 < config.n_layers ? a->blocks[layer + 1].x : a->last, &a->blocks[layer],
+        &a->buffers);
   }
   rms_norm(T, D, a->last.const_data_ptr<float>(), model.weights.final_norm,
            static_cast<float>(config.norm_epsilon), a->normalised.mutable_data_ptr<float>(),
@@ -92,7 +95,8 @@ void forward_backward(const Model& model, const RopeTable& rope, const MicroBatc
 
   forward(model, rope, batch, options, a);
 
-  // Counts travel behind the head and the cross-entropy; the backward pass is the first to need them.
+  // Counts travel behind the head and the cross-entropy; the backward pass is the first to need
+  // them.
   std::vector<const Routing*> routings;
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
     if (!config.is_dense(layer)) routings.push_back(&a->blocks[layer].moe.routing);
@@ -128,8 +132,8 @@ void forward_backward(const Model& model, const RopeTable& rope, const MicroBatc
       for (float& b : balance) b *= static_cast<float>(contract.balance_weight / moe_layers);
       z = static_cast<float>(contract.z_weight / moe_layers / loss.divisor);
     }
-    block_backward(context, model.weights.layers[layer], gradients->views.layers[layer], rope, batch,
-                   balance, z, a->d, &a->blocks[layer], &a->buffers);
+    block_backward(context, model.weights.layers[layer], gradients->views.layers[layer], rope,
+                   batch, balance, z, a->d, &a->blocks[layer], &a->buffers);
   }
   timed.switch_to(Work::kOther);
   embed_backward(T, D, batch.tokens.const_data_ptr<int32_t>(), a->d.const_data_ptr<float>(),

@@ -50,13 +50,13 @@ struct Activations {
 
 // What a pass needs beside the model and the batch.
 struct PassOptions {
-  Communicator* ep = nullptr;           // this rank's expert group
-  uint64_t seed = 0;                    // of pool sizes: run.seed
+  Communicator* ep = nullptr;  // this rank's expert group
+  uint64_t seed = 0;           // of pool sizes: run.seed
   ExchangeMode mode = ExchangeMode::kOncePerRank;
-  PoolPolicy pool;                      // the contract's, or what an evaluation says
-  bool want_probability = false;        // see route()
-  bool routed_off = false;              // see MoeContext
-  std::vector<ExpertSubset> subsets;    // [L], or empty: all experts
+  PoolPolicy pool;                    // the contract's, or what an evaluation says
+  bool want_probability = false;      // see route()
+  bool routed_off = false;            // see MoeContext
+  std::vector<ExpertSubset> subsets;  // [L], or empty: all experts
   Profile* profile = nullptr;
 };
 
@@ -66,8 +66,8 @@ void forward(const Model& model, const RopeTable& rope, const MicroBatch& batch,
 
 // Divisor and weights of a training micro-batch's losses.
 struct LossOptions {
-  double divisor = 1;        // N
-  double lm_z_weight = 1e-5; //
+  double divisor = 1;         // N
+  double lm_z_weight = 1e-5;  //
 };
 
 // Collective over ep, and over `world` for the balance counts. Adds the micro-batch's gradients to

@@ -1,9 +1,9 @@
 // Collectives over a group of ranks.
 //
-// Every function but rank() and size() is collective: all ranks of the group call the same functions
-// in the same order with fitting sizes. Sizes and types come from the tensors, never from a count
-// beside them. Tensors are contiguous, on the host (self, MPI) or the device (NCCL), and belong to
-// the caller; asynchronous ones stay untouched until wait().
+// Every function but rank() and size() is collective: all ranks of the group call the same
+// functions in the same order with fitting sizes. Sizes and types come from the tensors, never from
+// a count beside them. Tensors are contiguous, on the host (self, MPI) or the device (NCCL), and
+// belong to the caller; asynchronous ones stay untouched until wait().
 //
 // A collective that fails ends the job, naming rank and operation: a rank that came back with an
 // error would leave the others waiting.
@@ -48,7 +48,8 @@ class Communicator {
   virtual void reduce_scatter(const at::Tensor& output, const at::Tensor& input) = 0;
 
   // Row-wise exchange. `send` [sum(send_rows), ...] holds the rows for rank 0, 1, ... in order, and
-  // `receive` [sum(receive_rows), ...] those from rank 0, 1, ... Rows have the same shape everywhere.
+  // `receive` [sum(receive_rows), ...] those from rank 0, 1, ... Rows have the same shape
+  // everywhere.
   virtual void all_to_all(const at::Tensor& receive, const std::vector<int64_t>& receive_rows,
                           const at::Tensor& send, const std::vector<int64_t>& send_rows) = 0;
   virtual std::unique_ptr<Pending> all_to_all_async(const at::Tensor& receive,

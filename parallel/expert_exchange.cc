@@ -39,7 +39,8 @@ std::vector<WirePair> plan_sending(const ExpertPlacement& placement, const at::T
   const auto* expert = experts.const_data_ptr<int32_t>();
   const auto* weight = weights.const_data_ptr<float>();
   std::vector<int32_t> owner(placement.experts);
-  for (int64_t e = 0; e < placement.experts; ++e) owner[e] = static_cast<int32_t>(placement.owner(e));
+  for (int64_t e = 0; e < placement.experts; ++e)
+    owner[e] = static_cast<int32_t>(placement.owner(e));
 
   plan->send_rows.assign(placement.ranks, 0);
   plan->send_pairs.assign(placement.ranks, 0);
@@ -58,7 +59,8 @@ std::vector<WirePair> plan_sending(const ExpertPlacement& placement, const at::T
           travels = true;
         }
         plan->slot_of_sent_pair.push_back(static_cast<int32_t>(slot));
-        pairs.push_back({row, static_cast<int32_t>(expert[slot] - placement.first(rank)), weight[slot]});
+        pairs.push_back(
+            {row, static_cast<int32_t>(expert[slot] - placement.first(rank)), weight[slot]});
       }
     }
     plan->send_rows[rank] = row + 1;
@@ -88,12 +90,13 @@ void plan_receiving(const std::vector<WirePair>& pairs, int64_t experts_here, Ex
   for (int64_t a = 0; a < plan->pairs; ++a) {
     TORCH_CHECK(pairs[a].expert >= 0 && pairs[a].expert < experts_here && pairs[a].row >= 0 &&
                     row_of_arrival[a] < plan->rows,
-                "expert exchange: a peer sent a pair for row ", row_of_arrival[a], " of ", plan->rows,
-                ", expert ", pairs[a].expert, " of ", experts_here);
+                "expert exchange: a peer sent a pair for row ", row_of_arrival[a], " of ",
+                plan->rows, ", expert ", pairs[a].expert, " of ", experts_here);
     ++plan->expert_begin[pairs[a].expert + 1];
     ++plan->first_pair_of_row[row_of_arrival[a] + 1];
   }
-  std::partial_sum(plan->expert_begin.begin(), plan->expert_begin.end(), plan->expert_begin.begin());
+  std::partial_sum(plan->expert_begin.begin(), plan->expert_begin.end(),
+                   plan->expert_begin.begin());
   std::partial_sum(plan->first_pair_of_row.begin(), plan->first_pair_of_row.end(),
                    plan->first_pair_of_row.begin());
 
@@ -102,7 +105,8 @@ void plan_receiving(const std::vector<WirePair>& pairs, int64_t experts_here, Ex
   plan->arrival_of_pair.resize(plan->pairs);
   plan->pair_of_row.resize(plan->pairs);
   std::vector<int64_t> next(plan->expert_begin.begin(), plan->expert_begin.end() - 1);
-  std::vector<int32_t> next_of_row(plan->first_pair_of_row.begin(), plan->first_pair_of_row.end() - 1);
+  std::vector<int32_t> next_of_row(plan->first_pair_of_row.begin(),
+                                   plan->first_pair_of_row.end() - 1);
   for (int64_t a = 0; a < plan->pairs; ++a) {
     const int64_t position = next[pairs[a].expert]++;
     plan->row_of_pair[position] = row_of_arrival[a];
@@ -126,14 +130,14 @@ int64_t ExpertPlacement::owner(int64_t expert) const {
 
 void plan_exchange(Communicator& ep, const ExpertPlacement& placement, const at::Tensor& experts,
                    const at::Tensor& weights, ExchangeMode mode, ExchangePlan* plan) {
-  TORCH_CHECK(experts.dim() == 2 && experts.sizes() == weights.sizes() &&
-                  placement.ranks == ep.size(),
-              "plan_exchange: experts ", experts.sizes(), ", weights ", weights.sizes(), " on ",
-              ep.size(), " ranks");
+  TORCH_CHECK(
+      experts.dim() == 2 && experts.sizes() == weights.sizes() && placement.ranks == ep.size(),
+      "plan_exchange: experts ", experts.sizes(), ", weights ", weights.sizes(), " on ", ep.size(),
+      " ranks");
   std::vector<WirePair> sent = plan_sending(placement, experts, weights, mode, plan);
   // One rank whose tokens all travel once: rows are the tokens themselves.
-  plan->local = ep.size() == 1 && mode == ExchangeMode::kOncePerRank &&
-                plan->send_rows[0] == experts.size(0);
+  plan->local =
+      ep.size() == 1 && mode == ExchangeMode::kOncePerRank && plan->send_rows[0] == experts.size(0);
   if (ep.size() == 1) {
     plan->receive_rows = plan->send_rows;
     plan->receive_pairs = plan->send_pairs;

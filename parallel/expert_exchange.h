@@ -1,9 +1,9 @@
 // Tokens to the ranks that hold their experts, and results back.
 //
-// A token travels once to each rank that holds at least one of its experts, with the list of experts
-// it wants there; results of the experts of one rank are added up on that rank before they return.
-// The naive path, one copy of the token for each of its experts, is the same code with another
-// plan, and the reference that tests compare with.
+// A token travels once to each rank that holds at least one of its experts, with the list of
+// experts it wants there; results of the experts of one rank are added up on that rank before they
+// return. The naive path, one copy of the token for each of its experts, is the same code with
+// another plan, and the reference that tests compare with.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -16,10 +16,11 @@
 
 namespace emo {
 
-// Which routed experts a rank holds: consecutive ones, as even as it goes, the first ranks one more.
+// Which routed experts a rank holds: consecutive ones, as even as it goes, the first ranks one
+// more.
 struct ExpertPlacement {
-  int64_t experts = 0;  // E
-  int64_t ranks = 1;    // P
+  int64_t experts = 0;                // E
+  int64_t ranks = 1;                  // P
   int64_t first(int64_t rank) const;  // first(P) == E
   int64_t count(int64_t rank) const { return first(rank + 1) - first(rank); }
   int64_t owner(int64_t expert) const;
@@ -67,7 +68,7 @@ struct RowsInFlight {
   at::Tensor sent;      // [sum(send_rows), D] packed
   at::Tensor received;  // [R, D]
   std::unique_ptr<Pending> pending;
-  at::Tensor wait();    // [R, D]
+  at::Tensor wait();  // [R, D]
 };
 
 // Collective over `ep`. Starts to send the rows of `tokens` f32 [T, D] to where the plan says.

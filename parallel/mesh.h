@@ -1,5 +1,5 @@
-// The grid of ranks: world = dp x ep, ep innermost, so that the ranks of an expert group sit next to
-// each other (inside a node). Every rank has rows of its own.
+// The grid of ranks: world = dp x ep, ep innermost, so that the ranks of an expert group sit next
+// to each other (inside a node). Every rank has rows of its own.
 #pragma once
 
 #include <cstdint>

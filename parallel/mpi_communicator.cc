@@ -15,17 +15,23 @@
 namespace emo {
 namespace {
 
-constexpr int kPeerLost = 69;            // exit code, data/exit_code.h
-constexpr int64_t kLargest = 1 << 30;    // elements in one MPI call, whose counts are int
+constexpr int kPeerLost = 69;          // exit code, data/exit_code.h
+constexpr int64_t kLargest = 1 << 30;  // elements in one MPI call, whose counts are int
 
 MPI_Datatype mpi_type(const at::Tensor& tensor) {
   switch (tensor.scalar_type()) {
-    case at::kFloat: return MPI_FLOAT;
-    case at::kDouble: return MPI_DOUBLE;
-    case at::kInt: return MPI_INT32_T;
-    case at::kLong: return MPI_INT64_T;
-    case at::kByte: return MPI_UINT8_T;
-    default: TORCH_CHECK(false, "MPI has no type for ", tensor.scalar_type());
+    case at::kFloat:
+      return MPI_FLOAT;
+    case at::kDouble:
+      return MPI_DOUBLE;
+    case at::kInt:
+      return MPI_INT32_T;
+    case at::kLong:
+      return MPI_INT64_T;
+    case at::kByte:
+      return MPI_UINT8_T;
+    default:
+      TORCH_CHECK(false, "MPI has no type for ", tensor.scalar_type());
   }
 }
 
@@ -58,7 +64,8 @@ class Request : public Pending {
 
 class SeveralRequests : public Pending {
  public:
-  explicit SeveralRequests(std::vector<std::unique_ptr<Pending>> parts) : parts_(std::move(parts)) {}
+  explicit SeveralRequests(std::vector<std::unique_ptr<Pending>> parts)
+      : parts_(std::move(parts)) {}
   void wait() override { parts_.clear(); }
 
  private:
@@ -71,7 +78,8 @@ struct Rows {
   explicit Rows(const std::vector<int64_t>& rows) {
     int64_t start = 0;
     for (const int64_t n : rows) {
-      TORCH_CHECK(n >= 0 && start + n <= std::numeric_limits<int>::max(), "all_to_all: ", n, " rows");
+      TORCH_CHECK(n >= 0 && start + n <= std::numeric_limits<int>::max(), "all_to_all: ", n,
+                  " rows");
       counts.push_back(static_cast<int>(n));
       starts.push_back(static_cast<int>(start));
       start += n;
@@ -120,8 +128,8 @@ class MpiCommunicator : public Communicator {
       check(MPI_Iallreduce(MPI_IN_PLACE, data + at * tensor.element_size(), count, mpi_type(tensor),
                            mpi_op(op), comm_, &request),
             "all_reduce");
-      parts.push_back(std::make_unique<Request>(request, std::vector<at::Tensor>{tensor},
-                                                MPI_DATATYPE_NULL));
+      parts.push_back(
+          std::make_unique<Request>(request, std::vector<at::Tensor>{tensor}, MPI_DATATYPE_NULL));
     }
     return std::make_unique<SeveralRequests>(std::move(parts));
   }
@@ -155,9 +163,10 @@ class MpiCommunicator : public Communicator {
     TORCH_CHECK(input.numel() == output.numel() * size_ && output.numel() <= kLargest &&
                     output.scalar_type() == input.scalar_type(),
                 "reduce_scatter: ", input.sizes(), " on ", size_, " ranks into ", output.sizes());
-    check(MPI_Reduce_scatter_block(input.data_ptr(), output.data_ptr(),
-                                   static_cast<int>(output.numel()), mpi_type(input), MPI_SUM, comm_),
-          "reduce_scatter");
+    check(
+        MPI_Reduce_scatter_block(input.data_ptr(), output.data_ptr(),
+                                 static_cast<int>(output.numel()), mpi_type(input), MPI_SUM, comm_),
+        "reduce_scatter");
   }
 
   void all_to_all(const at::Tensor& receive, const std::vector<int64_t>& receive_rows,
@@ -186,10 +195,11 @@ class MpiCommunicator : public Communicator {
     MPI_Type_contiguous(static_cast<int>(row_elements), mpi_type(send), &row);
     MPI_Type_commit(&row);
     MPI_Request request = MPI_REQUEST_NULL;
-    check(MPI_Ialltoallv(send.data_ptr(), pending->send_.counts.data(), pending->send_.starts.data(),
-                         row, receive.data_ptr(), pending->receive_.counts.data(),
-                         pending->receive_.starts.data(), row, comm_, &request),
-          "all_to_all");
+    check(
+        MPI_Ialltoallv(send.data_ptr(), pending->send_.counts.data(), pending->send_.starts.data(),
+                       row, receive.data_ptr(), pending->receive_.counts.data(),
+                       pending->receive_.starts.data(), row, comm_, &request),
+        "all_to_all");
     pending->request_ =
         std::make_unique<Request>(request, std::vector<at::Tensor>{send, receive}, row);
     return pending;

@@ -1,8 +1,8 @@
 // Collectives over MPI, for tensors in host memory.
 //
 // MPI is initialised with MPI_THREAD_FUNNELED: only the thread that called world_communicator() may
-// use a communicator. No tensor may have 2^31 rows or more in one all_to_all; other collectives take
-// any size.
+// use a communicator. No tensor may have 2^31 rows or more in one all_to_all; other collectives
+// take any size.
 #pragma once
 
 #include <memory>
@@ -21,8 +21,8 @@ std::unique_ptr<Communicator> mpi_world();
 // mpi_world() under a launcher, else self_communicator().
 std::unique_ptr<Communicator> world_communicator();
 
-// Whether this process is rank 0 of its launcher's job, or was started alone: for messages that come
-// before, or after, there is a communicator.
+// Whether this process is rank 0 of its launcher's job, or was started alone: for messages that
+// come before, or after, there is a communicator.
 bool is_first_rank();
 
 // Ends the whole job at once with this exit code, from any rank.

@@ -36,15 +36,16 @@ MicroBatch to_tensors(const Batch& batch) {
     last_row = row;
     begin = end;
   }
-  std::vector<int32_t> positions(batch.tokens.size());  // they run through the row, as the reference's
+  std::vector<int32_t> positions(
+      batch.tokens.size());  // they run through the row, as the reference's
   for (size_t t = 0; t < positions.size(); ++t) {
     positions[t] = static_cast<int32_t>(static_cast<int64_t>(t) % batch.sequence_length);
   }
   const std::vector<int64_t> shape = {batch.rows, batch.sequence_length};
   return {tensor_of(batch.tokens, at::kInt, shape), tensor_of(batch.labels, at::kInt, shape),
-          tensor_of(positions, at::kInt, shape),
-          cumulative(batch.attention_ends), cumulative(batch.routing_ends),
-          tensor_of(sequence, at::kLong, {spans}), tensor_of(ordinal, at::kInt, {spans})};
+          tensor_of(positions, at::kInt, shape),    cumulative(batch.attention_ends),
+          cumulative(batch.routing_ends),           tensor_of(sequence, at::kLong, {spans}),
+          tensor_of(ordinal, at::kInt, {spans})};
 }
 
 int64_t divisor_share(const Batch& batch) {

@@ -56,7 +56,8 @@ void add_tensors(const Model& model, const FlatBuffers& buffers, bool with_dense
 }
 
 // What one rank wrote, as text that travels: [{name, size, sha256, tensors?}].
-absl::StatusOr<OrderedJson> write_shards(FileSystem& fs, const Mesh& mesh, const std::string& folder,
+absl::StatusOr<OrderedJson> write_shards(FileSystem& fs, const Mesh& mesh,
+                                         const std::string& folder,
                                          const CheckpointContents& contents) {
   OrderedJson written = OrderedJson::array();
   if (!writes(mesh)) return written;
@@ -65,8 +66,8 @@ absl::StatusOr<OrderedJson> write_shards(FileSystem& fs, const Mesh& mesh, const
   add_tensors(*contents.model, contents.model->parameters, with_dense, "", &parameters);
   add_tensors(*contents.model, contents.optimizer->exp_avg, with_dense, "exp_avg/", &moments);
   add_tensors(*contents.model, contents.optimizer->exp_avg_sq, with_dense, "exp_avg_sq/", &moments);
-  const std::pair<const char*, const std::vector<NamedTensor>*> files[] = {
-      {"model", &parameters}, {"optimizer", &moments}};
+  const std::pair<const char*, const std::vector<NamedTensor>*> files[] = {{"model", &parameters},
+                                                                           {"optimizer", &moments}};
   for (const auto& [stem, tensors] : files) {
     absl::StatusOr<WrittenFile> file =
         write_safetensors(fs, folder, shard_name(stem, mesh), *tensors, {{"format", "pt"}});
@@ -96,11 +97,12 @@ std::string state_json(const TrainingPosition& position, const Mesh& mesh) {
       {"tokens", position.tokens},
       {"data_fingerprint", position.data_fingerprint},
       {"config", config},
-      {"written", {{"by", "emo"},
-                   {"host", host},
-                   {"unix_time", std::chrono::system_clock::to_time_t(std::chrono::system_clock::now())},
-                   {"dp", mesh.dp->size()},
-                   {"ep", mesh.ep->size()}}}};
+      {"written",
+       {{"by", "emo"},
+        {"host", host},
+        {"unix_time", std::chrono::system_clock::to_time_t(std::chrono::system_clock::now())},
+        {"dp", mesh.dp->size()},
+        {"ep", mesh.ep->size()}}}};
   return json.dump(1) + "\n";
 }
 
@@ -115,7 +117,8 @@ absl::Status write_description(FileSystem& fs, const Mesh& mesh, const std::stri
     for (const OrderedJson& file : OrderedJson::parse(text)) {
       files.push_back({file["name"], file["size"], file["sha256"]});
       const std::string stem = file["stem"];
-      for (const OrderedJson& tensor : file["tensors"]) maps[stem][tensor.get<std::string>()] = file["name"];
+      for (const OrderedJson& tensor : file["tensors"])
+        maps[stem][tensor.get<std::string>()] = file["name"];
       sizes[stem] = sizes[stem].get<int64_t>() + file["tensor_bytes"].get<int64_t>();
     }
   }
@@ -123,7 +126,8 @@ absl::Status write_description(FileSystem& fs, const Mesh& mesh, const std::stri
       {"config.json", to_config_json(*contents.description).dump(1) + "\n"},
       {"state.json", state_json(contents.position, mesh)}};
   for (const std::string stem : {"model", "optimizer"}) {
-    const OrderedJson index = {{"metadata", {{"total_size", sizes[stem]}}}, {"weight_map", maps[stem]}};
+    const OrderedJson index = {{"metadata", {{"total_size", sizes[stem]}}},
+                               {"weight_map", maps[stem]}};
     texts.emplace_back(stem + ".safetensors.index.json", index.dump(1) + "\n");
   }
   if (!contents.tokenizer_path.empty()) {
@@ -185,8 +189,9 @@ absl::StatusOr<std::vector<int64_t>> complete_steps(const std::string& run_folde
   if (!names.ok()) return names.status();
   for (const std::string& name : *names) {
     int64_t step = 0;
-    if (absl::StartsWith(name, kPrefix) && absl::SimpleAtoi(name.substr(sizeof kPrefix - 1), &step) &&
-        name == step_folder(step) && path_exists(run_folder + "/" + name + "/" + kManifest)) {
+    if (absl::StartsWith(name, kPrefix) &&
+        absl::SimpleAtoi(name.substr(sizeof kPrefix - 1), &step) && name == step_folder(step) &&
+        path_exists(run_folder + "/" + name + "/" + kManifest)) {
       steps.push_back(step);
     }
   }
@@ -248,7 +253,8 @@ absl::Status verify_checkpoint(Communicator& world, const std::string& folder) {
   absl::StatusOr<std::vector<WrittenFile>> files = read_manifest(folder);
   absl::Status status = files.status();
   for (size_t i = 0; status.ok() && i < files->size(); ++i) {
-    if (static_cast<int64_t>(i) % world.size() == world.rank()) status = verify_file(folder, (*files)[i]);
+    if (static_cast<int64_t>(i) % world.size() == world.rank())
+      status = verify_file(folder, (*files)[i]);
   }
   return agree(world, status);
 }
@@ -266,7 +272,8 @@ absl::StatusOr<TrainingPosition> read_position(const std::string& folder) {
     status.Update(read.status());
     if (read.ok()) *value = *read;
   }
-  absl::StatusOr<std::string> fingerprint = json_field<std::string>(*json, "data_fingerprint", path);
+  absl::StatusOr<std::string> fingerprint =
+      json_field<std::string>(*json, "data_fingerprint", path);
   absl::StatusOr<std::map<std::string, std::string>> config =
       json_field<std::map<std::string, std::string>>(*json, "config", path);
   status.Update(fingerprint.status());
@@ -280,7 +287,8 @@ absl::StatusOr<TrainingPosition> read_position(const std::string& folder) {
 absl::Status read_model(const std::string& folder, const Model& model) {
   absl::StatusOr<TensorFolder> tensors = TensorFolder::open(folder, "model");
   if (!tensors.ok()) return tensors.status();
-  return read_parameters(*tensors, "", model.config, model.layout, /*exact=*/true, model.parameters);
+  return read_parameters(*tensors, "", model.config, model.layout, /*exact=*/true,
+                         model.parameters);
 }
 
 absl::Status read_optimizer(const std::string& folder, const Model& model, int64_t step,
@@ -288,8 +296,8 @@ absl::Status read_optimizer(const std::string& folder, const Model& model, int64
   absl::StatusOr<TensorFolder> tensors = TensorFolder::open(folder, "optimizer");
   if (!tensors.ok()) return tensors.status();
   optimizer->step = step;
-  absl::Status status = read_parameters(*tensors, "exp_avg/", model.config, model.layout, true,
-                                        optimizer->exp_avg);
+  absl::Status status =
+      read_parameters(*tensors, "exp_avg/", model.config, model.layout, true, optimizer->exp_avg);
   if (!status.ok()) return status;
   return read_parameters(*tensors, "exp_avg_sq/", model.config, model.layout, true,
                          optimizer->exp_avg_sq);

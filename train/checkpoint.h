@@ -2,10 +2,11 @@
 //
 //   <run.folder>/step-0001000/
 //     config.json, tokenizer.json        the model's description (hugging_face.h)
-//     model-0000i-of-0000n.safetensors   one file per writing rank, and model.safetensors.index.json
-//     optimizer-0000i-of-0000n.safetensors, with its index: exp_avg/<name>, exp_avg_sq/<name>
-//     state.json                         where the run is, its config, versions
-//     MANIFEST                           size and SHA-256 of every other file; written last
+//     model-0000i-of-0000n.safetensors   one file per writing rank, and
+//     model.safetensors.index.json optimizer-0000i-of-0000n.safetensors, with its index:
+//     exp_avg/<name>, exp_avg_sq/<name> state.json                         where the run is, its
+//     config, versions MANIFEST                           size and SHA-256 of every other file;
+//     written last
 //
 // A folder is written under a temporary name, synced and renamed: without MANIFEST there is no
 // checkpoint. Any layout reads any checkpoint.
@@ -18,11 +19,11 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "data/file_system.h"
+#include "model/transformer.h"
 #include "parallel/mesh.h"
 #include "train/hugging_face.h"
 #include "train/optimizer.h"
 #include "train/run_config.h"
-#include "model/transformer.h"
 
 namespace emo {
 

@@ -130,7 +130,8 @@ class Reader {
     pool->kind = has_top_p ? PoolPolicy::Kind::kTopP : PoolPolicy::Kind::kRange;
     pool->eval = (pool->min + pool->max) / 2;
     const auto eval = entries_.find(path("eval"));
-    if (eval != entries_.end() && eval->second.node.IsScalar() && eval->second.node.Scalar() == "none") {
+    if (eval != entries_.end() && eval->second.node.IsScalar() &&
+        eval->second.node.Scalar() == "none") {
       take("eval");
       pool->eval.reset();
     } else {
@@ -146,12 +147,14 @@ class Reader {
       return reject_children(key);
     }
     if (entry != nullptr && !entry->node.IsMap()) {
-      return wrong(*entry, key, "none or a map with vocab_size, topics, min_length, max_length, seed");
+      return wrong(*entry, key,
+                   "none or a map with vocab_size, topics, min_length, max_length, seed");
     }
     const std::string outer = section_;
     section_ = path(key);
     bool present = entry != nullptr;
-    for (const auto& [name, unused] : entries_) present = present || name.rfind(section_ + ".", 0) == 0;
+    for (const auto& [name, unused] : entries_)
+      present = present || name.rfind(section_ + ".", 0) == 0;
     if (present) {
       SyntheticOptions read;
       visit_synthetic(*this, read);
@@ -217,8 +220,8 @@ void flatten(const YAML::Node& node, const std::string& prefix, const std::strin
   if (depth > 4) return;
   std::set<std::string> seen;
   for (const auto& item : node) {
-    const std::string place = absl::StrCat(file, ":", item.first.Mark().line + 1, ":",
-                                           item.first.Mark().column + 1);
+    const std::string place =
+        absl::StrCat(file, ":", item.first.Mark().line + 1, ":", item.first.Mark().column + 1);
     if (!item.first.IsScalar()) {
       errors->push_back(place + ": a key must be a word");
       continue;
@@ -279,8 +282,8 @@ void check_together(const RunConfig& c, const std::function<void(const char*, st
   if (m.d_model == 0 || m.n_layers == 0 || m.n_heads == 0) {
     say("model.d_model", "model.d_model, n_layers and n_heads must be set");
   } else if (m.d_model % m.n_heads != 0 || m.head_dim() % 2 != 0) {
-    say("model.n_heads", absl::StrCat("d_model ", m.d_model, " over ", m.n_heads,
-                                      " heads must give an even width"));
+    say("model.n_heads",
+        absl::StrCat("d_model ", m.d_model, " over ", m.n_heads, " heads must give an even width"));
   }
   if (!m.dense_layers.empty() && m.d_ffn == 0) {
     say("model.d_ffn", "dense layers need model.d_ffn");
@@ -288,11 +291,13 @@ void check_together(const RunConfig& c, const std::function<void(const char*, st
   if (m.moe_layers() > 0) {
     if (m.d_expert == 0) say("model.d_expert", "model.d_expert is not set");
     if (m.top_k <= m.num_shared_experts) {
-      say("model.top_k", absl::StrCat("top_k ", m.top_k, " counts the shared experts, so it must be above ",
-                                      m.num_shared_experts));
+      say("model.top_k",
+          absl::StrCat("top_k ", m.top_k, " counts the shared experts, so it must be above ",
+                       m.num_shared_experts));
     }
     if (m.num_experts < m.top_k) {
-      say("model.num_experts", absl::StrCat("num_experts ", m.num_experts, " is below top_k ", m.top_k));
+      say("model.num_experts",
+          absl::StrCat("num_experts ", m.num_experts, " is below top_k ", m.top_k));
     }
     if (m.routed_experts() < c.parallel.ep) {
       say("parallel.ep", absl::StrCat(m.routed_experts(), " routed experts on ep ", c.parallel.ep,
@@ -304,14 +309,17 @@ void check_together(const RunConfig& c, const std::function<void(const char*, st
         say("routing.pool.min", absl::StrCat("pool min ", pool.min, " is above max ", pool.max));
       }
       if (pool.min < m.routed_top_k()) {
-        say("routing.pool.min", absl::StrCat("pool min ", pool.min, " is below the ", m.routed_top_k(),
-                                             " routed experts that a token chooses (top_k - shared)"));
+        say("routing.pool.min",
+            absl::StrCat("pool min ", pool.min, " is below the ", m.routed_top_k(),
+                         " routed experts that a token chooses (top_k - shared)"));
       }
       if (pool.max > m.num_experts) {
-        say("routing.pool.max", absl::StrCat("pool max ", pool.max, " is above num_experts ", m.num_experts));
+        say("routing.pool.max",
+            absl::StrCat("pool max ", pool.max, " is above num_experts ", m.num_experts));
       }
       if (pool.eval && *pool.eval < m.routed_top_k()) {
-        say("routing.pool.eval", absl::StrCat("pool eval ", *pool.eval, " is below ", m.routed_top_k()));
+        say("routing.pool.eval",
+            absl::StrCat("pool eval ", *pool.eval, " is below ", m.routed_top_k()));
       }
     }
   } else if (c.parallel.ep > 1) {
@@ -325,8 +333,9 @@ void check_together(const RunConfig& c, const std::function<void(const char*, st
       say("data.synthetic.min_length", "synthetic min_length is above max_length");
     }
     if (c.data.synthetic->vocab_size > m.vocab_size) {
-      say("data.synthetic.vocab_size", absl::StrCat("synthetic vocab_size ", c.data.synthetic->vocab_size,
-                                                    " is above the model's ", m.vocab_size));
+      say("data.synthetic.vocab_size",
+          absl::StrCat("synthetic vocab_size ", c.data.synthetic->vocab_size,
+                       " is above the model's ", m.vocab_size));
     }
   }
   if ((c.train.steps > 0) == (c.train.tokens > 0)) {
@@ -335,8 +344,9 @@ void check_together(const RunConfig& c, const std::function<void(const char*, st
   if (c.train.batch == 0) {
     say("train.batch", "train.batch is not set");
   } else if (c.train.batch % c.train.micro_batches != 0) {
-    say("train.micro_batches", absl::StrCat("batch ", c.train.batch, " is not divisible by micro_batches ",
-                                            c.train.micro_batches));
+    say("train.micro_batches",
+        absl::StrCat("batch ", c.train.batch, " is not divisible by micro_batches ",
+                     c.train.micro_batches));
   } else if (c.train.batch / c.train.micro_batches * c.data.sequence_length > 0x7FFFFFFF) {
     say("train.batch", "a micro-batch of 2^31 tokens or more");
   }
@@ -352,13 +362,15 @@ absl::StatusOr<RunConfig> read_run_config(const std::string& path,
   std::map<std::string, Entry> entries;
   try {
     const YAML::Node root = YAML::Load(*text);
-    if (!root.IsMap()) return absl::InvalidArgumentError(path + ":1:1: a config is a map of sections");
+    if (!root.IsMap())
+      return absl::InvalidArgumentError(path + ":1:1: a config is a map of sections");
     flatten(root, "", path, 0, &entries, &errors);
   } catch (const YAML::Exception& error) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ":", error.mark.line + 1, ":",
-                                                   error.mark.column + 1, ": ", error.msg));
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, ":", error.mark.line + 1, ":", error.mark.column + 1, ": ", error.msg));
   }
-  for (const std::string& override_text : overrides) apply_override(override_text, &entries, &errors);
+  for (const std::string& override_text : overrides)
+    apply_override(override_text, &entries, &errors);
 
   RunConfig config;
   Reader reader(std::move(entries), &errors);
@@ -369,9 +381,9 @@ absl::StatusOr<RunConfig> read_run_config(const std::string& path,
     errors.push_back(absl::StrCat(place.empty() ? path : place, ": ", what));
   });
   if (errors.empty()) return config;
-  return absl::InvalidArgumentError(absl::StrCat("the config has ", errors.size(),
-                                                 errors.size() == 1 ? " error:\n  " : " errors:\n  ",
-                                                 absl::StrJoin(errors, "\n  ")));
+  return absl::InvalidArgumentError(absl::StrCat(
+      "the config has ", errors.size(), errors.size() == 1 ? " error:\n  " : " errors:\n  ",
+      absl::StrJoin(errors, "\n  ")));
 }
 
 }  // namespace emo

@@ -10,8 +10,8 @@
 
 namespace emo {
 
-// Mean over tokens; `attention_ends` are the ends of a typical batch's attention spans, which decide
-// what attention costs.
+// Mean over tokens; `attention_ends` are the ends of a typical batch's attention spans, which
+// decide what attention costs.
 double flops_per_token(const ModelConfig& config, const std::vector<int32_t>& attention_ends);
 
 // The reference's count (emo-facts 3.8): no causal half, attention over the whole row, the router's

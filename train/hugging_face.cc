@@ -59,13 +59,15 @@ absl::Status read_pool(const Json& json, const std::string& where, PoolPolicy* p
   pool->min = *min;
   pool->max = *max;
   pool->top_p = *top_p;
-  if (json.contains("eval") && json["eval"].is_number_integer()) pool->eval = json["eval"].get<int64_t>();
+  if (json.contains("eval") && json["eval"].is_number_integer())
+    pool->eval = json["eval"].get<int64_t>();
   return absl::OkStatus();
 }
 
 absl::Status read_contract(const Json& json, const std::string& where, ModelDescription* d) {
   RoutingContract& c = d->contract;
-  absl::Status status = read_name(json, "eos_routes_with", kConventions, where, &d->eos_routes_with);
+  absl::Status status =
+      read_name(json, "eos_routes_with", kConventions, where, &d->eos_routes_with);
   status.Update(read_name(json, "mask", kMasks, where, &c.mask));
   status.Update(read_name(json, "balance_sees", kScores, where, &c.balance_sees));
   status.Update(read_name(json, "z_sees", kScores, where, &c.z_sees));
@@ -88,11 +90,11 @@ absl::Status read_contract(const Json& json, const std::string& where, ModelDesc
 // Sizes that a model can have, so that nothing below has to ask.
 absl::Status check_sizes(const ModelConfig& c, const std::string& where) {
   const bool moe = c.moe_layers() > 0;
-  const bool possible =
-      c.vocab_size > 1 && c.d_model > 0 && c.n_layers > 0 && c.n_heads > 0 &&
-      c.d_model % c.n_heads == 0 && c.head_dim() % 2 == 0 && (c.dense_layers.empty() || c.d_ffn > 0) &&
-      (!moe || (c.d_expert > 0 && c.num_shared_experts >= 0 && c.top_k > c.num_shared_experts &&
-                c.num_experts >= c.top_k));
+  const bool possible = c.vocab_size > 1 && c.d_model > 0 && c.n_layers > 0 && c.n_heads > 0 &&
+                        c.d_model % c.n_heads == 0 && c.head_dim() % 2 == 0 &&
+                        (c.dense_layers.empty() || c.d_ffn > 0) &&
+                        (!moe || (c.d_expert > 0 && c.num_shared_experts >= 0 &&
+                                  c.top_k > c.num_shared_experts && c.num_experts >= c.top_k));
   if (possible) return absl::OkStatus();
   return absl::DataLossError(absl::StrCat(
       where, ": these sizes are not possible together: vocab_size ", c.vocab_size, ", hidden_size ",
@@ -179,7 +181,8 @@ absl::StatusOr<ModelDescription> read_config_json(const std::string& path) {
   int64_t kv_heads = c.n_heads;
   number("num_key_value_heads", &kv_heads, true);
   for (const int64_t layer : c.dense_layers) {
-    if (layer < 0 || layer >= c.n_layers) status.Update(absl::DataLossError(path + ": dense_layers"));
+    if (layer < 0 || layer >= c.n_layers)
+      status.Update(absl::DataLossError(path + ": dense_layers"));
   }
   if (kv_heads != c.n_heads) {
     status.Update(absl::DataLossError(path + ": num_key_value_heads must be num_attention_heads"));

@@ -1,5 +1,5 @@
-// config.json of a model folder: the Hugging Face config of model_type emo (emo-facts 7.1), with our
-// routing contract beside it.
+// config.json of a model folder: the Hugging Face config of model_type emo (emo-facts 7.1), with
+// our routing contract beside it.
 #pragma once
 
 #include <string>
@@ -14,11 +14,11 @@ namespace emo {
 // What config.json says of a model.
 struct ModelDescription {
   ModelConfig config;
-  int64_t max_positions = 4096;    // rows of the training run
+  int64_t max_positions = 4096;  // rows of the training run
   int32_t eos_id = 0;
   bool document_attention = true;  //
   EosRoutesWith eos_routes_with = EosRoutesWith::kPrevious;
-  RoutingContract contract;        // pool none where the file states no contract
+  RoutingContract contract;  // pool none where the file states no contract
 };
 
 OrderedJson to_config_json(const ModelDescription& description);

@@ -1,4 +1,5 @@
-// A run's metrics: metrics.jsonl, one object a step, and the same in TensorBoard's format under tb/.
+// A run's metrics: metrics.jsonl, one object a step, and the same in TensorBoard's format under
+// tb/.
 #pragma once
 
 #include <cstdint>

@@ -58,8 +58,8 @@ absl::StatusOr<TensorFolder> TensorFolder::open(const std::string& path, const s
   }
   for (const auto& [name, file] : (*index)["weight_map"].items()) {
     if (folder.find(name) == nullptr) {
-      return absl::DataLossError(absl::StrCat(index_path, ": tensor ", name, " is not in ",
-                                              file.get<std::string>()));
+      return absl::DataLossError(
+          absl::StrCat(index_path, ": tensor ", name, " is not in ", file.get<std::string>()));
     }
   }
   return folder;
@@ -71,7 +71,8 @@ absl::Status TensorFolder::add(const std::string& path) {
   files_.push_back(std::make_unique<SafetensorsFile>(*std::move(file)));
   for (const auto& [name, record] : files_.back()->tensors()) {
     if (!by_name_.emplace(name, &record).second) {
-      return absl::DataLossError(absl::StrCat(path, ": tensor ", name, " stands in another file too"));
+      return absl::DataLossError(
+          absl::StrCat(path, ": tensor ", name, " stands in another file too"));
     }
   }
   return absl::OkStatus();
@@ -101,7 +102,8 @@ absl::Status read_parameters(const TensorFolder& folder, const std::string& pref
   }
   if (exact) {
     std::map<std::string, bool> expected;
-    for (const ParameterInfo& p : make_layout(config, 1, 0).parameters) expected[prefix + p.name] = true;
+    for (const ParameterInfo& p : make_layout(config, 1, 0).parameters)
+      expected[prefix + p.name] = true;
     for (const auto& [name, record] : folder.tensors()) {
       if (absl::StartsWith(name, prefix) && !expected.contains(name)) {
         wrong.push_back(name + " is not part of this model");

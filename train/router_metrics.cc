@@ -50,8 +50,7 @@ Metrics router_metrics(const ModelConfig& config, const RoutingContract& contrac
   size_t next = 0;
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
     if (config.is_dense(layer)) continue;
-    const Metrics metrics =
-        layer_metrics(config, contract, sums.layers[next], moe_layers, divisor);
+    const Metrics metrics = layer_metrics(config, contract, sums.layers[next], moe_layers, divisor);
     for (size_t i = 0; i < metrics.size(); ++i) {
       const auto& [name, value] = metrics[i];
       all.emplace_back(absl::StrFormat("block %02d/%s", layer, name), value);

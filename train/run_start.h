@@ -13,7 +13,8 @@
 namespace emo {
 
 // Collective; every rank gets the same answer. Fills the state and answers where to go on.
-//   - a checkpoint in run.folder: goes on there; FailedPrecondition, with a list, where config or data
+//   - a checkpoint in run.folder: goes on there; FailedPrecondition, with a list, where config or
+//   data
 //     differ in a way that matters
 //   - run.start_from: takes what run.take says; the routing contract must be equal unless
 //     run.change_contract

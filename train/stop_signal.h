@@ -1,5 +1,5 @@
-// A request to stop, from a scheduler or a person: SIGTERM, SIGINT or SIGUSR1. The first one lets the
-// step end and a checkpoint be written; a second SIGTERM or SIGINT ends the process at once.
+// A request to stop, from a scheduler or a person: SIGTERM, SIGINT or SIGUSR1. The first one lets
+// the step end and a checkpoint be written; a second SIGTERM or SIGINT ends the process at once.
 #pragma once
 
 namespace emo {

@@ -37,9 +37,7 @@ double wall_time() {
   return std::chrono::duration<double>(std::chrono::system_clock::now().time_since_epoch()).count();
 }
 
-uint32_t masked_crc(absl::string_view bytes) {
-  return std::rotr(crc32c(bytes), 15) + 0xa282ead8u;
-}
+uint32_t masked_crc(absl::string_view bytes) { return std::rotr(crc32c(bytes), 15) + 0xa282ead8u; }
 
 }  // namespace
 
@@ -63,8 +61,8 @@ absl::StatusOr<TensorBoardWriter> TensorBoardWriter::create(FileSystem& fs,
   char host[256] = {};
   ::gethostname(host, sizeof host - 1);
   absl::StatusOr<std::unique_ptr<WritableFile>> file =
-      fs.create(absl::StrCat(folder, "/events.out.tfevents.", static_cast<int64_t>(wall_time()), ".",
-                             host, ".", ::getpid()));
+      fs.create(absl::StrCat(folder, "/events.out.tfevents.", static_cast<int64_t>(wall_time()),
+                             ".", host, ".", ::getpid()));
   if (!file.ok()) return file.status();
   TensorBoardWriter writer(*std::move(file));
   std::string event;

@@ -1,5 +1,6 @@
 // TensorBoard event files, scalars only: records as TensorFlow's record_writer.cc frames them, the
-// few protobuf fields of Event and Summary encoded by hand (ecosystem: no protobuf needed for this).
+// few protobuf fields of Event and Summary encoded by hand (ecosystem: no protobuf needed for
+// this).
 #pragma once
 
 #include <cstdint>

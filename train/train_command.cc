@@ -42,9 +42,10 @@ absl::StatusOr<int> run(const Options& options) {
   if (!end.ok()) return end.status();
   if (mesh->is_first()) {
     absl::StatusOr<std::string> last = latest_checkpoint(config->run.folder);
-    std::fprintf(stderr, "emo: %s; the model is in %s\n",
-                 *end == RunEnd::kDone ? "done" : "stopped by a signal, start the same command again",
-                 last.ok() ? last->c_str() : "?");
+    std::fprintf(
+        stderr, "emo: %s; the model is in %s\n",
+        *end == RunEnd::kDone ? "done" : "stopped by a signal, start the same command again",
+        last.ok() ? last->c_str() : "?");
   }
   return *end == RunEnd::kDone ? kExitDone : kExitStopped;
 }
@@ -53,12 +54,15 @@ absl::StatusOr<int> run(const Options& options) {
 
 Command train_command(CLI::App& parent) {
   auto options = std::make_shared<Options>();
-  CLI::App* app = parent.add_subcommand("train", "Train a model; the same command goes on where it stopped");
-  app->add_option("CONFIG", options->config, "YAML file, see configs/ and docs/config.md")->required();
+  CLI::App* app =
+      parent.add_subcommand("train", "Train a model; the same command goes on where it stopped");
+  app->add_option("CONFIG", options->config, "YAML file, see configs/ and docs/config.md")
+      ->required();
   app->add_option("OVERRIDE", options->overrides, "section.key=value, checked like the file");
   app->add_flag("--quiet", options->quiet, "no config, no progress line");
-  app->footer("Example: mpirun -n 2 emo train configs/tiny.yaml parallel.ep=2 train.steps=100\n"
-              "Exits 75 after SIGTERM, SIGINT or SIGUSR1, with a checkpoint saved.");
+  app->footer(
+      "Example: mpirun -n 2 emo train configs/tiny.yaml parallel.ep=2 train.steps=100\n"
+      "Exits 75 after SIGTERM, SIGINT or SIGUSR1, with a checkpoint saved.");
   return {app, [options] { return run(*options); }};
 }
 

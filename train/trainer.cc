@@ -68,7 +68,8 @@ absl::Status not_finite(const Mesh& mesh, const TrainingState& state, const Step
     if (!it->empty()) where = *it;
   }
   return absl::AbortedError(absl::StrFormat(
-      "step %d: numbers are not finite (loss %g, gradient norm %g); first bad tensor: %s. Nothing was "
+      "step %d: numbers are not finite (loss %g, gradient norm %g); first bad tensor: %s. Nothing "
+      "was "
       "updated; the last checkpoint is good. Try a lower schedule.peak or a longer warm-up.",
       step, result.cross_entropy(), result.gradient_norm, where));
 }
@@ -76,7 +77,8 @@ absl::Status not_finite(const Mesh& mesh, const TrainingState& state, const Step
 Metrics step_metrics(const RunConfig& config, const StepResult& result, double learning_rate,
                      double seconds, double flops, int64_t tokens_seen, const Mesh& mesh) {
   const double ce = result.cross_entropy();
-  const double rate = static_cast<double>(config.train.batch * config.data.sequence_length) / seconds;
+  const double rate =
+      static_cast<double>(config.train.batch * config.data.sequence_length) / seconds;
   Metrics metrics = {{"train/CE loss", ce},
                      {"train/Z loss", result.z_loss(config.train.lm_z_weight)},
                      {"optim/LR", learning_rate},
@@ -131,19 +133,21 @@ absl::StatusOr<std::unique_ptr<ChunkSource>> open_source(const RunConfig& config
       DatasetChunks::open(config.data.path, config.data.sequence_length);
   if (!chunks.ok()) return chunks.status();
   if ((*chunks)->vocab_size() > config.model.vocab_size) {
-    return absl::DataLossError(absl::StrCat(config.data.path, ": its tokenizer has ",
-                                            (*chunks)->vocab_size(), " tokens, model.vocab_size is ",
-                                            config.model.vocab_size));
+    return absl::DataLossError(
+        absl::StrCat(config.data.path, ": its tokenizer has ", (*chunks)->vocab_size(),
+                     " tokens, model.vocab_size is ", config.model.vocab_size));
   }
   return chunks;
 }
 
 ModelDescription describe(const RunConfig& config, const ChunkSource& source) {
-  return {config.model, config.data.sequence_length, source.eos_id(), config.document_attention,
+  return {config.model,           config.data.sequence_length,
+          source.eos_id(),        config.document_attention,
           config.eos_routes_with, config.routing};
 }
 
-absl::StatusOr<RunEnd> train(const RunConfig& config, const Mesh& mesh, const TrainOptions& options) {
+absl::StatusOr<RunEnd> train(const RunConfig& config, const Mesh& mesh,
+                             const TrainOptions& options) {
   absl::StatusOr<std::unique_ptr<ChunkSource>> source = open_source(config);
   absl::Status status = agree(*mesh.world, source.status());
   if (!status.ok()) return status;
@@ -190,9 +194,10 @@ absl::StatusOr<RunEnd> train(const RunConfig& config, const Mesh& mesh, const Tr
     if (log->has_value() && (step % config.train.log_every == 0 || step == total)) {
       const double seconds =
           std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-      status = (*log)->write(step, step_metrics(config, result, step_options.learning_rate, seconds,
-                                                flops_per_token(config.model, batches->attention_ends),
-                                                position.tokens, mesh));
+      status =
+          (*log)->write(step, step_metrics(config, result, step_options.learning_rate, seconds,
+                                           flops_per_token(config.model, batches->attention_ends),
+                                           position.tokens, mesh));
       if (!status.ok()) std::fprintf(stderr, "emo: %s\n", std::string(status.message()).c_str());
     }
     if (options.observer) options.observer(state, result, step);

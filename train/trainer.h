@@ -14,7 +14,8 @@
 
 namespace emo {
 
-// Called on every rank after each step; what evaluation hangs into training without train/ knowing it.
+// Called on every rank after each step; what evaluation hangs into training without train/ knowing
+// it.
 using Observer = std::function<void(const TrainingState&, const StepResult&, int64_t step)>;
 
 enum class RunEnd { kDone, kStopped };
@@ -34,6 +35,7 @@ ModelDescription describe(const RunConfig& config, const ChunkSource& source);
 // Collective; every rank gets the same answer. Starts the run, or goes on where its folder has a
 // checkpoint. Aborted where a loss or gradient is not finite, naming step and tensor;
 // FailedPrecondition where the config does not fit the checkpoint.
-absl::StatusOr<RunEnd> train(const RunConfig& config, const Mesh& mesh, const TrainOptions& options);
+absl::StatusOr<RunEnd> train(const RunConfig& config, const Mesh& mesh,
+                             const TrainOptions& options);
 
 }  // namespace emo

@@ -42,14 +42,15 @@ struct StepResult {
   bool finite() const;
 };
 
-// Collective. Zeroes the gradients, then leaves those of the whole step in state->gradients, equal on
-// all replicas. `divisor_share` is this rank's part of N (batch_tensors.h), over all micro-batches.
+// Collective. Zeroes the gradients, then leaves those of the whole step in state->gradients, equal
+// on all replicas. `divisor_share` is this rank's part of N (batch_tensors.h), over all
+// micro-batches.
 StepResult compute_gradients(const Mesh& mesh, const std::vector<MicroBatch>& micro_batches,
                              int64_t divisor_share, const StepOptions& options,
                              TrainingState* state);
 
-// Collective: compute_gradients, clip, update. Where the result is not finite nothing is updated, on
-// any rank.
+// Collective: compute_gradients, clip, update. Where the result is not finite nothing is updated,
+// on any rank.
 StepResult training_step(const Mesh& mesh, const std::vector<MicroBatch>& micro_batches,
                          int64_t divisor_share, const StepOptions& options, TrainingState* state);
 

@@ -7,7 +7,8 @@ cd "$(dirname "$0")/../.."
 pairs=${1:-3}
 experts=${2:-grouped_mm}
 export OMP_NUM_THREADS=2
-python=$(tests/bench/setup_peers.sh)
+./launch/setup_full.sh
+python=build/python-full/bin/python
 ./launch/build.sh release emo
 results=$(mktemp)
 trap 'rm -f "$results"' EXIT

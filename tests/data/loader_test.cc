@@ -31,7 +31,8 @@ std::string write_documents(int count, int64_t tokens_per_shard) {
   for (int d = 0; d < count; ++d) {
     std::vector<int32_t> tokens(d % 37, 1 + d % 998);
     tokens.push_back(0);
-    EXPECT_TRUE(writer.append(tokens, 10 + d, d % 2 == 0 ? "even" : "odd", "doc" + std::to_string(d)).ok());
+    EXPECT_TRUE(
+        writer.append(tokens, 10 + d, d % 2 == 0 ? "even" : "odd", "doc" + std::to_string(d)).ok());
   }
   EXPECT_TRUE(writer.finish().ok());
   return folder;
@@ -53,7 +54,8 @@ TEST(Order, EpochsDifferAndCoverEverything) {
     second.push_back(chunk_at(100 + i, 100, Order::kOurs, 5));
   }
   EXPECT_NE(first, second);
-  EXPECT_EQ(std::set<int64_t>(first.begin(), first.end()), std::set<int64_t>(second.begin(), second.end()));
+  EXPECT_EQ(std::set<int64_t>(first.begin(), first.end()),
+            std::set<int64_t>(second.begin(), second.end()));
   EXPECT_EQ(chunk_at(103, 100, Order::kSequential, 5), 3);
 }
 
@@ -97,7 +99,7 @@ TEST(Loader, SpansEndBehindTheEndTokenAndAtRowEnds) {
 }
 
 TEST(Loader, NextConventionCutsBeforeTheEndToken) {
-  const std::vector<int32_t> tokens = {0, 5, 5, 0, 0, 5, 5, 0,  // row 0
+  const std::vector<int32_t> tokens = {0, 5, 5, 0, 0, 5, 5, 0,   // row 0
                                        5, 5, 5, 5, 5, 5, 5, 5};  // row 1
   const std::vector<int32_t> documents = {1, 4, 5, 8, 16};
   EXPECT_EQ(routing_ends(documents, tokens, 8, EosRoutesWith::kPrevious, 0), documents);
@@ -162,12 +164,14 @@ TEST(Loader, FilteredRowsLoseLabelsOnly) {
   EXPECT_GT(filtered, 0);
 }
 
-// The reference's definition, by its words: some pattern of 1 to 13 tokens stands 32 times in a row.
+// The reference's definition, by its words: some pattern of 1 to 13 tokens stands 32 times in a
+// row.
 TEST(InstanceFilter, CountsRepeatsAsTheReference) {
   const auto repeated = [](int64_t period, int64_t count, int64_t before, int64_t length) {
     std::vector<int32_t> tokens(length);
     for (int64_t i = 0; i < length; ++i) tokens[i] = static_cast<int32_t>(1000 + i);
-    for (int64_t i = 0; i < period * count; ++i) tokens[before + i] = static_cast<int32_t>(i % period);
+    for (int64_t i = 0; i < period * count; ++i)
+      tokens[before + i] = static_cast<int32_t>(i % period);
     return tokens;
   };
   const auto hit = [](const std::vector<int32_t>& tokens) {

@@ -28,17 +28,18 @@ TEST(Safetensors, RoundTrip) {
   const auto bytes = [](const auto& v) {
     return absl::string_view(reinterpret_cast<const char*>(v.data()), v.size() * sizeof(v[0]));
   };
-  const auto written = write_safetensors(posix_file_system(), ::testing::TempDir(), "emo_test.safetensors",
-                                         {{"a", "F32", {2, 3}, bytes(a)}, {"empty", "F32", {0, 4}, ""},
-                                          {"b", "I64", {2}, bytes(b)}},
-                                         {{"format", "pt"}});
+  const auto written = write_safetensors(
+      posix_file_system(), ::testing::TempDir(), "emo_test.safetensors",
+      {{"a", "F32", {2, 3}, bytes(a)}, {"empty", "F32", {0, 4}, ""}, {"b", "I64", {2}, bytes(b)}},
+      {{"format", "pt"}});
   ASSERT_TRUE(written.ok()) << written.status();
   const auto file = SafetensorsFile::open(path());
   ASSERT_TRUE(file.ok()) << file.status();
   EXPECT_EQ(file->metadata().at("format"), "pt");
   EXPECT_EQ(file->find("a", "F32", {2, 3})->bytes, bytes(a));
   EXPECT_EQ(file->find("b", "I64", {2})->bytes, bytes(b));
-  EXPECT_THAT(std::string(file->find("a", "F32", {3, 2}).status().message()), HasSubstr("[2, 3], expected F32 [3, 2]"));
+  EXPECT_THAT(std::string(file->find("a", "F32", {3, 2}).status().message()),
+              HasSubstr("[2, 3], expected F32 [3, 2]"));
   EXPECT_EQ(file->find("c", "F32", {1}).status().code(), absl::StatusCode::kNotFound);
   EXPECT_EQ(sha256_hex(*read_file(path(), 1 << 20)), written->sha256);
 }
@@ -62,16 +63,21 @@ INSTANTIATE_TEST_SUITE_P(
     All, HostileHeader,
     ::testing::Values(
         Hostile{"", 0, "JSON"}, Hostile{"[1]", 0, "not an object"}, Hostile{"{\"a\":", 0, "JSON"},
-        Hostile{R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", 8, "twice"},
+        Hostile{
+            R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})",
+            8, "twice"},
         Hostile{R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", 7, "truncated"},
         Hostile{R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}})", 9, "cover"},
         Hostile{R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}})", 12, "hole"},
-        Hostile{R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}})", 12, "overlap"},
+        Hostile{
+            R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}})",
+            12, "overlap"},
         Hostile{R"({"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}})", 8, "expected 12"},
         Hostile{R"({"a":{"dtype":"X9","shape":[2],"data_offsets":[0,8]}})", 8, "unknown dtype"},
         Hostile{R"({"a":{"dtype":"F32","shape":[-2],"data_offsets":[0,8]}})", 8, "list of sizes"},
         Hostile{R"({"a":{"dtype":"F32","shape":[2.5],"data_offsets":[0,8]}})", 8, "list of sizes"},
-        Hostile{R"({"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,8]}})", 8, "overflow"},
+        Hostile{R"({"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,8]}})", 8,
+                "overflow"},
         Hostile{R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}})", 8, "offsets"},
         Hostile{R"({"a":{"dtype":"F32","shape":[2],"data_offsets":[0]}})", 8, "two entries"},
         Hostile{R"({"a":{"shape":[2],"data_offsets":[0,8]}})", 8, "dtype"},
@@ -88,7 +94,8 @@ TEST(Safetensors, HeaderLengthsThatLieAreRefused) {
 
 TEST(Json, CapsDepthAndNamesDuplicates) {
   EXPECT_FALSE(parse_json(std::string(100, '[') + std::string(100, ']'), "x").ok());
-  EXPECT_THAT(std::string(parse_json(R"({"a":1,"b":{"c":1,"c":2}})", "x").status().message()), HasSubstr("'c'"));
+  EXPECT_THAT(std::string(parse_json(R"({"a":1,"b":{"c":1,"c":2}})", "x").status().message()),
+              HasSubstr("'c'"));
   EXPECT_TRUE(parse_json(R"({"a":1,"b":{"a":1}})", "x").ok());
 }
 

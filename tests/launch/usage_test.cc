@@ -15,7 +15,8 @@ TEST(Usage, SuggestsCommandsAndOptions) {
   train->add_flag("--quiet", quiet);
   app.add_subcommand("experts")->add_subcommand("rank");
   EXPECT_EQ(explain_usage(app, {"trian"}), "no command 'trian'; did you mean 'train'?");
-  EXPECT_EQ(explain_usage(app, {"train", "x.yaml", "--quite"}), "no option '--quite'; did you mean '--quiet'?");
+  EXPECT_EQ(explain_usage(app, {"train", "x.yaml", "--quite"}),
+            "no option '--quite'; did you mean '--quiet'?");
   EXPECT_EQ(explain_usage(app, {"experts", "rnak"}), "no command 'rnak'; did you mean 'rank'?");
   EXPECT_EQ(explain_usage(app, {"train", "x.yaml", "--quiet"}), "");
   EXPECT_EQ(explain_usage(app, {"zzzzzz"}), "no command 'zzzzzz'");

@@ -10,8 +10,8 @@
 
 namespace emo {
 
-// `rows` rows of S tokens; cuts are drawn so that a document is `mean_length` tokens long on average.
-// A mean of 1 gives one-token documents only, one of 0 whole rows.
+// `rows` rows of S tokens; cuts are drawn so that a document is `mean_length` tokens long on
+// average. A mean of 1 gives one-token documents only, one of 0 whole rows.
 inline Batch random_batch(int64_t rows, int64_t S, int64_t vocab, double mean_length, uint64_t seed,
                           int64_t first_sequence = 0) {
   std::mt19937_64 random(seed);

@@ -14,7 +14,9 @@ using Parameters = std::map<std::string, at::Tensor>;
 Parameters leaf_parameters(const Model& model) {
   Parameters parameters;
   for (const ParameterInfo& p : model.layout.parameters) {
-    at::Tensor t = at::from_blob(parameter_data(p, model.parameters), p.shape, at::kFloat).to(at::kDouble).clone();
+    at::Tensor t = at::from_blob(parameter_data(p, model.parameters), p.shape, at::kFloat)
+                       .to(at::kDouble)
+                       .clone();
     t.set_requires_grad(true);
     parameters[p.name] = t;
   }
@@ -33,15 +35,16 @@ at::Tensor feed_forward(const at::Tensor& x, const Parameters& p, const std::str
 
 at::Tensor rope(const at::Tensor& x, const at::Tensor& positions, double theta) {  // [T, H, W]
   const int64_t W = x.size(2);
-  const at::Tensor frequency = at::pow(theta, -at::arange(0, W, 2, at::kDouble) / static_cast<double>(W));
+  const at::Tensor frequency =
+      at::pow(theta, -at::arange(0, W, 2, at::kDouble) / static_cast<double>(W));
   const at::Tensor angle = positions.to(at::kDouble).view({-1, 1}) * frequency;  // [T, W / 2]
   const at::Tensor c = angle.cos().unsqueeze(1), s = angle.sin().unsqueeze(1);
   const at::Tensor a = x.slice(2, 0, W / 2), b = x.slice(2, W / 2, W);
   return at::cat({a * c - b * s, b * c + a * s}, 2);
 }
 
-at::Tensor attend(const Model& model, const at::Tensor& x, const MicroBatch& batch, const Parameters& p,
-                  const std::string& prefix) {
+at::Tensor attend(const Model& model, const at::Tensor& x, const MicroBatch& batch,
+                  const Parameters& p, const std::string& prefix) {
   const int64_t H = model.config.n_heads, W = model.config.head_dim(), T = x.size(0);
   const auto project = [&](const char* name) {
     return x.matmul(p.at(prefix + "self_attn." + name + "_proj.weight").t()).view({T, H, W});
@@ -53,7 +56,9 @@ at::Tensor attend(const Model& model, const at::Tensor& x, const MicroBatch& bat
   std::vector<at::Tensor> outputs;
   const auto* ends = batch.attention_ends.const_data_ptr<int32_t>();
   for (int64_t i = 0; i + 1 < batch.attention_ends.numel(); ++i) {
-    const auto part = [&](const at::Tensor& t) { return t.slice(0, ends[i], ends[i + 1]).transpose(0, 1); };
+    const auto part = [&](const at::Tensor& t) {
+      return t.slice(0, ends[i], ends[i + 1]).transpose(0, 1);
+    };
     const int64_t n = ends[i + 1] - ends[i];
     at::Tensor scores = part(q).matmul(part(k).transpose(1, 2)) / std::sqrt(static_cast<double>(W));
     scores = scores.masked_fill(at::ones({n, n}, at::kBool).triu(1), -INFINITY);
@@ -120,7 +125,8 @@ ReferenceResult reference_forward_backward(const Model& model, const MicroBatch&
   at::Tensor objective = at::zeros({}, at::kDouble);
   for (int64_t layer = 0; layer < c.n_layers; ++layer) {
     const std::string prefix = "model.layers." + std::to_string(layer) + ".";
-    x = x + attend(model, norm(x, p.at(prefix + "pre_attention_layernorm.weight"), c.norm_epsilon), batch, p, prefix);
+    x = x + attend(model, norm(x, p.at(prefix + "pre_attention_layernorm.weight"), c.norm_epsilon),
+                   batch, p, prefix);
     const at::Tensor h = norm(x, p.at(prefix + "pre_feedforward_layernorm.weight"), c.norm_epsilon);
     if (c.is_dense(layer)) {
       x = x + feed_forward(h, p, prefix + "mlp.");
@@ -153,13 +159,15 @@ ReferenceResult reference_forward_backward(const Model& model, const MicroBatch&
   const at::Tensor logits = x.matmul(p.at("lm_head.weight").t());
   const at::Tensor used = labels.ge(0).nonzero().view({-1});
   const at::Tensor lse = logits.logsumexp(-1).index_select(0, used);
-  const at::Tensor picked = logits.index_select(0, used).gather(1, labels.index_select(0, used).view({-1, 1}));
+  const at::Tensor picked =
+      logits.index_select(0, used).gather(1, labels.index_select(0, used).view({-1, 1}));
   const at::Tensor ce = (lse - picked.view({-1})).sum();
   objective = objective + (ce + loss.lm_z_weight * lse.pow(2).sum()) / loss.divisor;
   result.cross_entropy = ce.item<double>();
   torch::autograd::backward({objective}, {});
   for (const auto& [name, parameter] : p) {
-    result.gradients[name] = parameter.grad().defined() ? parameter.grad() : at::zeros_like(parameter);
+    result.gradients[name] =
+        parameter.grad().defined() ? parameter.grad() : at::zeros_like(parameter);
   }
   return result;
 }

@@ -17,12 +17,14 @@ namespace emo {
 namespace {
 
 TEST(Philox, KnownAnswers) {
-  EXPECT_EQ(philox({0, 0}, {0, 0, 0, 0}), (PhiloxCounter{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
+  EXPECT_EQ(philox({0, 0}, {0, 0, 0, 0}),
+            (PhiloxCounter{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8}));
 }
 
 TEST(PoolSizes, KnownAnswers) {
   PoolPolicy policy;  // U[8, 128]
-  const auto draw = [&](int64_t sequence, int32_t ordinal, int64_t layer, PoolDraw mode = PoolDraw::kPerLayer) {
+  const auto draw = [&](int64_t sequence, int32_t ordinal, int64_t layer,
+                        PoolDraw mode = PoolDraw::kPerLayer) {
     return draw_pool_size(policy, mode, 12536, sequence, ordinal, layer);
   };
   EXPECT_EQ(draw(0, 0, 0), 39);
@@ -78,11 +80,14 @@ std::vector<uint8_t> slow_pools(const RouterInput& input, double* smallest_gap) 
     }
     std::vector<int64_t> ranked(E);
     std::iota(ranked.begin(), ranked.end(), 0);
-    std::stable_sort(ranked.begin(), ranked.end(), [&](int64_t a, int64_t b) { return q[a] > q[b]; });
+    std::stable_sort(ranked.begin(), ranked.end(),
+                     [&](int64_t a, int64_t b) { return q[a] > q[b]; });
     const int64_t size = std::min(input.pool_sizes[d], E);
     std::vector<uint8_t> pool(E);
     for (int64_t i = 0; i < size; ++i) pool[ranked[i]] = 1;
-    if (size < E) *smallest_gap = std::min(*smallest_gap, (q[ranked[size - 1]] - q[ranked[size]]) / q[ranked[size]]);
+    if (size < E)
+      *smallest_gap =
+          std::min(*smallest_gap, (q[ranked[size - 1]] - q[ranked[size]]) / q[ranked[size]]);
     pools.insert(pools.end(), pool.begin(), pool.end());
   }
   return pools;
@@ -125,10 +130,12 @@ TEST(Router, ChoosesTheLargestInsideThePoolOnly) {
       for (int32_t e = 0; e < 21; ++e) {
         if (pool[e]) ranked.push_back(e), sum += std::exp(static_cast<double>(z[t * 21 + e]));
       }
-      std::stable_sort(ranked.begin(), ranked.end(), [&](int32_t a, int32_t b) { return z[t * 21 + a] > z[t * 21 + b]; });
+      std::stable_sort(ranked.begin(), ranked.end(),
+                       [&](int32_t a, int32_t b) { return z[t * 21 + a] > z[t * 21 + b]; });
       for (int64_t k = 0; k < 4; ++k) {
         EXPECT_EQ(routing.experts[t][k].item<int32_t>(), ranked[k]);
-        EXPECT_NEAR(routing.weights[t][k].item<float>(), std::exp(static_cast<double>(z[t * 21 + ranked[k]])) / sum, 1e-6);
+        EXPECT_NEAR(routing.weights[t][k].item<float>(),
+                    std::exp(static_cast<double>(z[t * 21 + ranked[k]])) / sum, 1e-6);
       }
     }
   }
@@ -142,7 +149,8 @@ TEST(Router, TiesKeepTheLowerIndex) {
   input.top_k = 3;
   Routing routing;
   route(input, RoutingContract(), false, &routing);
-  EXPECT_EQ(routing.pools, (std::vector<uint8_t>{1, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 0}));
+  EXPECT_EQ(routing.pools,
+            (std::vector<uint8_t>{1, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 0}));
   for (int64_t t = 0; t < 6; ++t) {
     for (int64_t k = 0; k < 3; ++k) EXPECT_EQ(routing.experts[t][k].item<int32_t>(), k);
   }
@@ -194,7 +202,8 @@ TEST(Router, SubsetsAreWhatASmallerModelWouldDo) {
       EXPECT_NEAR(weighed.weights[t][k].item<float>(), in_full, 1e-6);
     }
   }
-  EXPECT_NEAR(std::accumulate(full.router_probability.begin(), full.router_probability.end(), 0.0), 50, 1e-4);
+  EXPECT_NEAR(std::accumulate(full.router_probability.begin(), full.router_probability.end(), 0.0),
+              50, 1e-4);
 }
 
 TEST(Router, FewerKeptThanTopKLeavesSlotsUnused) {

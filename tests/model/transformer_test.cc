@@ -42,18 +42,20 @@ struct Pass {
   Activations activations;
 };
 
-Pass run(const Model& model, const MicroBatch& batch, const PassOptions& options, const LossOptions& loss) {
+Pass run(const Model& model, const MicroBatch& batch, const PassOptions& options,
+         const LossOptions& loss) {
   Pass pass;
   pass.gradients = std::make_unique<Gradients>(model);
   pass.sums = make_loss_sums(model.config.moe_layers(), model.layout.placement.experts);
-  BalanceCounts counts(model.config.moe_layers(), model.layout.placement.experts, model.contract.balance_scope);
+  BalanceCounts counts(model.config.moe_layers(), model.layout.placement.experts,
+                       model.contract.balance_scope);
   const RopeTable rope(64, model.config.head_dim(), model.config.rope_theta);
   const auto world = self_communicator();
   PassOptions with_ep = options;
   with_ep.ep = world.get();
   counts.start_step();
-  forward_backward(model, rope, batch, with_ep, loss, *world, &counts, pass.gradients.get(), &pass.sums,
-                   &pass.activations);
+  forward_backward(model, rope, batch, with_ep, loss, *world, &counts, pass.gradients.get(),
+                   &pass.sums, &pass.activations);
   return pass;
 }
 
@@ -89,11 +91,15 @@ TEST_P(AgainstReference, LossesAndGradients) {
   const Pass pass = run(model, batch, options, loss);
   EXPECT_NEAR(pass.sums.cross_entropy, expected.cross_entropy, 1e-5 * expected.cross_entropy);
   for (int64_t layer = 0; layer < config.moe_layers(); ++layer) {
-    EXPECT_NEAR(pass.sums.layers[layer].balance, expected.balance[layer], 1e-5 * expected.balance[layer]);
-    EXPECT_NEAR(pass.sums.layers[layer].z_squares / loss.divisor, expected.z[layer], 1e-5 * expected.z[layer]);
+    EXPECT_NEAR(pass.sums.layers[layer].balance, expected.balance[layer],
+                1e-5 * expected.balance[layer]);
+    EXPECT_NEAR(pass.sums.layers[layer].z_squares / loss.divisor, expected.z[layer],
+                1e-5 * expected.z[layer]);
   }
   for (const ParameterInfo& p : model.layout.parameters) {
-    const at::Tensor found = at::from_blob(parameter_data(p, pass.gradients->buffers), p.shape, at::kFloat).to(at::kDouble);
+    const at::Tensor found =
+        at::from_blob(parameter_data(p, pass.gradients->buffers), p.shape, at::kFloat)
+            .to(at::kDouble);
     const at::Tensor& wanted = expected.gradients.at(p.name);
     const double largest = wanted.abs().max().item<double>();
     const double difference = (found - wanted).abs().max().item<double>();
@@ -174,8 +180,10 @@ TEST(Exchange, NaivePathAgrees) {
   options.mode = ExchangeMode::kOncePerExpert;
   const Pass naive = run(model, batch, options, {94.0, 1e-5});
   EXPECT_NEAR(fast.sums.cross_entropy, naive.sums.cross_entropy, 1e-6 * naive.sums.cross_entropy);
-  EXPECT_TRUE(at::allclose(fast.gradients->buffers.experts, naive.gradients->buffers.experts, 1e-4, 1e-7));
-  EXPECT_TRUE(at::allclose(fast.gradients->buffers.dense, naive.gradients->buffers.dense, 1e-4, 1e-7));
+  EXPECT_TRUE(
+      at::allclose(fast.gradients->buffers.experts, naive.gradients->buffers.experts, 1e-4, 1e-7));
+  EXPECT_TRUE(
+      at::allclose(fast.gradients->buffers.dense, naive.gradients->buffers.dense, 1e-4, 1e-7));
 }
 
 // A rank without rows has no losses and no gradients, and does not fail.
@@ -185,7 +193,8 @@ TEST(Transformer, TakesNoRows) {
   fill_random(model, 4);
   PassOptions options;
   options.pool.min = 4;
-  const Pass pass = run(model, to_tensors(random_batch(0, 48, config.vocab_size, 9, 6)), options, {10.0, 1e-5});
+  const Pass pass =
+      run(model, to_tensors(random_batch(0, 48, config.vocab_size, 9, 6)), options, {10.0, 1e-5});
   EXPECT_EQ(pass.sums.cross_entropy, 0);
   EXPECT_EQ(pass.gradients->buffers.dense.abs().max().item<float>(), 0);
 }
@@ -218,8 +227,8 @@ TEST(Parameters, InitialValuesAreTheSameOnEveryLayoutAndCutAtThreeDeviations) {
     for (const ParameterInfo& p : part.layout.parameters) {
       for (const ParameterInfo& q : whole.layout.parameters) {
         if (p.name != q.name) continue;
-        EXPECT_EQ(0, std::memcmp(parameter_data(p, part.parameters), parameter_data(q, whole.parameters),
-                                 p.numel() * sizeof(float)));
+        EXPECT_EQ(0, std::memcmp(parameter_data(p, part.parameters),
+                                 parameter_data(q, whole.parameters), p.numel() * sizeof(float)));
       }
     }
   }

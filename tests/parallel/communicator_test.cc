@@ -1,5 +1,5 @@
-// The conformance suite of Communicator: what its header promises, on any implementation and number of
-// ranks. Inputs are whole numbers, so that results are exact and comparisons need no tolerance.
+// The conformance suite of Communicator: what its header promises, on any implementation and number
+// of ranks. Inputs are whole numbers, so that results are exact and comparisons need no tolerance.
 #include "parallel/communicator.h"
 
 #include <ATen/ATen.h>
@@ -40,7 +40,8 @@ TEST_F(CommunicatorTest, AsynchronousReductionsOverlapAndEndInAnyOrder) {
   auto second = world_.all_reduce_async(b, ReduceOp::kMax);
   second->wait();
   first->wait();
-  EXPECT_TRUE(on_all_ranks(at::equal(a, at::full({1000}, static_cast<float>(size_ * (size_ + 1) / 2)))));
+  EXPECT_TRUE(
+      on_all_ranks(at::equal(a, at::full({1000}, static_cast<float>(size_ * (size_ + 1) / 2)))));
   EXPECT_TRUE(on_all_ranks(at::equal(b, at::full({3}, size_ - 1, at::kLong))));
 }
 
@@ -48,7 +49,8 @@ TEST_F(CommunicatorTest, BroadcastFromEveryRoot) {
   for (int64_t root = 0; root < size_; ++root) {
     at::Tensor values = at::full({5}, static_cast<double>(rank_), at::kDouble);
     world_.broadcast(values, root);
-    EXPECT_TRUE(on_all_ranks(at::equal(values, at::full({5}, static_cast<double>(root), at::kDouble))));
+    EXPECT_TRUE(
+        on_all_ranks(at::equal(values, at::full({5}, static_cast<double>(root), at::kDouble))));
   }
 }
 
@@ -56,7 +58,8 @@ TEST_F(CommunicatorTest, AllGatherKeepsTheOrderOfRanks) {
   const at::Tensor mine = at::arange(3, at::kFloat) + 10.0f * static_cast<float>(rank_);
   at::Tensor all = at::zeros({size_, 3});
   world_.all_gather(all, mine);
-  const at::Tensor expected = at::arange(3, at::kFloat) + 10 * at::arange(size_, at::kFloat).view({-1, 1});
+  const at::Tensor expected =
+      at::arange(3, at::kFloat) + 10 * at::arange(size_, at::kFloat).view({-1, 1});
   EXPECT_TRUE(on_all_ranks(at::equal(all, expected)));
 }
 
@@ -64,8 +67,8 @@ TEST_F(CommunicatorTest, ReduceScatterGivesEachRankItsPart) {
   const at::Tensor input = at::arange(4 * size_, at::kFloat) * static_cast<float>(rank_ + 1);
   at::Tensor part = at::zeros({4});
   world_.reduce_scatter(part, input);
-  const at::Tensor expected =
-      (at::arange(4, at::kFloat) + static_cast<float>(4 * rank_)) * static_cast<float>(size_ * (size_ + 1) / 2);
+  const at::Tensor expected = (at::arange(4, at::kFloat) + static_cast<float>(4 * rank_)) *
+                              static_cast<float>(size_ * (size_ + 1) / 2);
   EXPECT_TRUE(on_all_ranks(at::equal(part, expected)));
 }
 
@@ -77,8 +80,10 @@ TEST_F(CommunicatorTest, AllToAllMovesUnevenRows) {
   for (int64_t peer = 0; peer < size_; ++peer) {
     send_rows.push_back(count(rank_, peer));
     receive_rows.push_back(count(peer, rank_));
-    for (int64_t i = 0; i < count(rank_, peer); ++i) rows.push_back(at::tensor(std::vector<float>{float(rank_), float(peer), float(i)}));
-    for (int64_t i = 0; i < count(peer, rank_); ++i) expected.push_back(at::tensor(std::vector<float>{float(peer), float(rank_), float(i)}));
+    for (int64_t i = 0; i < count(rank_, peer); ++i)
+      rows.push_back(at::tensor(std::vector<float>{float(rank_), float(peer), float(i)}));
+    for (int64_t i = 0; i < count(peer, rank_); ++i)
+      expected.push_back(at::tensor(std::vector<float>{float(peer), float(rank_), float(i)}));
   }
   const auto stack = [](const std::vector<at::Tensor>& list) {
     return list.empty() ? at::empty({0, 3}) : at::stack(list);
@@ -91,7 +96,9 @@ TEST_F(CommunicatorTest, AllToAllMovesUnevenRows) {
 
 TEST_F(CommunicatorTest, WrongSizesAreRefusedBeforeAnythingTravels) {
   const at::Tensor five = at::zeros({5, 2});
-  EXPECT_THROW(world_.all_to_all(five, std::vector<int64_t>(size_, 1), five, std::vector<int64_t>(size_, 9)), c10::Error);
+  EXPECT_THROW(
+      world_.all_to_all(five, std::vector<int64_t>(size_, 1), five, std::vector<int64_t>(size_, 9)),
+      c10::Error);
   EXPECT_THROW(world_.all_gather(at::zeros({size_ * 5 + 1}), at::zeros({5})), c10::Error);
   EXPECT_THROW(world_.reduce_scatter(at::zeros({5}), at::zeros({size_ * 5 + 1})), c10::Error);
   world_.barrier();
@@ -120,11 +127,13 @@ TEST_F(CommunicatorTest, MeshPutsExpertGroupsSideBySide) {
 }
 
 TEST_F(CommunicatorTest, ErrorsOfOneRankReachAll) {
-  const absl::Status mine = rank_ == size_ - 1 ? absl::DataLossError("only the last rank saw it") : absl::OkStatus();
+  const absl::Status mine =
+      rank_ == size_ - 1 ? absl::DataLossError("only the last rank saw it") : absl::OkStatus();
   const absl::Status status = agree(world_, mine);
   EXPECT_TRUE(on_all_ranks(status == absl::DataLossError("only the last rank saw it")));
   EXPECT_TRUE(on_all_ranks(agree(world_, absl::OkStatus()).ok()));
-  const std::vector<std::string> texts = gather_texts(world_, std::string(static_cast<size_t>(rank_), 'x'));
+  const std::vector<std::string> texts =
+      gather_texts(world_, std::string(static_cast<size_t>(rank_), 'x'));
   bool right = static_cast<int64_t>(texts.size()) == size_;
   for (size_t r = 0; r < texts.size(); ++r) right = right && texts[r] == std::string(r, 'x');
   EXPECT_TRUE(on_all_ranks(right));

@@ -11,7 +11,8 @@ namespace emo {
 namespace {
 
 // Random choices of K of E experts for T tokens; some slots unused.
-void random_choices(int64_t T, int64_t E, int64_t K, uint64_t seed, at::Tensor* experts, at::Tensor* weights) {
+void random_choices(int64_t T, int64_t E, int64_t K, uint64_t seed, at::Tensor* experts,
+                    at::Tensor* weights) {
   std::mt19937_64 random(seed);
   *experts = at::full({T, K}, -1, at::kInt);
   *weights = at::zeros({T, K});
@@ -52,7 +53,8 @@ TEST_P(ExchangeTest, TokensMeetTheirExpertsAndComeBack) {
           const int32_t row = plan.row_of_pair[p];
           results[row] += plan.weight_of_pair[p] * number * rows[row];
           values[p] = number;
-          sorted = sorted && (p == plan.expert_begin[e] || plan.arrival_of_pair[p] > plan.arrival_of_pair[p - 1]);
+          sorted = sorted && (p == plan.expert_begin[e] ||
+                              plan.arrival_of_pair[p] > plan.arrival_of_pair[p - 1]);
         }
       }
       EXPECT_TRUE(on_all_ranks(sorted));
@@ -67,14 +69,17 @@ TEST_P(ExchangeTest, TokensMeetTheirExpertsAndComeBack) {
           if (e >= 0) expected[t] += weights[t][k] * (e + 1) * x[t];
         }
       }
-      const at::Tensor wanted_slots = at::where(experts.ge(0), experts.to(at::kFloat) + 1, at::full({T, K}, -1.0f));
+      const at::Tensor wanted_slots =
+          at::where(experts.ge(0), experts.to(at::kFloat) + 1, at::full({T, K}, -1.0f));
       EXPECT_TRUE(on_all_ranks(at::equal(y, expected))) << E << " experts, " << T << " tokens";
       EXPECT_TRUE(on_all_ranks(at::equal(slots, wanted_slots)));
     }
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Both, ExchangeTest, ::testing::Values(ExchangeMode::kOncePerRank, ExchangeMode::kOncePerExpert));
+INSTANTIATE_TEST_SUITE_P(Both, ExchangeTest,
+                         ::testing::Values(ExchangeMode::kOncePerRank,
+                                           ExchangeMode::kOncePerExpert));
 
 TEST(Exchange, ATokenTravelsOncePerRank) {
   Communicator& world = test_world();

@@ -1,5 +1,5 @@
-// One process and many: every layout of the ranks gives the losses, gradients and pools of one process
-// on the same global micro-batches, uneven rows and ranks without rows included.
+// One process and many: every layout of the ranks gives the losses, gradients and pools of one
+// process on the same global micro-batches, uneven rows and ranks without rows included.
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
@@ -34,7 +34,8 @@ struct Outcome {
 
 Outcome run(const Mesh& mesh, const RoutingContract& contract, const std::vector<Batch>& global) {
   Outcome outcome;
-  outcome.state = std::make_unique<TrainingState>(config_of(), contract, 48, mesh.ep->size(), mesh.ep->rank());
+  outcome.state =
+      std::make_unique<TrainingState>(config_of(), contract, 48, mesh.ep->size(), mesh.ep->rank());
   fill_random(outcome.state->model, 21);
   std::vector<MicroBatch> tensors;
   int64_t share = 0;
@@ -54,10 +55,12 @@ bool close(double found, double expected, double tolerance) {
 }
 
 // The pools of the last micro-batch, this rank's documents, against those of one process.
-bool pools_equal(const Outcome& mine, const Outcome& one, const Batch& all, int64_t rank, int64_t world) {
+bool pools_equal(const Outcome& mine, const Outcome& one, const Batch& all, int64_t rank,
+                 int64_t world) {
   const SequenceRange rows = share_of({0, all.rows}, rank, world);
   int64_t first = 0;
-  for (const int32_t end : all.routing_ends) first += end <= rows.begin * all.sequence_length ? 1 : 0;
+  for (const int32_t end : all.routing_ends)
+    first += end <= rows.begin * all.sequence_length ? 1 : 0;
   const auto count = static_cast<int64_t>(mine.batches.back().routing_ends.size());
   for (size_t layer = 0; layer < mine.state->activations.blocks.size(); ++layer) {
     const auto& here = mine.state->activations.blocks[layer].moe.routing.pools;
@@ -106,18 +109,21 @@ TEST_P(Layouts, EqualOneProcess) {
     for (size_t layer = 0; layer < one.result.sums.layers.size(); ++layer) {
       const RouterSums& a = many.result.sums.layers[layer];
       const RouterSums& b = one.result.sums.layers[layer];
-      sums = sums && a.counts == b.counts && a.pool_size == b.pool_size && a.documents == b.documents &&
-             close(a.balance, b.balance, 1e-6) && close(a.z_squares, b.z_squares, 1e-6) &&
-             close(a.token_entropy, b.token_entropy, 1e-6);
+      sums = sums && a.counts == b.counts && a.pool_size == b.pool_size &&
+             a.documents == b.documents && close(a.balance, b.balance, 1e-6) &&
+             close(a.z_squares, b.z_squares, 1e-6) && close(a.token_entropy, b.token_entropy, 1e-6);
     }
     EXPECT_TRUE(on_all_ranks(sums)) << "ep " << ep;
-    EXPECT_TRUE(on_all_ranks(pools_equal(many, one, global.back(), world.rank(), world.size()))) << "ep " << ep;
+    EXPECT_TRUE(on_all_ranks(pools_equal(many, one, global.back(), world.rank(), world.size())))
+        << "ep " << ep;
     std::string worst;
     for (const ParameterInfo& p : many.state->model.layout.parameters) {
       const auto& all = one.state->model.layout.parameters;
-      const auto q = std::find_if(all.begin(), all.end(), [&](const ParameterInfo& o) { return o.name == p.name; });
+      const auto q = std::find_if(all.begin(), all.end(),
+                                  [&](const ParameterInfo& o) { return o.name == p.name; });
       const auto view = [&](const ParameterInfo& info, const Outcome& o) {
-        return at::from_blob(parameter_data(info, o.state->gradients.buffers), info.shape, at::kFloat);
+        return at::from_blob(parameter_data(info, o.state->gradients.buffers), info.shape,
+                             at::kFloat);
       };
       const double largest = view(*q, one).abs().max().item<double>();
       const double difference = (view(p, many) - view(*q, one)).abs().max().item<double>();
@@ -131,7 +137,8 @@ constexpr auto kRange = PoolPolicy::Kind::kRange;
 INSTANTIATE_TEST_SUITE_P(
     All, Layouts,
     ::testing::Values(LayoutCase{8, 1, BalanceScope::kMicroBatch, false, kRange},
-                      LayoutCase{3, 1, BalanceScope::kMicroBatch, false, kRange},  // one rank of four has none
+                      LayoutCase{3, 1, BalanceScope::kMicroBatch, false,
+                                 kRange},  // one rank of four has none
                       LayoutCase{5, 3, BalanceScope::kMicroBatch, true, kRange},
                       LayoutCase{5, 3, BalanceScope::kGlobalBatch, false, kRange},
                       LayoutCase{7, 2, BalanceScope::kMicroBatch, false, PoolPolicy::Kind::kNone},
@@ -151,8 +158,10 @@ TEST(Accumulation, OfMicroBatchesIsTheWholeBatch) {
   const auto mesh = make_mesh(world.split(0, world.rank()), 0, 1);
   const Outcome whole = run(*mesh, contract, {all});
   const Outcome split = run(*mesh, contract, parts);
-  const at::Tensor a = whole.state->gradients.buffers.dense, b = split.state->gradients.buffers.dense;
-  EXPECT_TRUE(on_all_ranks((a - b).abs().max().item<float>() <= 1e-5 * a.abs().max().item<float>()));
+  const at::Tensor a = whole.state->gradients.buffers.dense,
+                   b = split.state->gradients.buffers.dense;
+  EXPECT_TRUE(
+      on_all_ranks((a - b).abs().max().item<float>() <= 1e-5 * a.abs().max().item<float>()));
 }
 
 }  // namespace

@@ -18,7 +18,8 @@ int main(int argc, char** argv) {
   const auto world = emo::world_communicator();
   const int ranks = std::stoi(argument.substr(8));
   if (world->size() != ranks) {
-    std::fprintf(stderr, "expected %d ranks, there are %d\n", ranks, static_cast<int>(world->size()));
+    std::fprintf(stderr, "expected %d ranks, there are %d\n", ranks,
+                 static_cast<int>(world->size()));
     return 1;
   }
   emo::set_test_world(world.get());
@@ -28,6 +29,7 @@ int main(int argc, char** argv) {
   }
   const bool passed = RUN_ALL_TESTS() == 0;
   const bool all = emo::on_all_ranks(passed);
-  if (!passed && world->rank() != 0) std::fprintf(stderr, "rank %d has failures\n", static_cast<int>(world->rank()));
+  if (!passed && world->rank() != 0)
+    std::fprintf(stderr, "rank %d has failures\n", static_cast<int>(world->rank()));
   return all ? 0 : 1;
 }

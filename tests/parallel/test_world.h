@@ -11,8 +11,8 @@ namespace emo {
 Communicator& test_world();
 void set_test_world(Communicator* world);
 
-// Collective. True on every rank where `local` is true on every rank: assert on the answer, so that no
-// rank leaves a test while others wait in it.
+// Collective. True on every rank where `local` is true on every rank: assert on the answer, so that
+// no rank leaves a test while others wait in it.
 bool on_all_ranks(bool local);
 
 }  // namespace emo

@@ -29,7 +29,9 @@ ModelConfig config_of(int64_t d_expert = 8) {
 
 class CheckpointTest : public ::testing::Test {
  protected:
-  CheckpointTest() : model_(config_of(), RoutingContract(), 1, 0), optimizer_(make_optimizer_state(model_.layout)) {
+  CheckpointTest()
+      : model_(config_of(), RoutingContract(), 1, 0),
+        optimizer_(make_optimizer_state(model_.layout)) {
     std::filesystem::remove_all(run_);
     std::filesystem::create_directories(run_);
     fill_random(model_, 5);
@@ -42,7 +44,8 @@ class CheckpointTest : public ::testing::Test {
   }
   absl::StatusOr<std::string> write(int64_t step) {
     TrainingPosition position{step, 8 * step, 800 * step, "data", {{"train.batch", "8"}}};
-    return write_checkpoint(posix_file_system(), *mesh_, run_, {&model_, &optimizer_, &description_, position, ""});
+    return write_checkpoint(posix_file_system(), *mesh_, run_,
+                            {&model_, &optimizer_, &description_, position, ""});
   }
   std::string run_ = ::testing::TempDir() + "/emo_checkpoint_test";
   absl::StatusOr<Mesh> mesh_ = make_mesh(self_communicator(), 1, 1);
@@ -62,8 +65,10 @@ TEST_F(CheckpointTest, ComesBackBitForBit) {
   ASSERT_TRUE(read_optimizer(*folder, again, 12, &optimizer).ok());
   EXPECT_EQ(optimizer.step, 12);
   for (const ParameterInfo& p : model_.layout.parameters) {
-    EXPECT_EQ(0, std::memcmp(parameter_data(p, model_.parameters), parameter_data(p, again.parameters), p.numel() * 4));
-    EXPECT_EQ(0, std::memcmp(parameter_data(p, optimizer_.exp_avg), parameter_data(p, optimizer.exp_avg), p.numel() * 4));
+    EXPECT_EQ(0, std::memcmp(parameter_data(p, model_.parameters),
+                             parameter_data(p, again.parameters), p.numel() * 4));
+    EXPECT_EQ(0, std::memcmp(parameter_data(p, optimizer_.exp_avg),
+                             parameter_data(p, optimizer.exp_avg), p.numel() * 4));
   }
   const auto position = read_position(*folder);
   EXPECT_EQ(position->sequences, 96);
@@ -78,8 +83,8 @@ TEST_F(CheckpointTest, TheNewestCompleteOneCountsAndOldOnesGo) {
   EXPECT_EQ(*latest_checkpoint(run_), "");
   for (const int64_t step : {3, 7, 10}) ASSERT_TRUE(write(step).ok());
   EXPECT_EQ(write(7).status().code(), absl::StatusCode::kAlreadyExists);
-  std::filesystem::create_directories(run_ + "/step-0000099");        // no MANIFEST
-  std::filesystem::create_directories(run_ + "/step-0000011.tmp");    // of a crash
+  std::filesystem::create_directories(run_ + "/step-0000099");      // no MANIFEST
+  std::filesystem::create_directories(run_ + "/step-0000011.tmp");  // of a crash
   EXPECT_THAT(*latest_checkpoint(run_), HasSubstr("step-0000010"));
   ASSERT_TRUE(remove_old_checkpoints(posix_file_system(), run_, 2).ok());
   EXPECT_FALSE(std::filesystem::exists(run_ + "/step-0000003"));
@@ -112,7 +117,8 @@ TEST_F(CheckpointTest, AnotherShapeIsRefusedWithEveryTensor) {
   const Model wider(config_of(9), RoutingContract(), 1, 0);
   const absl::Status status = read_model(folder, wider);
   EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("experts.5.down_proj.weight is F32 [16, 8], expected F32 or BF16 [16, 9]"));
+  EXPECT_THAT(std::string(status.message()),
+              HasSubstr("experts.5.down_proj.weight is F32 [16, 8], expected F32 or BF16 [16, 9]"));
   ModelConfig more = config_of();
   more.num_experts = 7;
   const absl::Status missing = read_model(folder, Model(more, RoutingContract(), 1, 0));

@@ -54,7 +54,8 @@ TEST(AdamW, EqualsThePlainFormula) {
     adamw_step(model.layout, options, lr, 0.5, gradients.buffers, model.parameters, &state);
   }
   for (const ParameterInfo& info : model.layout.parameters) {
-    const double difference = (view(info, model.parameters).to(at::kDouble) - p[info.name]).abs().max().item<double>();
+    const double difference =
+        (view(info, model.parameters).to(at::kDouble) - p[info.name]).abs().max().item<double>();
     EXPECT_LT(difference, 2e-6) << info.name;
   }
 }
@@ -105,8 +106,8 @@ TEST(Flops, AreTheReferencesAndOurs) {
   config.num_experts = 128;
   config.top_k = 8;
   EXPECT_DOUBLE_EQ(reference_flops_per_token(config, 4096), 9311354880.0);
-  // By hand for one token in a document of its own: 6 x (head + 16 x (attention's four products, two
-  // of one pair each, the router, eight experts)).
+  // By hand for one token in a document of its own: 6 x (head + 16 x (attention's four products,
+  // two of one pair each, the router, eight experts)).
   const double layer = 4.0 * 2048 * 2048 + 2 * 2048 + 2048.0 * 127 + 8 * 3.0 * 2048 * 1024;
   EXPECT_DOUBLE_EQ(flops_per_token(config, {1}), 6 * (2048.0 * 100352 + 16 * layer));
   EXPECT_LT(flops_per_token(config, {4096}), reference_flops_per_token(config, 4096));

@@ -25,7 +25,8 @@ std::string error_in(const std::string& yaml) {
 
 TEST(RunConfig, EveryShippedConfigIsReadAndPrintsBackToItself) {
   int count = 0;
-  for (const auto& entry : std::filesystem::directory_iterator(std::string(EMO_SOURCE_FOLDER) + "/configs")) {
+  for (const auto& entry :
+       std::filesystem::directory_iterator(std::string(EMO_SOURCE_FOLDER) + "/configs")) {
     if (entry.path().extension() != ".yaml") continue;
     const auto config = read_run_config(entry.path().string(), {});
     ASSERT_TRUE(config.ok()) << config.status();
@@ -45,7 +46,9 @@ struct Mistake {
   const char* message;
 };
 class Mistakes : public ::testing::TestWithParam<Mistake> {};
-TEST_P(Mistakes, AreNamed) { EXPECT_THAT(error_of({GetParam().override_text}), HasSubstr(GetParam().message)); }
+TEST_P(Mistakes, AreNamed) {
+  EXPECT_THAT(error_of({GetParam().override_text}), HasSubstr(GetParam().message));
+}
 
 INSTANTIATE_TEST_SUITE_P(
     All, Mistakes,
@@ -53,7 +56,8 @@ INSTANTIATE_TEST_SUITE_P(
         Mistake{"model.d_modle=64", "did you mean 'model.d_model'?"},
         Mistake{"trian.steps=3", "unknown key 'trian.steps'; did you mean 'train.steps'?"},
         Mistake{"train.steps=many", "must be an integer"}, Mistake{"train.steps=-3", "from 0"},
-        Mistake{"schedule.peak=fast", "must be a number"}, Mistake{"schedule.peak=nan", "must be a number"},
+        Mistake{"schedule.peak=fast", "must be a number"},
+        Mistake{"schedule.peak=nan", "must be a number"},
         Mistake{"schedule.kind=cosin", "did you mean 'cosine'?"},
         Mistake{"model.document_attention=yes", "true or false"},
         Mistake{"train.micro_batches=3", "batch 8 is not divisible by micro_batches 3"},
@@ -67,17 +71,21 @@ INSTANTIATE_TEST_SUITE_P(
         Mistake{"model.dense_layers=[0, 7]", "layers from 0 to 1"},
         Mistake{"model.dense_layers=[0]", "dense layers need model.d_ffn"},
         Mistake{"data.path=somewhere", "either path or synthetic"},
-        Mistake{"data.synthetic=none", "either path or synthetic"}, Mistake{"data.synthetic=5", "none or a map"},
+        Mistake{"data.synthetic=none", "either path or synthetic"},
+        Mistake{"data.synthetic=5", "none or a map"},
         Mistake{"train.tokens=100", "either steps or tokens"},
         Mistake{"data.synthetic.vocab_size=1000", "above the model's 256"},
         Mistake{"train=3", "unknown key 'train'"}, Mistake{"steps", "section.key=value"}));
 
 TEST(RunConfig, ReportsAllErrorsAtOnceWithTheirPlaces) {
   const std::string errors = error_in(
-      "run:\n  folder: x\n  sede: 1\nmodel:\n  vocab_size: big\n  d_model: 64\n  n_layers: 2\n  n_heads: 3\n"
+      "run:\n  folder: x\n  sede: 1\nmodel:\n  vocab_size: big\n  d_model: 64\n  n_layers: 2\n  "
+      "n_heads: 3\n"
       "train:\n  steps: 1\n  steps: 2\n  batch: 4\n");
-  EXPECT_THAT(errors, HasSubstr("emo_config.yaml:3:3: unknown key 'run.sede'; did you mean 'run.seed'?"));
-  EXPECT_THAT(errors, HasSubstr("emo_config.yaml:5:3: model.vocab_size is 'big', must be an integer"));
+  EXPECT_THAT(errors,
+              HasSubstr("emo_config.yaml:3:3: unknown key 'run.sede'; did you mean 'run.seed'?"));
+  EXPECT_THAT(errors,
+              HasSubstr("emo_config.yaml:5:3: model.vocab_size is 'big', must be an integer"));
   EXPECT_THAT(errors, HasSubstr("emo_config.yaml:11:3: key 'train.steps' stands twice"));
   EXPECT_THAT(errors, HasSubstr("emo_config.yaml:8:3: d_model 64 over 3 heads"));
 }
@@ -90,7 +98,8 @@ TEST(RunConfig, BadYamlIsAnErrorWithItsPlace) {
 }
 
 TEST(RunConfig, OverridesReplaceValuesAndMaps) {
-  const auto config = read_run_config(kTiny, {"routing.pool=none", "train.steps=7", "optimizer.weight_decay=0"});
+  const auto config =
+      read_run_config(kTiny, {"routing.pool=none", "train.steps=7", "optimizer.weight_decay=0"});
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ(config->routing.pool.kind, PoolPolicy::Kind::kNone);
   EXPECT_EQ(config->total_steps(), 7);
@@ -113,15 +122,16 @@ TEST(RunConfig, MaskAfterSoftmaxChangesWhatTheLossesSee) {
 TEST(RunConfig, OnlyWhatChangesTheRunPreventsResuming) {
   const auto base = to_pairs(*read_run_config(kTiny, {}));
   const auto differs = [&](const std::string& override_text) {
-    return !differences_that_matter(base, to_pairs(*read_run_config(kTiny, {override_text}))).empty();
+    return !differences_that_matter(base, to_pairs(*read_run_config(kTiny, {override_text})))
+                .empty();
   };
   EXPECT_FALSE(differs("train.steps=100"));
   EXPECT_FALSE(differs("parallel.ep=2"));
   EXPECT_FALSE(differs("checkpoint.every=5"));
   EXPECT_FALSE(differs("run.folder=elsewhere"));
-  for (const char* key : {"run.seed=9", "model.d_expert=40", "routing.balance_weight=0.2", "train.batch=16",
-                          "train.micro_batches=2", "schedule.peak=1e-4", "optimizer.beta1=0.8",
-                          "data.sequence_length=128", "routing.pool=none"}) {
+  for (const char* key : {"run.seed=9", "model.d_expert=40", "routing.balance_weight=0.2",
+                          "train.batch=16", "train.micro_batches=2", "schedule.peak=1e-4",
+                          "optimizer.beta1=0.8", "data.sequence_length=128", "routing.pool=none"}) {
     EXPECT_TRUE(differs(key)) << key;
   }
 }
