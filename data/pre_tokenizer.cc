@@ -3,9 +3,12 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
+#include <cctype>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "data/unicode_additions.h"
 
 namespace emo {
 namespace {
@@ -18,6 +21,20 @@ constexpr char kWhiteSpace[] = R"(\p{Z}\x{09}-\x{0d}\x{85})";  // Unicode's Whit
 constexpr uint32_t kMatchLimit = 100'000'000;                  // backtracking steps for one match
 constexpr uint32_t kHeapLimitKib = 1 << 20;
 
+// What stands for a character class of Oniguruma inside [...] of PCRE2: white space, or a Unicode
+// category with the characters that PCRE2's older tables lack. "" where both mean the same.
+std::string class_members(const std::string& regex, size_t backslash, size_t* length) {
+  if (regex[backslash + 1] == 's') return *length = 2, kWhiteSpace;
+  for (const UnicodeAddition& addition : kUnicodeAdditions) {
+    const std::string property = absl::StrCat("\\p{", addition.category, "}");
+    const bool digit = regex[backslash + 1] == 'd' && property == "\\p{Nd}";
+    if (!digit && regex.compare(backslash, property.size(), property) != 0) continue;
+    *length = digit ? 2 : property.size();
+    return property + addition.ranges;
+  }
+  return "";
+}
+
 // Oniguruma's pattern in PCRE2's words (see the header).
 absl::StatusOr<std::string> translate(const std::string& regex) {
   std::string out;
@@ -25,15 +42,22 @@ absl::StatusOr<std::string> translate(const std::string& regex) {
   for (size_t i = 0; i < regex.size(); ++i) {
     const char c = regex[i];
     if (c == '\\' && i + 1 < regex.size()) {
-      const char next = regex[++i];
-      if (next == 's') {
-        absl::StrAppend(&out, in_class ? "" : "[", kWhiteSpace, in_class ? "" : "]");
-      } else if (next == 'S') {
-        if (in_class) return absl::InvalidArgumentError("\\S inside [...] is not supported");
-        absl::StrAppend(&out, "[^", kWhiteSpace, "]");
-      } else {
-        out += {c, next};
+      // \S, \D and \P{..} are the complements of \s, \d and \p{..}.
+      const bool complement = absl::StrContains("SPD", regex.substr(i + 1, 1));
+      std::string positive = regex;
+      if (complement) positive[i + 1] = static_cast<char>(std::tolower(regex[i + 1]));
+      size_t length = 0;
+      const std::string members = class_members(positive, i, &length);
+      if (members.empty()) {
+        out += {c, regex[++i]};
+        continue;
       }
+      if (complement && in_class) {
+        return absl::InvalidArgumentError(
+            absl::StrCat(regex.substr(i, length), " inside [...] is not supported"));
+      }
+      absl::StrAppend(&out, in_class ? "" : complement ? "[^" : "[", members, in_class ? "" : "]");
+      i += length - 1;
       continue;
     }
     if (c == '[') in_class = true;

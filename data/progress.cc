@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -20,6 +21,11 @@ std::string count_string(double n) {
   return absl::StrFormat(n < 10 && n != std::floor(n) ? "%.1f" : "%.0f", n);
 }
 
+// Under mpirun standard error is a pipe to mpirun, which may have a terminal; launch/mpirun.sh tells.
+bool is_terminal() {
+  return ::isatty(STDERR_FILENO) != 0 || std::getenv("EMO_TERMINAL") != nullptr;
+}
+
 }  // namespace
 
 std::string duration_string(double seconds) {
@@ -33,7 +39,7 @@ Progress::Progress(std::string title, int64_t total, std::string unit, bool show
       unit_(std::move(unit)),
       total_(total),
       shown_(shown),
-      terminal_(::isatty(STDERR_FILENO) != 0),
+      terminal_(is_terminal()),
       start_(Clock::now()),
       drawn_(start_) {}
 

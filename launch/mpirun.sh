@@ -7,6 +7,7 @@ ranks=$1
 shift
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+[ ! -t 2 ] || export EMO_TERMINAL=1  # ranks write to a pipe; the progress line needs to know
 exec mpirun --oversubscribe --bind-to none --mca mpi_yield_when_idle 1 \
   --mca btl_vader_single_copy_mechanism none \
   -n "$ranks" "$@"

@@ -75,8 +75,8 @@ def main() -> None:
         for name, pre_tokenizer in PRE_TOKENIZERS.items():
             tokenizer = Tokenizer(models.BPE(ignore_merges=name == "cl100k"))
             tokenizer.pre_tokenizer = pre_tokenizer
-            tokenizer.train_from_iterator(texts[::5], trainers.BpeTrainer(
-                vocab_size=8000, special_tokens=["<|endoftext|>"], show_progress=False,
+            tokenizer.train_from_iterator(texts[::20], trainers.BpeTrainer(
+                vocab_size=6000, special_tokens=["<|endoftext|>"], show_progress=False,
                 initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
             path = emo.folder / f"{name}.json"
             tokenizer.save(str(path))
