@@ -3,7 +3,6 @@
 
 #include <cstdio>
 #include <exception>
-#include <string>
 #include <vector>
 
 #include "data/exit_code.h"
@@ -15,25 +14,6 @@
 #include "launch/usage.h"
 #include "parallel/mpi_communicator.h"
 #include "train/train_command.h"
-
-namespace {
-
-int report(const absl::Status& status) {
-  if (emo::is_first_rank())
-    std::fprintf(stderr, "emo: %s\n", std::string(status.message()).c_str());
-  return emo::exit_code(status);
-}
-
-int usage_error(const CLI::App& app, const CLI::ParseError& error, int argc, char** argv) {
-  if (error.get_exit_code() == 0) return app.exit(error);  // --help, --version
-  if (!emo::is_first_rank()) return emo::kExitUsage;
-  const std::string why = emo::explain_usage(app, {argv + 1, argv + argc});
-  std::fprintf(stderr, "emo: %s\nRun 'emo --help', or 'emo COMMAND --help' for an example.\n",
-               why.empty() ? error.what() : why.c_str());
-  return emo::kExitUsage;
-}
-
-}  // namespace
 
 int main(int argc, char** argv) {
   CLI::App app{
@@ -63,10 +43,10 @@ int main(int argc, char** argv) {
     for (const emo::Command& command : commands) {
       if (!command.app->parsed()) continue;
       const absl::StatusOr<int> result = command.run();
-      return result.ok() ? *result : report(result.status());
+      return result.ok() ? *result : emo::report_error(result.status(), emo::is_first_rank());
     }
   } catch (const CLI::ParseError& error) {
-    return usage_error(app, error, argc, argv);
+    return emo::explain_parse_error(app, error, argc, argv, emo::is_first_rank());
   } catch (const c10::Error& error) {
     std::fprintf(stderr, "emo: internal error: %s\n", error.what_without_backtrace());
     emo::abort_job(emo::kExitBug);

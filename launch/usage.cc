@@ -1,6 +1,9 @@
 #include "launch/usage.h"
 
+#include <cstdio>
+
 #include "data/closest_name.h"
+#include "data/exit_code.h"
 
 namespace emo {
 namespace {
@@ -45,6 +48,21 @@ std::string explain_usage(const CLI::App& app, const std::vector<std::string>& a
     current = current->get_subcommand(argument);
   }
   return "";
+}
+
+int explain_parse_error(const CLI::App& app, const CLI::ParseError& error, int argc, char** argv,
+                        bool speaks) {
+  if (error.get_exit_code() == 0) return speaks ? app.exit(error) : 0;  // --help, --version
+  if (!speaks) return kExitUsage;
+  const std::string why = explain_usage(app, {argv + 1, argv + argc});
+  std::fprintf(stderr, "emo: %s\nRun 'emo --help', or 'emo COMMAND --help' for an example.\n",
+               why.empty() ? error.what() : why.c_str());
+  return kExitUsage;
+}
+
+int report_error(const absl::Status& status, bool speaks) {
+  if (speaks) std::fprintf(stderr, "emo: %s\n", std::string(status.message()).c_str());
+  return exit_code(status);
 }
 
 }  // namespace emo

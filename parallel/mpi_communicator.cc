@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <exception>
 #include <limits>
 #include <utility>
 
@@ -103,6 +104,9 @@ class MpiCommunicator : public Communicator {
     MPI_Comm_size(comm_, &size_);
   }
   ~MpiCommunicator() override {
+    // Both calls below wait for other ranks. While an exception unwinds this rank they are elsewhere,
+    // and the job is about to be aborted.
+    if (std::uncaught_exceptions() > 0) return;
     MPI_Comm_free(&comm_);
     if (owns_mpi_) MPI_Finalize();
   }

@@ -111,6 +111,7 @@ absl::StatusOr<std::optional<MetricsLog>> open_log(const RunConfig& config, cons
   return std::optional<MetricsLog>(*std::move(log));
 }
 
+// Collective; every rank gets the same answer.
 absl::Status save(const RunConfig& config, const Mesh& mesh, const TrainingState& state,
                   const ModelDescription& description, const TrainingPosition& position) {
   CheckpointContents contents{&state.model, &state.optimizer, &description, position, ""};
@@ -119,8 +120,12 @@ absl::Status save(const RunConfig& config, const Mesh& mesh, const TrainingState
   absl::StatusOr<std::string> folder =
       write_checkpoint(posix_file_system(), mesh, config.run.folder, contents);
   if (!folder.ok()) return folder.status();
-  if (!mesh.is_first()) return absl::OkStatus();
-  return remove_old_checkpoints(posix_file_system(), config.run.folder, config.checkpoint.keep);
+  absl::Status removed;
+  if (mesh.is_first()) {
+    removed =
+        remove_old_checkpoints(posix_file_system(), config.run.folder, config.checkpoint.keep);
+  }
+  return agree(*mesh.world, removed);
 }
 
 }  // namespace
