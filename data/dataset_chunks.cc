@@ -49,9 +49,10 @@ absl::Status DatasetChunks::read(int64_t chunk, int32_t* tokens,
 
 std::string DatasetChunks::fingerprint() const {
   const DatasetInfo& info = dataset_.info();
-  std::string text = absl::StrCat(info.dtype, " ", info.vocab_size, " ", info.tokenizer_sha256);
+  std::string text =
+      absl::StrCat(info.dtype, " ", info.vocab_size, " ", info.eos_id, " ", info.tokenizer_sha256);
   for (const DatasetInfo::Shard& shard : info.shards) {
-    absl::StrAppend(&text, " ", shard.name, " ", shard.tokens, " ", shard.documents);
+    absl::StrAppend(&text, " ", shard.tokens, " ", shard.documents, " ", shard.sha256);
   }
   return sha256_hex(text);
 }

@@ -154,7 +154,8 @@ absl::StatusOr<bool> DocumentReader::next(RawDocument* document) {
       state.close();
       if (empty_file) return absl::DataLossError(state.path + ": the file is empty");
     }
-    if (!document->bytes.empty()) return true;  // blank lines are no documents
+    const bool blank = by_line && document->bytes.find_first_not_of(" \t\r") == std::string::npos;
+    if (!document->bytes.empty() && !blank) return true;  // blank lines are no documents
   }
 }
 
@@ -190,6 +191,11 @@ absl::StatusOr<Document> parse_document(const RawDocument& raw, const DocumentFi
     document.id = id.is_string() ? id.get<std::string>() : id.dump();
   }
   if (!fields.source.empty()) document.source = fields.source;
+  for (const std::string* name : {&document.source, &document.id}) {
+    if (first_invalid_utf8(*name) != absl::string_view::npos) {
+      return absl::DataLossError(place(raw) + ": its source label or id is not valid UTF-8");
+    }
+  }
   return document;
 }
 

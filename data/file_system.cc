@@ -47,27 +47,33 @@ class PosixFile : public WritableFile {
   int fd_;
 };
 
+// What cannot be written is that, also where a part of the path is missing.
+absl::Status write_error(const std::string& what, const std::string& path) {
+  absl::Status status = errno_status(what, path);
+  return absl::IsNotFound(status) ? absl::PermissionDeniedError(status.message()) : status;
+}
+
 class PosixFileSystem : public FileSystem {
  public:
   absl::StatusOr<std::unique_ptr<WritableFile>> create(const std::string& path) override {
     const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
-    if (fd < 0) return errno_status("cannot create", path);
+    if (fd < 0) return write_error("cannot create", path);
     return std::make_unique<PosixFile>(path, fd);
   }
   absl::Status rename(const std::string& from, const std::string& to) override {
     return ::rename(from.c_str(), to.c_str()) == 0 ? absl::OkStatus()
-                                                   : errno_status("cannot rename to", to);
+                                                   : write_error("cannot rename to", to);
   }
   absl::Status make_directories(const std::string& path) override {
     std::error_code error;
     std::filesystem::create_directories(path, error);
     if (!error) return absl::OkStatus();
     errno = error.value();
-    return errno_status("cannot make directory", path);
+    return write_error("cannot make directory", path);
   }
   absl::Status sync_directory(const std::string& path) override {
     const int fd = ::open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0) return errno_status("cannot open directory", path);
+    if (fd < 0) return write_error("cannot open directory", path);
     const bool synced = ::fsync(fd) == 0;
     absl::Status status = synced ? absl::OkStatus() : errno_status("cannot sync", path);
     ::close(fd);
@@ -132,7 +138,10 @@ MappedFile::~MappedFile() {
 
 absl::StatusOr<MappedFile> MappedFile::open(const std::string& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return errno_status("cannot open", path);
+  if (fd < 0) {
+    absl::Status status = errno_status("cannot open", path);
+    return absl::IsPermissionDenied(status) ? absl::NotFoundError(status.message()) : status;
+  }
   struct stat info {};
   if (::fstat(fd, &info) != 0 || S_ISDIR(info.st_mode)) {
     errno = S_ISDIR(info.st_mode) ? EISDIR : errno;
@@ -185,8 +194,9 @@ bool is_directory(const std::string& path) {
 absl::StatusOr<std::vector<std::string>> list_directory(const std::string& path) {
   std::error_code error;
   std::vector<std::string> names;
-  for (const auto& entry : std::filesystem::directory_iterator(path, error)) {
-    names.push_back(entry.path().filename().string());
+  for (std::filesystem::directory_iterator it(path, error), end; !error && it != end;
+       it.increment(error)) {
+    names.push_back(it->path().filename().string());
   }
   if (error) {
     errno = error.value();
@@ -201,8 +211,10 @@ absl::StatusOr<std::vector<std::string>> list_files(const std::string& path) {
   if (!is_directory(path)) return std::vector<std::string>{path};
   std::error_code error;
   std::vector<std::string> files;
-  for (const auto& entry : std::filesystem::recursive_directory_iterator(path, error)) {
-    if (entry.is_regular_file()) files.push_back(entry.path().string());
+  for (std::filesystem::recursive_directory_iterator it(path, error), end; !error && it != end;
+       it.increment(error)) {
+    std::error_code broken_link;
+    if (it->is_regular_file(broken_link)) files.push_back(it->path().string());
   }
   if (error) {
     errno = error.value();

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -23,6 +24,10 @@ absl::StatusOr<Json> parse_json(absl::string_view text, const std::string& where
 // read_file + parse_json. Files above `max_bytes` are refused.
 absl::StatusOr<Json> read_json_file(const std::string& path, uint64_t max_bytes = 256u << 20);
 
+// As a file or a report holds it: indented, with a newline at the end. Bytes that are not UTF-8, as
+// paths may have, become U+FFFD.
+std::string to_text(const OrderedJson& json);
+
 // `object[key]` as a T. DataLoss "<where>: '<key>' is missing" or "... is <found>, expected <T>".
 template <typename T>
 absl::StatusOr<T> json_field(const Json& object, const std::string& key, const std::string& where) {
@@ -35,7 +40,10 @@ absl::StatusOr<T> json_field(const Json& object, const std::string& key, const s
   if constexpr (std::is_same_v<T, bool>) {
     fits = value.is_boolean(), expected = "true or false";
   } else if constexpr (std::is_integral_v<T>) {
-    fits = value.is_number_integer(), expected = "an integer";
+    expected = "an integer that fits";
+    fits = value.is_number_unsigned()  ? std::in_range<T>(value.get<uint64_t>())
+           : value.is_number_integer() ? std::in_range<T>(value.get<int64_t>())
+                                       : false;
   } else if constexpr (std::is_floating_point_v<T>) {
     fits = value.is_number(), expected = "a number";
   } else if constexpr (std::is_same_v<T, std::string>) {

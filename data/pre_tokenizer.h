@@ -15,8 +15,8 @@ namespace emo {
 
 // One compiled pattern. Hugging Face runs Oniguruma with Ruby's rules, we run PCRE2: `\s` and `\S`
 // are rewritten to Unicode's White_Space (PCRE2's own differ by U+180E), `\p{L}` and its like are
-// extended by characters younger than PCRE2's tables, `$` ends lines, and `{n,m}+`, greedy there and
-// possessive here, is refused.
+// extended by characters younger than PCRE2's tables, `$` ends lines, and `{n,m}+`, greedy there
+// and possessive here, is refused.
 class SplitPattern {
  public:
   enum class Behavior { kIsolated, kRemoved };

@@ -218,7 +218,11 @@ absl::StatusOr<PrepareSummary> prepare(const PrepareOptions& options) {
   if (status.ok()) {
     status = write_file_durably(fs, options.output + "/tokenizer.json", *tokenizer_text);
   }
-  if (!status.ok()) return status;
+  if (!status.ok()) {
+    // What this run made goes again, so that the corrected command finds the folder empty.
+    fs.remove_all(options.output).IgnoreError();
+    return status;
+  }
   absl::StatusOr<DatasetInfo> written = writer.finish();
   if (!written.ok()) return written.status();
   summary.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

@@ -30,8 +30,8 @@ OrderedJson to_json(const PrepareSummary& summary) {
 
 void print_row(const std::string& label, const PrepareSummary::Source& source) {
   std::printf(
-      "%-28s %10d %12d %12d %8.2f\n", label.c_str(), static_cast<int>(source.documents),
-      static_cast<int>(source.tokens), static_cast<int>(source.bytes),
+      "%-28s %10lld %12lld %12lld %8.2f\n", label.c_str(), static_cast<long long>(source.documents),
+      static_cast<long long>(source.tokens), static_cast<long long>(source.bytes),
       static_cast<double>(source.bytes) / static_cast<double>(std::max<int64_t>(1, source.tokens)));
 }
 
@@ -70,9 +70,10 @@ absl::StatusOr<int> show(ShowOptions options) {
   absl::StatusOr<Batch> batch = load(**chunks, options.loader, range);
   if (!batch.ok()) return batch.status();
   std::vector<std::vector<std::string>> ids((*chunks)->dataset().num_shards());
-  std::printf("batch %d: %d rows of %d tokens; %d chunks in the data\n",
-              static_cast<int>(options.batch), static_cast<int>(batch->rows),
-              static_cast<int>(batch->sequence_length), static_cast<int>((*chunks)->num_chunks()));
+  std::printf("batch %lld: %lld rows of %lld tokens; %lld chunks in the data\n",
+              static_cast<long long>(options.batch), static_cast<long long>(batch->rows),
+              static_cast<long long>(batch->sequence_length),
+              static_cast<long long>((*chunks)->num_chunks()));
   int64_t begin = 0;
   int64_t last_row = -1;
   int64_t ordinal = 0;
@@ -80,8 +81,8 @@ absl::StatusOr<int> show(ShowOptions options) {
     const SpanSource& span = batch->span_sources[i];
     const int64_t row = begin / batch->sequence_length;
     if (row != last_row) {
-      std::printf("row %d, sequence %d%s\n", static_cast<int>(row),
-                  static_cast<int>(batch->sequence_index[row]),
+      std::printf("row %lld, sequence %lld%s\n", static_cast<long long>(row),
+                  static_cast<long long>(batch->sequence_index[row]),
                   batch->filtered[row] ? ", filtered: no labels" : "");
       ordinal = 0;
     }
@@ -92,10 +93,11 @@ absl::StatusOr<int> show(ShowOptions options) {
       ids[span.shard] = *std::move(read);
     }
     const int64_t end = batch->document_ends[i];
-    std::printf("  document (%d, %d)  tokens [%d, %d)  %-20s %s\n",
-                static_cast<int>(batch->sequence_index[row]), static_cast<int>(ordinal++),
-                static_cast<int>(begin - row * batch->sequence_length),
-                static_cast<int>(end - row * batch->sequence_length),
+    std::printf("  document (%lld, %lld)  tokens [%lld, %lld)  %-20s %s\n",
+                static_cast<long long>(batch->sequence_index[row]),
+                static_cast<long long>(ordinal++),
+                static_cast<long long>(begin - row * batch->sequence_length),
+                static_cast<long long>(end - row * batch->sequence_length),
                 (*chunks)->sources()[span.source].c_str(), ids[span.shard][span.document].c_str());
     begin = end;
   }
@@ -138,7 +140,7 @@ Command prepare_command(CLI::App& parent) {
   return {app, [state]() -> absl::StatusOr<int> {
             absl::StatusOr<PrepareSummary> summary = prepare(state->prepare);
             if (!summary.ok()) return summary.status();
-            if (state->json) std::printf("%s\n", to_json(*summary).dump(1).c_str());
+            if (state->json) std::printf("%s", to_text(to_json(*summary)).c_str());
             if (!state->json) print(*summary);
             return kExitDone;
           }};

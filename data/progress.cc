@@ -21,7 +21,8 @@ std::string count_string(double n) {
   return absl::StrFormat(n < 10 && n != std::floor(n) ? "%.1f" : "%.0f", n);
 }
 
-// Under mpirun standard error is a pipe to mpirun, which may have a terminal; launch/mpirun.sh tells.
+// Under mpirun standard error is a pipe to mpirun, which may have a terminal; launch/mpirun.sh
+// tells.
 bool is_terminal() {
   return ::isatty(STDERR_FILENO) != 0 || std::getenv("EMO_TERMINAL") != nullptr;
 }

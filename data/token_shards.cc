@@ -8,6 +8,7 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "data/json.h"
+#include "data/sha256.h"
 
 namespace emo {
 namespace {
@@ -20,8 +21,10 @@ std::string to_json(const DatasetInfo& info) {
   int64_t tokens = 0;
   int64_t documents = 0;
   for (const DatasetInfo::Shard& shard : info.shards) {
-    shards.push_back(
-        {{"name", shard.name}, {"tokens", shard.tokens}, {"documents", shard.documents}});
+    shards.push_back({{"name", shard.name},
+                      {"tokens", shard.tokens},
+                      {"documents", shard.documents},
+                      {"sha256", shard.sha256}});
     tokens += shard.tokens;
     documents += shard.documents;
   }
@@ -34,7 +37,7 @@ std::string to_json(const DatasetInfo& info) {
                             {"documents", documents},
                             {"sources", info.sources},
                             {"shards", shards}};
-  return json.dump(1) + "\n";
+  return to_text(json);
 }
 
 absl::StatusOr<DatasetInfo> from_json(const Json& json, const std::string& where) {
@@ -64,7 +67,9 @@ absl::StatusOr<DatasetInfo> from_json(const Json& json, const std::string& where
     absl::StatusOr<std::string> name = json_field<std::string>(shard, "name", where);
     absl::StatusOr<int64_t> tokens = json_field<int64_t>(shard, "tokens", where);
     absl::StatusOr<int64_t> documents = json_field<int64_t>(shard, "documents", where);
-    for (const absl::Status& part : {name.status(), tokens.status(), documents.status()}) {
+    absl::StatusOr<std::string> hash = json_field<std::string>(shard, "sha256", where);
+    for (const absl::Status& part :
+         {name.status(), tokens.status(), documents.status(), hash.status()}) {
       status.Update(part);
     }
     if (!status.ok()) return status;
@@ -72,7 +77,7 @@ absl::StatusOr<DatasetInfo> from_json(const Json& json, const std::string& where
     if (!plain || *tokens < 0 || *documents < 0) {
       return absl::DataLossError(where + ": shard " + shard.dump() + " is not possible");
     }
-    info.shards.push_back({*name, *tokens, *documents});
+    info.shards.push_back({*name, *tokens, *documents, *hash});
   }
   if (!status.ok()) return status;
   if (info.dtype != "uint16" && info.dtype != "uint32") {
@@ -89,12 +94,14 @@ struct ShardWriter::Open {
   std::unique_ptr<WritableFile> tokens, index, ids;
   std::string token_buffer, index_buffer, id_buffer;
   DatasetInfo::Shard shard;
+  Sha256 token_hash;
 
   absl::Status flush(size_t above) {
     const std::pair<WritableFile*, std::string*> pairs[] = {
         {tokens.get(), &token_buffer}, {index.get(), &index_buffer}, {ids.get(), &id_buffer}};
     for (const auto& [file, buffer] : pairs) {
       if (buffer->size() <= above) continue;
+      if (file == tokens.get()) token_hash.update(*buffer);
       absl::Status status = file->append(*buffer);
       if (!status.ok()) return status;
       buffer->clear();
@@ -133,6 +140,7 @@ absl::Status ShardWriter::close_shard() {
     if (status.ok()) status = file->sync();
     if (status.ok()) status = file->close();
   }
+  open_->shard.sha256 = open_->token_hash.hex_digest();
   info_.shards.push_back(open_->shard);
   open_.reset();
   return status;

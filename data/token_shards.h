@@ -39,6 +39,7 @@ struct DatasetInfo {
     std::string name;  // "tokens-00000"
     int64_t tokens = 0;
     int64_t documents = 0;
+    std::string sha256;  // of the tokens' file
   };
   std::vector<Shard> shards;
 };

@@ -46,7 +46,7 @@ absl::StatusOr<int> run(const Options& options) {
   if (!mesh.ok()) return mesh.status();
   absl::StatusOr<OrderedJson> result = bench_step(*config, *mesh, options.bench);
   if (!result.ok()) return result.status();
-  if (mesh->is_first() && options.json) std::printf("%s\n", result->dump(1).c_str());
+  if (mesh->is_first() && options.json) std::printf("%s", to_text(*result).c_str());
   if (mesh->is_first() && !options.json) print(*result);
   return kExitDone;
 }

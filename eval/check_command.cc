@@ -76,7 +76,7 @@ absl::StatusOr<int> run(const Options& options) {
     const OrderedJson json = {{"folder", options.folder}, {"holds", failed == 0},
                               {"failed", failed},         {"dp", mesh->dp->size()},
                               {"ep", mesh->ep->size()},   {"comparisons", comparisons}};
-    std::printf("%s\n", json.dump(1).c_str());
+    std::printf("%s", to_text(json).c_str());
   } else if (mesh->is_first()) {
     print(*report, options.all);
     std::printf("%s: %d of %d comparisons hold (dp %d, ep %d)\n", options.folder.c_str(),

@@ -90,7 +90,7 @@ absl::StatusOr<int> run(const Options& options) {
     json["sources"] = OrderedJson::object();
     for (size_t i = 0; i < labels.size(); ++i)
       json["sources"][labels[i]] = loss_json(result->sources[i]);
-    std::printf("%s\n", json.dump(1).c_str());
+    std::printf("%s", to_text(json).c_str());
     return kExitDone;
   }
   std::printf("%-28s %9s %11s %8s %11s %9s\n", "source", "documents", "predicted", "loss",

@@ -118,10 +118,17 @@ absl::StatusOr<SubsetFile> read_subset(const std::string& path, const ModelConfi
         absl::StrCat(path, " does not fit the model:\n  ", absl::StrJoin(wrong, "\n  ")));
   }
   SubsetFile subset;
-  subset.checkpoint = json->value("checkpoint", "");
-  subset.method = json->value("method", "");
-  subset.label = json->value("label", "");
-  subset.keep = json->value("keep", int64_t{0});
+  for (const auto& [key, text] :
+       {std::pair<const char*, std::string*>{"checkpoint", &subset.checkpoint},
+        {"method", &subset.method},
+        {"label", &subset.label}}) {
+    absl::StatusOr<std::string> read = json_field_or<std::string>(*json, key, "", path);
+    if (!read.ok()) return read.status();
+    *text = *std::move(read);
+  }
+  absl::StatusOr<int64_t> keep = json_field_or<int64_t>(*json, "keep", 0, path);
+  if (!keep.ok()) return keep.status();
+  subset.keep = *keep;
   subset.experts_kept_per_layer = *std::move(kept);
   return subset;
 }

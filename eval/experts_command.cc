@@ -1,6 +1,7 @@
 #include "eval/experts_command.h"
 
 #include <cstdio>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
@@ -28,6 +29,10 @@ struct RankOptions {
 
 // What is written at the end must be possible from the start.
 absl::Status check_new_file(const std::string& path, bool overwrite) {
+  const std::string folder = std::filesystem::path(path).parent_path().string();
+  if (!folder.empty() && !is_directory(folder)) {
+    return absl::PermissionDeniedError(path + ": there is no folder " + folder);
+  }
   if (overwrite || path.empty() || !path_exists(path)) return absl::OkStatus();
   return absl::AlreadyExistsError(path + ": stands already; --overwrite replaces it");
 }
@@ -60,8 +65,7 @@ absl::StatusOr<int> rank(const RankOptions& options) {
                           keep_largest(config, *scores, options.keep),
                           *scores};
   if (mesh->is_first()) {
-    status =
-        write_file_durably(posix_file_system(), options.output, to_json(subset).dump(1) + "\n");
+    status = write_file_durably(posix_file_system(), options.output, to_text(to_json(subset)));
   }
   status = agree(*mesh->world, status);
   if (!status.ok()) return status;
@@ -107,10 +111,10 @@ absl::StatusOr<int> retention(const RetentionCommandOptions& options) {
   }
   if (!mesh->is_first()) return kExitDone;
   if (!options.output.empty()) {
-    status = write_file_durably(posix_file_system(), options.output, json.dump(1) + "\n");
+    status = write_file_durably(posix_file_system(), options.output, to_text(json));
     if (!status.ok()) return status;
   }
-  std::printf("%s", options.json ? (json.dump(1) + "\n").c_str() : to_table(reports).c_str());
+  std::printf("%s", options.json ? (to_text(json)).c_str() : to_table(reports).c_str());
   return kExitDone;
 }
 

@@ -12,6 +12,7 @@
 #include "absl/strings/strip.h"
 #include "data/loader.h"
 #include "eval/golden_folder.h"
+#include "train/agreement.h"
 #include "train/batch_tensors.h"
 #include "train/router_metrics.h"
 #include "train/training_step.h"
@@ -31,7 +32,7 @@ constexpr double kNoAnswer = std::numeric_limits<double>::infinity();
 Comparison scalar(const std::string& what, double found, const Json& object,
                   const std::string& key) {
   if (!object.contains(key) || !object[key].is_number())
-    return {what + " (not in the file)", 0, 0, "relative"};
+    return {what + " (not in the file)", kNoAnswer, kScalarTolerance, "relative"};
   const double expected = object[key].get<double>();
   const double size = std::abs(expected);
   const double deviation = std::abs(found - expected) / (size > 1e-8 ? size : 1);
@@ -177,7 +178,8 @@ double compare_logits(const TrainingState& state, const GoldenFolder& golden, co
 
 absl::StatusOr<std::vector<Comparison>> check_golden(const std::string& folder, const Mesh& mesh) {
   absl::StatusOr<GoldenFolder> golden = read_golden(folder);
-  if (!golden.ok()) return golden.status();
+  absl::Status status = agree(*mesh.world, golden.status());
+  if (!status.ok()) return status;
   if (golden->config.routed_experts() < mesh.ep->size()) {
     return absl::InvalidArgumentError(absl::StrCat(
         golden->config.routed_experts(), " routed experts on ", mesh.ep->size(), " ranks"));
@@ -188,7 +190,7 @@ absl::StatusOr<std::vector<Comparison>> check_golden(const std::string& folder, 
     return read_parameters(golden->weights, "", golden->config, state.model.layout, /*exact=*/true,
                            state.model.parameters);
   };
-  absl::Status status = load();
+  status = agree(*mesh.world, load());  // a rank sees its own experts' tensors only
   if (!status.ok()) return status;
   const auto share = [&](const Batch& all) {
     return rows_of(all, mesh.world->rank(), mesh.world->size());

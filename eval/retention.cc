@@ -1,6 +1,8 @@
 #include "eval/retention.h"
 
 #include <algorithm>
+#include <cmath>
+#include <cstdio>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -87,7 +89,13 @@ absl::StatusOr<RetentionReport> measure_retention(const OpenedModel& model, cons
   int64_t done = 0;
   for (size_t i = 0; i < labels.size(); ++i) {
     const absl::StatusOr<int32_t> source = find_label(calibration, labels[i]);
-    if (!source.ok()) continue;
+    if (!source.ok()) {
+      if (mesh.is_first()) {
+        std::fprintf(stderr, "emo: warning: %s is not evaluated: no calibration documents\n",
+                     labels[i].c_str());
+      }
+      continue;
+    }
     absl::StatusOr<std::vector<std::vector<double>>> scores =
         router_scores(model, mesh, calibration, *source);
     if (!scores.ok()) return scores.status();
@@ -114,7 +122,7 @@ absl::StatusOr<RetentionReport> measure_retention(const OpenedModel& model, cons
     }
     r.no_routed_experts = loss({}, true);
     if (!status.ok()) return status;
-    report.domains[labels[i]] = r;
+    if (std::isfinite(r.full)) report.domains[labels[i]] = r;  // else no token was predicted
   }
   if (report.domains.empty()) {
     return absl::InvalidArgumentError("calibration and test data have no label in common");

@@ -16,6 +16,7 @@
 #include "train/train_command.h"
 
 int main(int argc, char** argv) {
+  std::set_terminate([] { emo::abort_job(emo::kExitBug); });  // from threads, where nothing catches
   CLI::App app{
       "emo: pretrain mixture-of-experts language models with document-level routing,\n"
       "then rank, cut and evaluate their experts."};

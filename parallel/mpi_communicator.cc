@@ -43,16 +43,32 @@ void check_host(const at::Tensor& tensor, const char* operation) {
               ": needs a contiguous tensor in host memory");
 }
 
+// Ends the job where an MPI call failed: the others would wait for this rank.
+void check_mpi(int result, const char* operation) {
+  if (result == MPI_SUCCESS) return;
+  char text[MPI_MAX_ERROR_STRING] = {};
+  int length = 0;
+  int rank = -1;
+  MPI_Error_string(result, text, &length);
+  MPI_Comm_rank(MPI_COMM_WORLD, &rank);
+  std::fprintf(stderr, "emo: rank %d: %s failed: %s\n", rank, operation, text);
+  abort_job(kPeerLost);
+}
+
 class Request : public Pending {
  public:
   // Keeps `tensors` alive and frees `row` when done.
   Request(MPI_Request request, std::vector<at::Tensor> tensors, MPI_Datatype row)
       : request_(request), tensors_(std::move(tensors)), row_(row) {}
-  ~Request() override { wait(); }
+  ~Request() override {
+    if (std::uncaught_exceptions() == 0) wait();  // else the job is about to be aborted
+  }
   Request(const Request&) = delete;
   Request& operator=(const Request&) = delete;
   void wait() override {
-    if (request_ != MPI_REQUEST_NULL) MPI_Wait(&request_, MPI_STATUS_IGNORE);
+    if (request_ != MPI_REQUEST_NULL) {
+      check_mpi(MPI_Wait(&request_, MPI_STATUS_IGNORE), "waiting for a collective");
+    }
     if (row_ != MPI_DATATYPE_NULL) MPI_Type_free(&row_);
     tensors_.clear();
   }
@@ -104,8 +120,8 @@ class MpiCommunicator : public Communicator {
     MPI_Comm_size(comm_, &size_);
   }
   ~MpiCommunicator() override {
-    // Both calls below wait for other ranks. While an exception unwinds this rank they are elsewhere,
-    // and the job is about to be aborted.
+    // Both calls below wait for other ranks. While an exception unwinds this rank they are
+    // elsewhere, and the job is about to be aborted.
     if (std::uncaught_exceptions() > 0) return;
     MPI_Comm_free(&comm_);
     if (owns_mpi_) MPI_Finalize();
@@ -116,7 +132,7 @@ class MpiCommunicator : public Communicator {
   int64_t rank() const override { return rank_; }
   int64_t size() const override { return size_; }
 
-  void barrier() override { check(MPI_Barrier(comm_), "barrier"); }
+  void barrier() override { check_mpi(MPI_Barrier(comm_), "barrier"); }
 
   void all_reduce(const at::Tensor& tensor, ReduceOp op) override {
     all_reduce_async(tensor, op)->wait();
@@ -129,9 +145,9 @@ class MpiCommunicator : public Communicator {
     for (int64_t at = 0; at < tensor.numel(); at += kLargest) {
       const auto count = static_cast<int>(std::min(kLargest, tensor.numel() - at));
       MPI_Request request = MPI_REQUEST_NULL;
-      check(MPI_Iallreduce(MPI_IN_PLACE, data + at * tensor.element_size(), count, mpi_type(tensor),
-                           mpi_op(op), comm_, &request),
-            "all_reduce");
+      check_mpi(MPI_Iallreduce(MPI_IN_PLACE, data + at * tensor.element_size(), count,
+                               mpi_type(tensor), mpi_op(op), comm_, &request),
+                "all_reduce");
       parts.push_back(
           std::make_unique<Request>(request, std::vector<at::Tensor>{tensor}, MPI_DATATYPE_NULL));
     }
@@ -143,9 +159,9 @@ class MpiCommunicator : public Communicator {
     char* data = static_cast<char*>(tensor.data_ptr());
     for (int64_t at = 0; at < tensor.numel(); at += kLargest) {
       const auto count = static_cast<int>(std::min(kLargest, tensor.numel() - at));
-      check(MPI_Bcast(data + at * tensor.element_size(), count, mpi_type(tensor),
-                      static_cast<int>(root), comm_),
-            "broadcast");
+      check_mpi(MPI_Bcast(data + at * tensor.element_size(), count, mpi_type(tensor),
+                          static_cast<int>(root), comm_),
+                "broadcast");
     }
   }
 
@@ -156,9 +172,9 @@ class MpiCommunicator : public Communicator {
                     output.scalar_type() == input.scalar_type(),
                 "all_gather: ", input.sizes(), " on ", size_, " ranks into ", output.sizes());
     const auto count = static_cast<int>(input.numel());
-    check(MPI_Allgather(input.data_ptr(), count, mpi_type(input), output.data_ptr(), count,
-                        mpi_type(output), comm_),
-          "all_gather");
+    check_mpi(MPI_Allgather(input.data_ptr(), count, mpi_type(input), output.data_ptr(), count,
+                            mpi_type(output), comm_),
+              "all_gather");
   }
 
   void reduce_scatter(const at::Tensor& output, const at::Tensor& input) override {
@@ -167,7 +183,7 @@ class MpiCommunicator : public Communicator {
     TORCH_CHECK(input.numel() == output.numel() * size_ && output.numel() <= kLargest &&
                     output.scalar_type() == input.scalar_type(),
                 "reduce_scatter: ", input.sizes(), " on ", size_, " ranks into ", output.sizes());
-    check(
+    check_mpi(
         MPI_Reduce_scatter_block(input.data_ptr(), output.data_ptr(),
                                  static_cast<int>(output.numel()), mpi_type(input), MPI_SUM, comm_),
         "reduce_scatter");
@@ -196,10 +212,11 @@ class MpiCommunicator : public Communicator {
     int64_t row_elements = 1;
     for (const int64_t extent : send.sizes().slice(1)) row_elements *= extent;
     MPI_Datatype row = MPI_DATATYPE_NULL;
-    MPI_Type_contiguous(static_cast<int>(row_elements), mpi_type(send), &row);
-    MPI_Type_commit(&row);
+    check_mpi(MPI_Type_contiguous(static_cast<int>(row_elements), mpi_type(send), &row),
+              "all_to_all");
+    check_mpi(MPI_Type_commit(&row), "all_to_all");
     MPI_Request request = MPI_REQUEST_NULL;
-    check(
+    check_mpi(
         MPI_Ialltoallv(send.data_ptr(), pending->send_.counts.data(), pending->send_.starts.data(),
                        row, receive.data_ptr(), pending->receive_.counts.data(),
                        pending->receive_.starts.data(), row, comm_, &request),
@@ -211,20 +228,12 @@ class MpiCommunicator : public Communicator {
 
   std::unique_ptr<Communicator> split(int64_t color, int64_t key) override {
     MPI_Comm part = MPI_COMM_NULL;
-    check(MPI_Comm_split(comm_, static_cast<int>(color), static_cast<int>(key), &part), "split");
+    check_mpi(MPI_Comm_split(comm_, static_cast<int>(color), static_cast<int>(key), &part),
+              "split");
     return std::make_unique<MpiCommunicator>(part, /*owns_mpi=*/false);
   }
 
  private:
-  void check(int result, const char* operation) const {
-    if (result == MPI_SUCCESS) return;
-    char text[MPI_MAX_ERROR_STRING] = {};
-    int length = 0;
-    MPI_Error_string(result, text, &length);
-    std::fprintf(stderr, "emo: rank %d of %d: %s failed: %s\n", rank_, size_, operation, text);
-    abort_job(kPeerLost);
-  }
-
   MPI_Comm comm_;
   const bool owns_mpi_;
   int rank_ = 0;

@@ -7,11 +7,14 @@
 namespace emo {
 
 absl::Status agree(Communicator& world, const absl::Status& status) {
-  // The first rank with an error, as a maximum of (size - rank).
-  int64_t first = status.ok() ? 0 : world.size() - world.rank();
+  // The first rank with an error, as a maximum of (size - rank); being stopped ranks below real
+  // errors.
+  const int64_t size = world.size();
+  const bool stopped = absl::IsCancelled(status);
+  int64_t first = status.ok() ? 0 : size - world.rank() + (stopped ? 0 : size);
   world.all_reduce(at::from_blob(&first, {1}, at::kLong), ReduceOp::kMax);
   if (first == 0) return absl::OkStatus();
-  const int64_t root = world.size() - first;
+  const int64_t root = size - ((first - 1) % size + 1);
   std::string message(status.message());
   int64_t head[2] = {static_cast<int64_t>(status.code()), static_cast<int64_t>(message.size())};
   world.broadcast(at::from_blob(head, {2}, at::kLong), root);

@@ -10,7 +10,7 @@
 namespace emo {
 
 // Collective. OK where every rank passes OK; else, on every rank, the error of the first rank that
-// has one.
+// has one; Cancelled only where no rank has another.
 absl::Status agree(Communicator& world, const absl::Status& status);
 
 // Collective. The texts of all ranks, in order of ranks.

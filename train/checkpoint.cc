@@ -103,7 +103,7 @@ std::string state_json(const TrainingPosition& position, const Mesh& mesh) {
         {"unix_time", std::chrono::system_clock::to_time_t(std::chrono::system_clock::now())},
         {"dp", mesh.dp->size()},
         {"ep", mesh.ep->size()}}}};
-  return json.dump(1) + "\n";
+  return to_text(json);
 }
 
 // On the first rank: the indices, the small files and the manifest.
@@ -123,12 +123,12 @@ absl::Status write_description(FileSystem& fs, const Mesh& mesh, const std::stri
     }
   }
   std::vector<std::pair<std::string, std::string>> texts = {
-      {"config.json", to_config_json(*contents.description).dump(1) + "\n"},
+      {"config.json", to_text(to_config_json(*contents.description))},
       {"state.json", state_json(contents.position, mesh)}};
   for (const std::string stem : {"model", "optimizer"}) {
     const OrderedJson index = {{"metadata", {{"total_size", sizes[stem]}}},
                                {"weight_map", maps[stem]}};
-    texts.emplace_back(stem + ".safetensors.index.json", index.dump(1) + "\n");
+    texts.emplace_back(stem + ".safetensors.index.json", to_text(index));
   }
   if (!contents.tokenizer_path.empty()) {
     absl::StatusOr<std::string> tokenizer = read_file(contents.tokenizer_path, 1u << 28);
@@ -142,7 +142,7 @@ absl::Status write_description(FileSystem& fs, const Mesh& mesh, const std::stri
   }
   OrderedJson manifest = {{"format", "emo-checkpoint-1"}, {"files", OrderedJson::array()}};
   for (const WrittenFile& file : files) manifest["files"].push_back(file_json(file));
-  absl::StatusOr<WrittenFile> last = write_text(fs, folder, kManifest, manifest.dump(1) + "\n");
+  absl::StatusOr<WrittenFile> last = write_text(fs, folder, kManifest, to_text(manifest));
   return last.ok() ? fs.sync_directory(folder) : last.status();
 }
 
@@ -154,7 +154,10 @@ absl::StatusOr<std::vector<WrittenFile>> read_manifest(const std::string& folder
   absl::StatusOr<Json> json = read_json_file(path);
   if (!json.ok()) return json.status();
   std::vector<WrittenFile> files;
-  for (const Json& entry : json->value("files", Json::array())) {
+  if (!json->is_object() || !json->contains("files") || !(*json)["files"].is_array()) {
+    return absl::DataLossError(path + ": no list 'files'");
+  }
+  for (const Json& entry : (*json)["files"]) {
     absl::StatusOr<std::string> name = json_field<std::string>(entry, "name", path);
     absl::StatusOr<uint64_t> size = json_field<uint64_t>(entry, "size", path);
     absl::StatusOr<std::string> hash = json_field<std::string>(entry, "sha256", path);

@@ -80,7 +80,7 @@ void visit_config(Visitor& v, RunConfig& c) {
   if (v.section("train")) {
     v.field("steps", &c.train.steps, any_count);
     v.field("tokens", &c.train.tokens, any_count);
-    v.field("batch", &c.train.batch, positive);
+    v.field("batch", &c.train.batch, Range{1, 1e9});
     v.field("micro_batches", &c.train.micro_batches, positive);
     v.field("clip", &c.train.clip, Range{0, kNoLimit});
     v.field("lm_z_weight", &c.train.lm_z_weight, Range{0, kNoLimit});
@@ -89,7 +89,7 @@ void visit_config(Visitor& v, RunConfig& c) {
   if (v.section("optimizer")) {
     v.field("beta1", &c.optimizer.beta1, Range{0, 0.9999999});
     v.field("beta2", &c.optimizer.beta2, Range{0, 0.9999999});
-    v.field("epsilon", &c.optimizer.epsilon, Range{0, 1});
+    v.field("epsilon", &c.optimizer.epsilon, Range{1e-30, 1});
     v.field("weight_decay", &c.optimizer.weight_decay, Range{0, 1e3});
   }
   if (v.section("schedule")) {

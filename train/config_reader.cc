@@ -1,10 +1,12 @@
 // read_run_config of run_config.h: YAML into a RunConfig, and every error there is to find.
 #include <yaml-cpp/yaml.h>
 
+#include <algorithm>
 #include <cmath>
 #include <functional>
 #include <set>
 
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -121,6 +123,12 @@ class Reader {
     section_ = path(key);
     const bool has_fixed = !absent("fixed");
     const bool has_top_p = !absent("top_p");
+    for (const char* other : {"top_p", "min", "max"}) {
+      if (has_fixed && !absent(other)) {
+        error(entries_.at(path("fixed")),
+              absl::StrCat(path("fixed"), " and ", other, " exclude each other"));
+      }
+    }
     int64_t fixed = 0;
     field("fixed", &fixed, {1, 1e6});
     field("top_p", &pool->top_p, {0, 1});
@@ -166,7 +174,12 @@ class Reader {
   // What no field asked for.
   void report_unknown() {
     for (const auto& [name, entry] : entries_) {
-      if (taken_.contains(name) || entry.node.IsMap()) continue;
+      const bool section = !absl::StrContains(name, '.') && entry.node.IsDefined() &&
+                           (entry.node.IsNull() || (entry.node.IsMap() && entry.node.size() == 0));
+      const bool known_section =
+          std::any_of(asked_.begin(), asked_.end(),
+                      [&](const std::string& key) { return key.rfind(name + ".", 0) == 0; });
+      if (taken_.contains(name) || (section && known_section)) continue;
       error(entry, absl::StrCat("unknown key '", name, "'",
                                 did_you_mean(name, {asked_.begin(), asked_.end()})));
     }
@@ -217,7 +230,6 @@ class Reader {
 // Flattens maps into "a.b.c" entries; reports keys that stand twice in one map.
 void flatten(const YAML::Node& node, const std::string& prefix, const std::string& file, int depth,
              std::map<std::string, Entry>* entries, std::vector<std::string>* errors) {
-  if (depth > 4) return;
   std::set<std::string> seen;
   for (const auto& item : node) {
     const std::string place =
@@ -227,6 +239,14 @@ void flatten(const YAML::Node& node, const std::string& prefix, const std::strin
       continue;
     }
     const std::string name = prefix + item.first.Scalar();
+    if (absl::StrContains(item.first.Scalar(), '.')) {
+      errors->push_back(absl::StrCat(place, ": '", name, "': a key has no '.'; use a section"));
+      continue;
+    }
+    if (depth > 4) {
+      errors->push_back(absl::StrCat(place, ": '", name, "' is nested too deeply"));
+      continue;
+    }
     if (!seen.insert(name).second) {
       errors->push_back(absl::StrCat(place, ": key '", name, "' stands twice"));
       continue;
@@ -361,7 +381,10 @@ absl::StatusOr<RunConfig> read_run_config(const std::string& path,
   std::vector<std::string> errors;
   std::map<std::string, Entry> entries;
   try {
-    const YAML::Node root = YAML::Load(*text);
+    const std::vector<YAML::Node> documents = YAML::LoadAll(*text);
+    if (documents.size() > 1)
+      return absl::InvalidArgumentError(path + ": holds several YAML documents");
+    const YAML::Node root = documents.empty() ? YAML::Node() : documents[0];
     if (!root.IsMap())
       return absl::InvalidArgumentError(path + ":1:1: a config is a map of sections");
     flatten(root, "", path, 0, &entries, &errors);

@@ -170,7 +170,7 @@ absl::StatusOr<ModelDescription> read_config_json(const std::string& path) {
   number("num_attention_heads", &c.n_heads, false);
   number("num_experts", &c.num_experts, false);
   number("num_experts_per_tok", &c.top_k, false);
-  number("num_shared_experts", &c.num_shared_experts, true);
+  number("num_shared_experts", &c.num_shared_experts, false);
   number("dense_intermediate_size", &c.d_ffn, true);
   number("rope_theta", &c.rope_theta, true);
   number("rms_norm_eps", &c.norm_epsilon, true);
@@ -180,9 +180,25 @@ absl::StatusOr<ModelDescription> read_config_json(const std::string& path) {
   if (!status.ok()) return status;
   int64_t kv_heads = c.n_heads;
   number("num_key_value_heads", &kv_heads, true);
+  int64_t above = -1;
   for (const int64_t layer : c.dense_layers) {
-    if (layer < 0 || layer >= c.n_layers)
-      status.Update(absl::DataLossError(path + ": dense_layers"));
+    if (layer <= above || layer >= c.n_layers) {
+      status.Update(
+          absl::DataLossError(path + ": dense_layers must ascend and be layers of the model"));
+    }
+    above = layer;
+  }
+  if (d.max_positions < 2 || d.max_positions > (1 << 24)) {
+    status.Update(
+        absl::DataLossError(absl::StrCat(path, ": max_position_embeddings ", d.max_positions)));
+  }
+  for (const char* key : {"norm_topk_prob", "tie_word_embeddings", "attention_bias"}) {
+    if (json->contains(key) && (*json)[key] != false) {
+      status.Update(absl::DataLossError(absl::StrCat(path, ": ", key, " must be false")));
+    }
+  }
+  if (json->contains("rope_scaling") && !(*json)["rope_scaling"].is_null()) {
+    status.Update(absl::DataLossError(path + ": rope_scaling is not supported"));
   }
   if (kv_heads != c.n_heads) {
     status.Update(absl::DataLossError(path + ": num_key_value_heads must be num_attention_heads"));

@@ -13,7 +13,8 @@ std::string lines_up_to(const std::string& text, int64_t step) {
   std::string kept;
   for (const absl::string_view line : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
     const Json json = Json::parse(line.begin(), line.end(), nullptr, /*allow_exceptions=*/false);
-    if (json.is_object() && json.value("step", int64_t{0}) <= step) {
+    const bool has_step = json.is_object() && json.contains("step") && json["step"].is_number();
+    if (has_step && json["step"].get<int64_t>() <= step) {
       kept.append(line.data(), line.size());
       kept += '\n';
     }

@@ -119,11 +119,14 @@ std::string to_yaml(const RunConfig& config) {
 std::vector<std::string> differences_that_matter(
     const std::vector<std::pair<std::string, std::string>>& then,
     const std::vector<std::pair<std::string, std::string>>& now) {
-  // Where and how long it runs, not what it computes; the data is compared by its fingerprint.
-  static const std::set<std::string> free = {
-      "run.folder",  "run.start_from",   "run.take",       "run.change_contract",
-      "data.path",   "train.steps",      "train.tokens",   "train.log_every",
-      "parallel.ep", "checkpoint.every", "checkpoint.keep"};
+  // Where it runs, not what it computes; the data is compared by its fingerprint.
+  std::set<std::string> free = {"run.folder",          "run.start_from",   "run.take",
+                                "run.change_contract", "data.path",        "train.log_every",
+                                "parallel.ep",         "checkpoint.every", "checkpoint.keep"};
+  // The length of the run is part of every schedule but the constant one.
+  for (const auto& [key, value] : now) {
+    if (key == "schedule.kind" && value == "constant") free.insert({"train.steps", "train.tokens"});
+  }
   std::map<std::string, std::string> before(then.begin(), then.end());
   std::vector<std::string> lines;
   for (const auto& [key, value] : now) {

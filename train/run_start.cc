@@ -63,7 +63,13 @@ absl::StatusOr<TrainingPosition> take_over(const RunConfig& config, TrainingStat
     status = read_optimizer(folder, state->model, position->step, &state->optimizer);
   }
   if (!status.ok()) return status;
-  return config.run.take == Take::kAll ? *position : TrainingPosition();
+  if (config.run.take != Take::kAll) return TrainingPosition();
+  if (position->step >= config.total_steps()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "run.take all goes on from step ", position->step, " of ", folder, ", and train says ",
+        config.total_steps(), " steps in all: there is nothing to do"));
+  }
+  return position;
 }
 
 }  // namespace

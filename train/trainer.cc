@@ -45,16 +45,12 @@ absl::StatusOr<StepBatches> load_step(const ChunkSource& source, const RunConfig
   return step;
 }
 
-// Which tensor is the first that is not finite, on this rank: parameters, then gradients.
-std::string first_bad_tensor(const TrainingState& state) {
-  const std::pair<const char*, const FlatBuffers*> buffers[] = {
-      {"parameter ", &state.model.parameters}, {"gradient of ", &state.gradients.buffers}};
-  for (const auto& [kind, flat] : buffers) {
-    for (const ParameterInfo& parameter : state.model.layout.parameters) {
-      const float* data = parameter_data(parameter, *flat);
-      for (int64_t i = 0; i < parameter.numel(); ++i) {
-        if (!std::isfinite(data[i])) return kind + parameter.name;
-      }
+// The first tensor of these buffers, on this rank, that is not finite; "" where all are.
+std::string first_bad_tensor(const ParameterLayout& layout, const FlatBuffers& buffers) {
+  for (const ParameterInfo& parameter : layout.parameters) {
+    const float* data = parameter_data(parameter, buffers);
+    for (int64_t i = 0; i < parameter.numel(); ++i) {
+      if (!std::isfinite(data[i])) return parameter.name;
     }
   }
   return "";
@@ -62,7 +58,13 @@ std::string first_bad_tensor(const TrainingState& state) {
 
 absl::Status not_finite(const Mesh& mesh, const TrainingState& state, const StepResult& result,
                         int64_t step) {
-  const std::vector<std::string> found = gather_texts(*mesh.world, first_bad_tensor(state));
+  const ParameterLayout& layout = state.model.layout;
+  std::string bad = first_bad_tensor(layout, state.model.parameters);
+  if (bad.empty()) {
+    bad = first_bad_tensor(layout, state.gradients.buffers);
+    if (!bad.empty()) bad = "gradient of " + bad;
+  }
+  const std::vector<std::string> found = gather_texts(*mesh.world, bad);
   std::string where = "the loss only";
   for (auto it = found.rbegin(); it != found.rend(); ++it) {
     if (!it->empty()) where = *it;
@@ -114,6 +116,12 @@ absl::StatusOr<std::optional<MetricsLog>> open_log(const RunConfig& config, cons
 // Collective; every rank gets the same answer.
 absl::Status save(const RunConfig& config, const Mesh& mesh, const TrainingState& state,
                   const ModelDescription& description, const TrainingPosition& position) {
+  const std::string bad = first_bad_tensor(state.model.layout, state.model.parameters);
+  absl::Status status =
+      agree(*mesh.world,
+            bad.empty() ? absl::OkStatus()
+                        : absl::AbortedError("not saved: parameter " + bad + " is not finite"));
+  if (!status.ok()) return status;
   CheckpointContents contents{&state.model, &state.optimizer, &description, position, ""};
   const std::string tokenizer = config.data.path + "/tokenizer.json";
   if (!config.data.path.empty() && path_exists(tokenizer)) contents.tokenizer_path = tokenizer;
@@ -125,7 +133,7 @@ absl::Status save(const RunConfig& config, const Mesh& mesh, const TrainingState
     removed =
         remove_old_checkpoints(posix_file_system(), config.run.folder, config.checkpoint.keep);
   }
-  return agree(*mesh.world, removed);
+  return agree(*mesh.world, status);
 }
 
 }  // namespace
@@ -199,11 +207,11 @@ absl::StatusOr<RunEnd> train(const RunConfig& config, const Mesh& mesh,
     if (log->has_value() && (step % config.train.log_every == 0 || step == total)) {
       const double seconds =
           std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-      status =
+      const absl::Status logged =
           (*log)->write(step, step_metrics(config, result, step_options.learning_rate, seconds,
                                            flops_per_token(config.model, batches->attention_ends),
                                            position.tokens, mesh));
-      if (!status.ok()) std::fprintf(stderr, "emo: %s\n", std::string(status.message()).c_str());
+      if (!logged.ok()) std::fprintf(stderr, "emo: %s\n", std::string(logged.message()).c_str());
     }
     if (options.observer) options.observer(state, result, step);
     if (config.checkpoint.every > 0 && step % config.checkpoint.every == 0) {

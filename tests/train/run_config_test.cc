@@ -125,7 +125,12 @@ TEST(RunConfig, OnlyWhatChangesTheRunPreventsResuming) {
     return !differences_that_matter(base, to_pairs(*read_run_config(kTiny, {override_text})))
                 .empty();
   };
-  EXPECT_FALSE(differs("train.steps=100"));
+  EXPECT_TRUE(differs("train.steps=100"));  // the cosine's length
+  const auto constant = [](const char* steps) {
+    return to_pairs(*read_run_config(kTiny, {"schedule.kind=constant", steps}));
+  };
+  EXPECT_TRUE(
+      differences_that_matter(constant("train.steps=7"), constant("train.steps=9")).empty());
   EXPECT_FALSE(differs("parallel.ep=2"));
   EXPECT_FALSE(differs("checkpoint.every=5"));
   EXPECT_FALSE(differs("run.folder=elsewhere"));
