@@ -2,7 +2,6 @@
 
 #include <zlib.h>
 
-#include <cstring>
 #include <filesystem>
 
 #include "absl/strings/match.h"
@@ -92,17 +91,16 @@ struct DocumentReader::State {
         if (!status.ok()) return status;
         continue;
       }
-      const char* start = block.data() + at;
-      const size_t left = block.size() - at;
-      const void* newline = by_line ? std::memchr(start, '\n', left) : nullptr;
-      const size_t n =
-          newline ? static_cast<size_t>(static_cast<const char*>(newline) - start) : left;
-      bytes->append(start, n);
+      const absl::string_view left = absl::string_view(block).substr(at);
+      const size_t newline = by_line ? left.find('\n') : absl::string_view::npos;
+      const bool found = newline != absl::string_view::npos;
+      const size_t n = found ? newline : left.size();
+      bytes->append(left.data(), n);
       if (bytes->size() > kMaxDocument) {
         return absl::DataLossError(absl::StrCat(path, ":", line, ": document above 2 GiB"));
       }
-      at += n + (newline ? 1 : 0);
-      if (newline) break;
+      at += n + (found ? 1 : 0);
+      if (found) break;
     }
     return absl::OkStatus();
   }

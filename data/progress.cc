@@ -18,7 +18,7 @@ std::string count_string(double n) {
   if (n >= 1e9) return absl::StrFormat("%.2fG", n / 1e9);
   if (n >= 1e6) return absl::StrFormat("%.2fM", n / 1e6);
   if (n >= 1e4) return absl::StrFormat("%.1fk", n / 1e3);
-  return absl::StrFormat(n < 10 && n != std::floor(n) ? "%.1f" : "%.0f", n);
+  return n < 10 && n != std::floor(n) ? absl::StrFormat("%.1f", n) : absl::StrFormat("%.0f", n);
 }
 
 // Under mpirun standard error is a pipe to mpirun, which may have a terminal; launch/mpirun.sh
@@ -30,7 +30,7 @@ bool is_terminal() {
 }  // namespace
 
 std::string duration_string(double seconds) {
-  const auto s = static_cast<int64_t>(std::max(0.0, seconds) + 0.5);
+  const int64_t s = std::llround(std::max(0.0, seconds));
   if (s >= 3600) return absl::StrFormat("%d:%02d:%02d", s / 3600, s / 60 % 60, s % 60);
   return absl::StrFormat("%d:%02d", s / 60, s % 60);
 }

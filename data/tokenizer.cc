@@ -114,7 +114,8 @@ absl::Status Tokenizer::read_model(const Json& model, const std::string& where) 
     return absl::DataLossError(where + ": 'vocab' must be an object and 'merges' a list");
   }
   for (const char* option : {"dropout", "continuing_subword_prefix", "end_of_word_suffix"}) {
-    const bool set = model.contains(option) && !model[option].is_null() && model[option] != "";
+    const bool set =
+        model.contains(option) && !model[option].is_null() && model[option] != Json("");
     if (set)
       return absl::InvalidArgumentError(absl::StrCat(where, ": ", option, " is not supported"));
   }
