@@ -173,7 +173,9 @@ class Reader {
 
   // What no field asked for.
   void report_unknown() {
-    for (const auto& [name, entry] : entries_) {
+    for (const auto& item : entries_) {
+      const std::string& name = item.first;
+      const Entry& entry = item.second;
       const bool section = !absl::StrContains(name, '.') && entry.node.IsDefined() &&
                            (entry.node.IsNull() || (entry.node.IsMap() && entry.node.size() == 0));
       const bool known_section =
