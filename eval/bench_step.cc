@@ -8,13 +8,12 @@
 #include <algorithm>
 #include <chrono>
 
-#include "data/loader.h"
 #include "model/linear.h"
 #include "model/profile.h"
 #include "parallel/parallel_for.h"
 #include "train/agreement.h"
-#include "train/batch_tensors.h"
 #include "train/flops.h"
+#include "train/step_batches.h"
 #include "train/trainer.h"
 
 namespace emo {
@@ -73,28 +72,18 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
   const at::Tensor c = at::empty({kGemm, kGemm});
   std::vector<double> totals, forward_backwards, gemms;
   double flops = 0;
-  const int64_t size = config.train.batch / config.train.micro_batches;
   std::array<double, kWorkKinds> work{};
   for (int64_t step = 0; step < options.warmup_steps + options.steps; ++step) {
-    std::vector<MicroBatch> micro_batches;
-    int64_t share = 0;
-    for (int64_t m = 0; m < config.train.micro_batches; ++m) {
-      const int64_t first = step * config.train.batch + m * size;
-      const SequenceRange mine =
-          share_of({first, first + size}, mesh.world->rank(), mesh.world->size());
-      absl::StatusOr<Batch> batch = load(**source, config.loader(), mine);
-      status = agree(*mesh.world, batch.status());
-      if (!status.ok()) return status;
-      share += divisor_share(*batch);
-      if (!batch->attention_ends.empty())
-        flops = flops_per_token(config.model, batch->attention_ends);
-      micro_batches.push_back(to_tensors(*batch));
-    }
+    const absl::StatusOr<StepBatches> batches =
+        load_step(**source, config, mesh, step * config.train.batch);
+    status = agree(*mesh.world, batches.status());
+    if (!status.ok()) return status;
+    flops = flops_per_token(config.model, batches->attention_ends);
     const double gemm = measure_gemm(kGemm, a, b, c);
     mesh.world->barrier();
     profile.clear();
     const Clock::time_point begin = Clock::now();
-    training_step(mesh, micro_batches, share, step_options, &state);
+    training_step(mesh, batches->micro_batches, batches->divisor_share, step_options, &state);
     const double total = seconds_since(begin);
     if (step < options.warmup_steps) continue;
     totals.push_back(total);

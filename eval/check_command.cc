@@ -8,7 +8,7 @@
 #include "data/exit_code.h"
 #include "data/json.h"
 #include "eval/golden_check.h"
-#include "parallel/mpi_communicator.h"
+#include "eval/mesh_options.h"
 #include "train/agreement.h"
 
 namespace emo {
@@ -16,8 +16,7 @@ namespace {
 
 struct Options {
   std::string folder;
-  int64_t dp = 0;
-  int64_t ep = 0;
+  MeshOptions mesh;
   bool json = false;
   bool all = false;
 };
@@ -56,8 +55,7 @@ void print(const std::vector<Comparison>& report, bool all) {
 }
 
 absl::StatusOr<int> run(const Options& options) {
-  std::unique_ptr<Communicator> world = world_communicator();
-  absl::StatusOr<Mesh> mesh = make_mesh(std::move(world), options.dp, options.ep);
+  absl::StatusOr<Mesh> mesh = open_mesh(options.mesh);
   if (!mesh.ok()) return mesh.status();
   absl::StatusOr<std::vector<Comparison>> report = check_golden(options.folder, *mesh);
   absl::Status status = agree(*mesh->world, report.status());
@@ -95,8 +93,7 @@ Command check_command(CLI::App& parent) {
       "check", "Recompute what a golden folder holds, and say how far off we are");
   app->add_option("GOLDEN_DIR", options->folder, "folder with golden.json and safetensors files")
       ->required();
-  app->add_option("--dp", options->dp, "data-parallel width; from the world size where left out");
-  app->add_option("--ep", options->ep, "expert-parallel width; 1 where left out");
+  add_mesh_options(app, &options->mesh);
   app->add_flag("--all", options->all, "show every gradient and weight, not the worst of each");
   app->add_flag("--json", options->json, "one JSON object on standard output");
   app->footer(

@@ -8,9 +8,9 @@
 #include "data/exit_code.h"
 #include "data/json.h"
 #include "eval/expert_subset.h"
+#include "eval/mesh_options.h"
 #include "eval/open_model.h"
 #include "eval/perplexity.h"
-#include "parallel/mpi_communicator.h"
 #include "train/agreement.h"
 
 namespace emo {
@@ -19,7 +19,7 @@ namespace {
 struct Options {
   std::string checkpoint, data, experts;
   std::string pool = "none";
-  int64_t dp = 0, ep = 0;
+  MeshOptions mesh;
   bool full_weights = false;
   bool routed_off = false;
   bool json = false;
@@ -54,7 +54,7 @@ absl::Status set_pool(const Options& options, const ModelConfig& config, PoolPol
 }
 
 absl::StatusOr<int> run(const Options& options) {
-  absl::StatusOr<Mesh> mesh = make_mesh(world_communicator(), options.dp, options.ep);
+  absl::StatusOr<Mesh> mesh = open_mesh(options.mesh);
   if (!mesh.ok()) return mesh.status();
   absl::StatusOr<OpenedModel> opened = open_model(options.checkpoint, *mesh);
   if (!opened.ok()) return opened.status();
@@ -75,7 +75,8 @@ absl::StatusOr<int> run(const Options& options) {
   if (!status.ok()) return status;
   absl::StatusOr<TokenDataset> data = open_data_for(*opened, options.data, *mesh);
   if (!data.ok()) return data.status();
-  absl::StatusOr<EvalResult> result = evaluate(*opened->model, *mesh, *data, eval);
+  Activations activations;
+  absl::StatusOr<EvalResult> result = evaluate(*opened->model, *mesh, *data, eval, &activations);
   if (!result.ok()) return result.status();
   if (!mesh->is_first()) return kExitDone;
 
@@ -115,8 +116,7 @@ Command eval_command(CLI::App& parent) {
   app->add_flag("--no-routed-experts", options->routed_off, "all routed experts off");
   app->add_option("--pool", options->pool, "document pools: none, or a size")
       ->capture_default_str();
-  app->add_option("--dp", options->dp, "data-parallel width; from the world size where left out");
-  app->add_option("--ep", options->ep, "expert-parallel width; 1 where left out");
+  add_mesh_options(app, &options->mesh);
   app->add_flag("--json", options->json, "one JSON object on standard output");
   app->footer(
       "Example: emo eval runs/quickstart/emo/step-0001000 --data runs/quickstart/data/test --json");

@@ -12,9 +12,9 @@
 #include "data/json.h"
 #include "eval/expert_ranking.h"
 #include "eval/expert_subset.h"
+#include "eval/mesh_options.h"
 #include "eval/open_model.h"
 #include "eval/retention.h"
-#include "parallel/mpi_communicator.h"
 #include "train/agreement.h"
 
 namespace emo {
@@ -23,7 +23,7 @@ namespace {
 struct RankOptions {
   std::string checkpoint, data, label, output;
   int64_t keep = 0;
-  int64_t dp = 0, ep = 0;
+  MeshOptions mesh;
   bool overwrite = false;
 };
 
@@ -38,7 +38,7 @@ absl::Status check_new_file(const std::string& path, bool overwrite) {
 }
 
 absl::StatusOr<int> rank(const RankOptions& options) {
-  absl::StatusOr<Mesh> mesh = make_mesh(world_communicator(), options.dp, options.ep);
+  absl::StatusOr<Mesh> mesh = open_mesh(options.mesh);
   if (!mesh.ok()) return mesh.status();
   absl::Status status = agree(*mesh->world, check_new_file(options.output, options.overwrite));
   if (!status.ok()) return status;
@@ -55,8 +55,9 @@ absl::StatusOr<int> rank(const RankOptions& options) {
   if (!data.ok()) return data.status();
   absl::StatusOr<int32_t> source = find_label(*data, options.label);
   if (!source.ok()) return source.status();
+  Activations activations;
   absl::StatusOr<std::vector<std::vector<double>>> scores =
-      router_scores(*opened, *mesh, *data, *source);
+      router_scores(*opened, *mesh, *data, *source, &activations);
   if (!scores.ok()) return scores.status();
   const SubsetFile subset{options.checkpoint,
                           "router",
@@ -81,13 +82,13 @@ struct RetentionCommandOptions {
   std::vector<std::string> checkpoints;  // NAME=FOLDER or FOLDER
   std::string calibration, data, output;
   RetentionOptions retention;
-  int64_t dp = 0, ep = 0;
+  MeshOptions mesh;
   bool overwrite = false;
   bool json = false;
 };
 
 absl::StatusOr<int> retention(const RetentionCommandOptions& options) {
-  absl::StatusOr<Mesh> mesh = make_mesh(world_communicator(), options.dp, options.ep);
+  absl::StatusOr<Mesh> mesh = open_mesh(options.mesh);
   if (!mesh.ok()) return mesh.status();
   absl::Status status = agree(*mesh->world, check_new_file(options.output, options.overwrite));
   if (!status.ok()) return status;
@@ -134,8 +135,7 @@ Command experts_rank_command(CLI::App& experts) {
       ->required();
   app->add_option("--output", options->output, "SUBSET.json to write")->required();
   app->add_flag("--overwrite", options->overwrite, "replace the output");
-  app->add_option("--dp", options->dp, "data-parallel width");
-  app->add_option("--ep", options->ep, "expert-parallel width");
+  add_mesh_options(app, &options->mesh);
   app->footer(
       "Example: emo experts rank runs/quickstart/emo/step-0001000 --data "
       "runs/quickstart/data/validation\n"
@@ -163,8 +163,7 @@ Command experts_retention_command(CLI::App& experts) {
       ->capture_default_str();
   app->add_option("--output", options->output, "also write the JSON to this file");
   app->add_flag("--overwrite", options->overwrite, "replace the output");
-  app->add_option("--dp", options->dp, "data-parallel width");
-  app->add_option("--ep", options->ep, "expert-parallel width");
+  add_mesh_options(app, &options->mesh);
   app->add_flag("--json", options->json, "one JSON object on standard output instead of the table");
   app->footer(
       "Example: emo experts retention emo=runs/quickstart/emo/step-0001000\n"

@@ -22,13 +22,11 @@ struct DocumentPiece {
 
 using PieceBatch = std::vector<DocumentPiece>;
 
-// All pieces of the chosen documents, in batches of about tokens_per_batch; adds up what does not
-// depend on the model.
-std::vector<PieceBatch> cut_documents(const TokenDataset& data, const EvalOptions& options,
-                                      std::vector<SourceLoss>* sources) {
+// All pieces of the chosen documents; adds up what does not depend on the model.
+std::vector<DocumentPiece> cut_documents(const TokenDataset& data, const EvalOptions& options,
+                                         std::vector<SourceLoss>* sources) {
   const int64_t S = options.sequence_length;
-  std::vector<PieceBatch> batches;
-  int64_t filled = options.tokens_per_batch;
+  std::vector<DocumentPiece> pieces;
   int64_t number = 0;
   for (int64_t shard = 0; shard < data.num_shards(); ++shard) {
     int64_t begin = 0;
@@ -42,12 +40,7 @@ std::vector<PieceBatch> cut_documents(const TokenDataset& data, const EvalOption
       int32_t ordinal = 0;
       for (int64_t at = begin; chosen && (at + 1 < end || ordinal == 0); ++ordinal) {
         const int64_t piece_end = std::min(at + S, end);
-        if (filled + (piece_end - at) > options.tokens_per_batch) {
-          batches.emplace_back();
-          filled = 0;
-        }
-        batches.back().push_back({shard, at, piece_end, number, ordinal, source});
-        filled += piece_end - at;
+        pieces.push_back({shard, at, piece_end, number, ordinal, source});
         at = piece_end - 1;
       }
       if (chosen) {
@@ -56,6 +49,24 @@ std::vector<PieceBatch> cut_documents(const TokenDataset& data, const EvalOption
       }
       begin = end;
     }
+  }
+  return pieces;
+}
+
+// Deals pieces, in order, into batches of at most tokens_per_batch, as even as pieces go and so
+// many that each rank gets the same number.
+std::vector<PieceBatch> deal_batches(const std::vector<DocumentPiece>& pieces,
+                                     int64_t tokens_per_batch, int64_t ranks) {
+  int64_t tokens = 0;
+  for (const DocumentPiece& piece : pieces) tokens += piece.end - piece.begin;
+  const int64_t rounds = (tokens + ranks * tokens_per_batch - 1) / (ranks * tokens_per_batch);
+  std::vector<PieceBatch> batches(rounds * ranks);
+  int64_t begin = 0;
+  for (const DocumentPiece& piece : pieces) {
+    const int64_t length = piece.end - piece.begin;
+    // The batch in which the piece's middle lies.
+    batches[(2 * begin + length) * rounds * ranks / (2 * tokens)].push_back(piece);
+    begin += length;
   }
   return batches;
 }
@@ -127,12 +138,13 @@ SourceLoss total(const std::vector<SourceLoss>& sources) {
 }
 
 absl::StatusOr<EvalResult> evaluate(const Model& model, const Mesh& mesh, const TokenDataset& data,
-                                    const EvalOptions& options, bool want_probability) {
+                                    const EvalOptions& options, Activations* activations) {
   const ModelConfig& config = model.config;
   EvalResult result;
   result.sources.resize(data.info().sources.size());
-  const std::vector<PieceBatch> batches = cut_documents(data, options, &result.sources);
-  if (want_probability) {
+  const std::vector<PieceBatch> batches = deal_batches(
+      cut_documents(data, options, &result.sources), options.tokens_per_batch, mesh.world->size());
+  if (options.want_probability) {
     result.router_probability.assign(config.n_layers,
                                      std::vector<double>(model.layout.placement.experts));
   }
@@ -140,37 +152,33 @@ absl::StatusOr<EvalResult> evaluate(const Model& model, const Mesh& mesh, const 
   pass.ep = mesh.ep.get();
   pass.seed = options.seed;
   pass.pool = options.pool;
-  pass.want_probability = want_probability;
+  pass.want_probability = options.want_probability;
   pass.routed_off = options.routed_off;
   pass.subsets = options.subsets;
   const RopeTable rope(options.sequence_length, config.head_dim(), config.rope_theta);
-  Activations activations;
   std::vector<float> token_loss;
 
-  // Batches are dealt in turn; a rank without one takes part with an empty one.
-  const auto count = static_cast<int64_t>(batches.size());
-  for (int64_t first = 0; first < count; first += mesh.world->size()) {
-    const int64_t mine = first + mesh.world->rank();
-    const PieceBatch pieces = mine < count ? batches[mine] : PieceBatch();
+  for (size_t first = 0; first < batches.size(); first += mesh.world->size()) {
+    const PieceBatch& pieces = batches[first + mesh.world->rank()];  // may be empty
     absl::StatusOr<Batch> batch = load_pieces(data, pieces);
     absl::Status status = agree(*mesh.world, batch.status());
     if (!status.ok()) return status;
     MicroBatch tensors = to_tensors(*batch);
     set_document_ids(pieces, &tensors);
-    forward(model, rope, tensors, pass, &activations);
+    forward(model, rope, tensors, pass, activations);
     const int64_t T = tensors.num_tokens();
     token_loss.resize(T);
-    lm_loss(model.weights.head, T, activations.normalised.const_data_ptr<float>(),
+    lm_loss(model.weights.head, T, activations->normalised.const_data_ptr<float>(),
             tensors.labels.const_data_ptr<int32_t>(), nullptr, token_loss.data(),
-            &activations.buffers.feed_forward.scratch);
+            &activations->buffers.feed_forward.scratch);
     const float* loss = token_loss.data();
     for (const DocumentPiece& piece : pieces) {
       SourceLoss& source = result.sources[piece.source];
       for (int64_t i = piece.begin; i < piece.end; ++i) source.loss += *loss++;
       source.predicted += static_cast<double>(piece.end - piece.begin - 1);
     }
-    for (int64_t layer = 0; want_probability && layer < config.n_layers; ++layer) {
-      const std::vector<double>& sums = activations.blocks[layer].moe.routing.router_probability;
+    for (int64_t layer = 0; options.want_probability && layer < config.n_layers; ++layer) {
+      const std::vector<double>& sums = activations->blocks[layer].moe.routing.router_probability;
       for (size_t e = 0; e < sums.size(); ++e) result.router_probability[layer][e] += sums[e];
     }
   }

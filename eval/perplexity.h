@@ -30,8 +30,9 @@ struct EvalOptions {
   PoolPolicy pool;                    // kNone: no pools
   std::vector<ExpertSubset> subsets;  // [L], or empty
   bool routed_off = false;
-  uint64_t seed = 0;  // of pool sizes
-  int64_t tokens_per_batch = 8192;
+  bool want_probability = false;    // fill EvalResult::router_probability
+  uint64_t seed = 0;                // of pool sizes
+  int64_t tokens_per_batch = 8192;  // about; each rank gets as many batches
 };
 
 struct EvalResult {
@@ -41,8 +42,9 @@ struct EvalResult {
 };
 
 // Collective over the mesh: documents are dealt to ranks, every rank gets the sums over all.
+// `activations` is the passes' memory, for the caller to keep from call to call.
 absl::StatusOr<EvalResult> evaluate(const Model& model, const Mesh& mesh, const TokenDataset& data,
-                                    const EvalOptions& options, bool want_probability = false);
+                                    const EvalOptions& options, Activations* activations);
 
 // The sum over sources.
 SourceLoss total(const std::vector<SourceLoss>& sources);

@@ -23,6 +23,7 @@ struct ModelConfig {
   std::vector<int64_t> dense_layers;  // layers without experts, ascending
   double rope_theta = 500000;         //
   double norm_epsilon = 1e-6;         //
+  double init_std = 0.02;             // of the initial matrices
   uint64_t init_seed = 0;             //
 
   int64_t routed_experts() const { return num_experts - num_shared_experts; }

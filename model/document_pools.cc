@@ -1,10 +1,9 @@
 #include "model/document_pools.h"
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 #include <numeric>
 
+#include "model/router_softmax.h"
 #include "model/simd.h"
 #include "parallel/parallel_for.h"
 
@@ -13,28 +12,15 @@ namespace {
 
 // Adds the softmax of each token of a piece to sum [E]; answers the sum of the tokens' entropies.
 EMO_SIMD double score_piece(const Piece& piece, int64_t E, const float* logits, const float* usable,
-                            float* sum, float* exponentials) {
-  double entropy = 0;
+                            float* sum, float* p) {
+  double entropies = 0;
   for (int64_t t = piece.begin; t < piece.end; ++t) {
-    const float* z = logits + t * E;
-    float largest = -std::numeric_limits<float>::infinity();
-#pragma omp simd reduction(max : largest)
-    for (int64_t e = 0; e < E; ++e) {
-      largest = std::max(largest, usable[e] > 0 ? z[e] : -std::numeric_limits<float>::infinity());
-    }
-    float total = 0;
-    float weighted = 0;
-#pragma omp simd reduction(+ : total, weighted)
-    for (int64_t e = 0; e < E; ++e) {
-      exponentials[e] = fast_exp(z[e] - largest) * usable[e];
-      total += exponentials[e];
-      weighted += exponentials[e] * (z[e] - largest);
-    }
-    const float inverse = 1.0f / total;
-    for (int64_t e = 0; e < E; ++e) sum[e] += exponentials[e] * inverse;
-    entropy += std::log(total) - weighted * inverse;
+    float entropy = 0;
+    softmax(E, logits + t * E, usable, p, &entropy);
+    for (int64_t e = 0; e < E; ++e) sum[e] += p[e];
+    entropies += entropy;
   }
-  return entropy;
+  return entropies;
 }
 
 }  // namespace
@@ -55,10 +41,10 @@ DocumentScores score_documents(const std::vector<Piece>& pieces, const int32_t* 
   std::vector<float> sums(count * E, 0.0f);
   std::vector<double> entropies(count);
   parallel_for(count, 2, [&](int64_t begin, int64_t end) {
-    std::vector<float> exponentials(E);
+    std::vector<float> scores_of_token(E);
     for (int64_t p = begin; p < end; ++p) {
       entropies[p] =
-          score_piece(pieces[p], E, logits, usable, sums.data() + p * E, exponentials.data());
+          score_piece(pieces[p], E, logits, usable, sums.data() + p * E, scores_of_token.data());
     }
   });
   DocumentScores scores{std::vector<double>(spans * E), std::vector<double>(spans)};

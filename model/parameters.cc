@@ -15,7 +15,6 @@ namespace emo {
 namespace {
 
 constexpr int64_t kAlignment = 16;  // floats: a cache line
-constexpr double kInitDeviation = 0.02;
 
 class LayoutBuilder {
  public:
@@ -94,7 +93,8 @@ double erf_inverse(double x) {
   return p * x;
 }
 
-void fill_truncated_normal(uint64_t seed, uint64_t stream, int64_t count, float* data) {
+void fill_truncated_normal(double deviation, uint64_t seed, uint64_t stream, int64_t count,
+                           float* data) {
   const double edge = std::erf(3.0 / std::sqrt(2.0));
   parallel_for((count + 3) / 4, 1024, [&](int64_t begin, int64_t end) {
     for (int64_t block = begin; block < end; ++block) {
@@ -103,7 +103,7 @@ void fill_truncated_normal(uint64_t seed, uint64_t stream, int64_t count, float*
                              static_cast<uint32_t>(stream), static_cast<uint32_t>(stream >> 32)});
       for (int64_t i = 4 * block; i < std::min(count, 4 * block + 4); ++i) {
         const double uniform = (bits[static_cast<size_t>(i % 4)] + 0.5) / 4294967296.0;  // (0, 1)
-        data[i] = static_cast<float>(kInitDeviation * std::sqrt(2.0) *
+        data[i] = static_cast<float>(deviation * std::sqrt(2.0) *
                                      erf_inverse(edge * (2.0 * uniform - 1.0)));
       }
     }
@@ -201,7 +201,8 @@ void initialise(const ModelConfig& config, const ParameterLayout& layout,
     if (parameter.shape.size() == 1) {
       std::fill_n(data, parameter.numel(), 1.0f);
     } else {
-      fill_truncated_normal(config.init_seed, name_hash(parameter.name), parameter.numel(), data);
+      fill_truncated_normal(config.init_std, config.init_seed, name_hash(parameter.name),
+                            parameter.numel(), data);
     }
   }
 }

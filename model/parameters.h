@@ -70,8 +70,9 @@ struct ModelWeights {
 ModelWeights bind_weights(const ModelConfig& config, const ParameterLayout& layout,
                           const FlatBuffers& buffers);
 
-// Every matrix: normal, standard deviation 0.02, cut at three of them (emo-facts 2.5); norms 1. A
-// function of the seed, the parameter's name and the element's index, so the same on every layout.
+// Every matrix: normal, standard deviation init_std, cut at three of them (emo-facts 2.5); norms 1.
+// A function of the seed, the parameter's name and the element's index, so the same on every
+// layout.
 void initialise(const ModelConfig& config, const ParameterLayout& layout,
                 const FlatBuffers& parameters);
 

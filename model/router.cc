@@ -5,16 +5,14 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "model/document_pools.h"
+#include "model/router_softmax.h"
 #include "model/simd.h"
 #include "parallel/parallel_for.h"
 
 namespace emo {
 namespace {
-
-constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
 
 // The masks of one document, as floats: 1 in, 0 out.
 struct Masks {
@@ -42,27 +40,6 @@ struct PieceSums {
   double z_squares = 0;
   double entropy = 0;
 };
-
-// p = softmax of z over the experts of `mask`; answers logsumexp. `entropy` is set.
-__attribute__((always_inline)) inline float softmax(int64_t E, const float* z, const float* mask,
-                                                    float* p, float* entropy) {
-  float largest = kMinusInfinity;
-#pragma omp simd reduction(max : largest)
-  for (int64_t e = 0; e < E; ++e) largest = std::max(largest, mask[e] > 0 ? z[e] : kMinusInfinity);
-  float total = 0;
-  float weighted = 0;
-#pragma omp simd reduction(+ : total, weighted)
-  for (int64_t e = 0; e < E; ++e) {
-    p[e] = fast_exp(z[e] - largest) * mask[e];
-    total += p[e];
-    weighted += p[e] * (z[e] - largest);
-  }
-  const float inverse = 1.0f / total;
-  for (int64_t e = 0; e < E; ++e) p[e] *= inverse;
-  const float log_total = std::log(total);
-  *entropy = log_total - weighted * inverse;
-  return largest + log_total;
-}
 
 // The K largest of p [E] among the selectable, best first, ties to the lower index.
 inline void choose_top_k(int64_t E, int64_t K, const float* p, const float* selectable,

@@ -61,7 +61,8 @@ class Communicator {
   virtual std::unique_ptr<Communicator> split(int64_t color, int64_t key) = 0;
 };
 
-// One number per rank, indexed by rank: the counts that an all_to_all needs.
+// What an all_to_all needs to know first: `send` holds n counts for rank 0, n for rank 1, ...; the
+// answer those from rank 0, 1, ... Collective; n is the same everywhere.
 std::vector<int64_t> exchange_counts(Communicator& group, const std::vector<int64_t>& send);
 
 }  // namespace emo

@@ -145,16 +145,11 @@ void plan_exchange(Communicator& ep, const ExpertPlacement& placement, const at:
     return;
   }
   std::vector<int64_t> counts(2 * ep.size());
-  std::vector<int64_t> arriving(2 * ep.size());
   for (int64_t rank = 0; rank < ep.size(); ++rank) {
     counts[2 * rank] = plan->send_rows[rank];
     counts[2 * rank + 1] = plan->send_pairs[rank];
   }
-  const std::vector<int64_t> ones(ep.size(), 1);
-  const auto view = [&](std::vector<int64_t>& values) {
-    return at::from_blob(values.data(), {ep.size(), 2}, at::kLong);
-  };
-  ep.all_to_all(view(arriving), ones, view(counts), ones);
+  const std::vector<int64_t> arriving = exchange_counts(ep, counts);
   plan->receive_rows.resize(ep.size());
   plan->receive_pairs.resize(ep.size());
   for (int64_t rank = 0; rank < ep.size(); ++rank) {

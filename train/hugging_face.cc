@@ -123,7 +123,7 @@ OrderedJson to_config_json(const ModelDescription& d) {
                       {"rope_scaling", nullptr},
                       {"attention_bias", false},
                       {"attention_dropout", 0.0},
-                      {"initializer_range", 0.02},
+                      {"initializer_range", c.init_std},
                       {"tie_word_embeddings", false},
                       {"num_experts", c.num_experts},
                       {"num_experts_per_tok", c.top_k},

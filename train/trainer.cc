@@ -10,40 +10,15 @@
 #include "data/dataset_chunks.h"
 #include "data/progress.h"
 #include "train/agreement.h"
-#include "train/batch_tensors.h"
 #include "train/flops.h"
 #include "train/metrics_log.h"
 #include "train/router_metrics.h"
 #include "train/run_start.h"
+#include "train/step_batches.h"
 #include "train/stop_signal.h"
 
 namespace emo {
 namespace {
-
-// This rank's rows of one step.
-struct StepBatches {
-  std::vector<MicroBatch> micro_batches;
-  int64_t divisor_share = 0;
-  int64_t filtered = 0;
-  std::vector<int32_t> attention_ends;  // of the first micro-batch, to count FLOPs
-};
-
-absl::StatusOr<StepBatches> load_step(const ChunkSource& source, const RunConfig& config,
-                                      const Mesh& mesh, int64_t first_sequence) {
-  const int64_t size = config.train.batch / config.train.micro_batches;
-  StepBatches step;
-  for (int64_t m = 0; m < config.train.micro_batches; ++m) {
-    const SequenceRange all{first_sequence + m * size, first_sequence + (m + 1) * size};
-    absl::StatusOr<Batch> batch =
-        load(source, config.loader(), share_of(all, mesh.world->rank(), mesh.world->size()));
-    if (!batch.ok()) return batch.status();
-    step.divisor_share += divisor_share(*batch);
-    step.filtered += std::count(batch->filtered.begin(), batch->filtered.end(), 1);
-    if (m == 0) step.attention_ends = batch->attention_ends;
-    step.micro_batches.push_back(to_tensors(*batch));
-  }
-  return step;
-}
 
 // The first tensor of these buffers, on this rank, that is not finite; "" where all are.
 std::string first_bad_tensor(const ParameterLayout& layout, const FlatBuffers& buffers) {

@@ -7,24 +7,11 @@
 #include "parallel/self_communicator.h"
 #include "tests/model/random_batch.h"
 #include "tests/model/reference_model.h"
+#include "tests/model/sample_configs.h"
 #include "train/batch_tensors.h"
 
 namespace emo {
 namespace {
-
-ModelConfig small_config() {
-  ModelConfig config;
-  config.vocab_size = 61;
-  config.d_model = 24;
-  config.n_layers = 3;
-  config.n_heads = 2;
-  config.d_expert = 10;
-  config.num_experts = 14;
-  config.num_shared_experts = 1;
-  config.top_k = 4;
-  config.rope_theta = 10000;
-  return config;
-}
 
 struct Case {
   const char* name;
@@ -200,14 +187,7 @@ TEST(Transformer, TakesNoRows) {
 }
 
 TEST(Parameters, CountsOfTheReleasedModels) {
-  ModelConfig config;
-  config.vocab_size = 100352;
-  config.d_model = 2048;
-  config.n_layers = 16;
-  config.n_heads = 16;
-  config.d_expert = 1024;
-  config.num_experts = 128;
-  config.top_k = 8;
+  ModelConfig config = released_config();
   EXPECT_EQ(count_parameters(config).total, 13568641024);
   config.num_experts = 32;
   EXPECT_EQ(count_parameters(config).total, 3901818880);

@@ -5,23 +5,12 @@
 
 #include "parallel/self_communicator.h"
 #include "tests/model/random_batch.h"
+#include "tests/model/sample_configs.h"
 #include "train/flops.h"
 #include "train/schedule.h"
 
 namespace emo {
 namespace {
-
-ModelConfig small_config() {
-  ModelConfig config;
-  config.vocab_size = 30;
-  config.d_model = 12;
-  config.n_layers = 1;
-  config.n_heads = 2;
-  config.d_expert = 6;
-  config.num_experts = 5;
-  config.top_k = 3;
-  return config;
-}
 
 // torch.optim.AdamW's update in fp64, parameter by parameter.
 TEST(AdamW, EqualsThePlainFormula) {
@@ -97,14 +86,7 @@ TEST(Schedule, HasTheReferencesRates) {
 }
 
 TEST(Flops, AreTheReferencesAndOurs) {
-  ModelConfig config;
-  config.vocab_size = 100352;
-  config.d_model = 2048;
-  config.n_layers = 16;
-  config.n_heads = 16;
-  config.d_expert = 1024;
-  config.num_experts = 128;
-  config.top_k = 8;
+  const ModelConfig config = released_config();
   EXPECT_DOUBLE_EQ(reference_flops_per_token(config, 4096), 9311354880.0);
   // By hand for one token in a document of its own: 6 x (head + 16 x (attention's four products,
   // two of one pair each, the router, eight experts)).

@@ -1,0 +1,22 @@
+// --dp and --ep, the same for every command that opens a model on several ranks.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+
+#include "absl/status/statusor.h"
+#include "parallel/mesh.h"
+
+namespace emo {
+
+struct MeshOptions {
+  int64_t dp = 0, ep = 0;  // 0: filled in, see make_mesh()
+};
+
+// Adds both to a command; `options` must outlive its parsing.
+void add_mesh_options(CLI::App* app, MeshOptions* options);
+
+// Collective. The mesh of all ranks of the job; InvalidArgument where dp x ep does not fit.
+absl::StatusOr<Mesh> open_mesh(const MeshOptions& options);
+
+}  // namespace emo

@@ -1,0 +1,24 @@
+#include "train/step_batches.h"
+
+#include "data/loader.h"
+#include "train/batch_tensors.h"
+
+namespace emo {
+
+absl::StatusOr<StepBatches> load_step(const ChunkSource& source, const RunConfig& config,
+                                      const Mesh& mesh, int64_t first_sequence) {
+  const int64_t size = config.train.batch / config.train.micro_batches;
+  StepBatches step;
+  for (int64_t m = 0; m < config.train.micro_batches; ++m) {
+    const SequenceRange all{first_sequence + m * size, first_sequence + (m + 1) * size};
+    absl::StatusOr<Batch> batch =
+        load(source, config.loader(), share_of(all, mesh.world->rank(), mesh.world->size()));
+    if (!batch.ok()) return batch.status();
+    step.divisor_share += divisor_share(*batch);
+    if (m == 0) step.attention_ends = batch->attention_ends;
+    step.micro_batches.push_back(to_tensors(*batch));
+  }
+  return step;
+}
+
+}  // namespace emo
