@@ -1,6 +1,8 @@
 // Loops that the compiler vectorises for several instruction sets, chosen when the program starts.
 //
-// A function marked EMO_SIMD is compiled for plain x86-64, AVX2 and AVX-512; the loader picks one.
+// A function marked EMO_SIMD is compiled for plain x86-64, AVX2 with FMA (x86-64-v3) and AVX-512
+// (x86-64-v4); the loader picks by what the CPU has. Never name a product here ("arch=haswell"):
+// the loader then takes that for the maker's name, and CPUs of others run the plain code.
 // What it calls must be inline, or it stays plain. Sums inside need `#pragma omp simd reduction`,
 // which allows the compiler to reorder them; the order then depends on the machine, never on the
 // number of threads.
@@ -10,7 +12,7 @@
 #include <cstdint>
 
 #if defined(__x86_64__) && !defined(EMO_PORTABLE)
-#define EMO_SIMD __attribute__((target_clones("default", "arch=haswell", "arch=skylake-avx512")))
+#define EMO_SIMD __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
 #else
 #define EMO_SIMD
 #endif
