@@ -1,4 +1,5 @@
 // The program: a table of subcommands, and the way from their errors to exit codes.
+#include <ATen/Parallel.h>
 #include <c10/util/Exception.h>
 
 #include <cstdio>
@@ -16,6 +17,7 @@
 #include "train/train_command.h"
 
 int main(int argc, char** argv) {
+  at::set_num_threads(1);  // libtorch's own: ours are parallel/thread_pool.h
   std::set_terminate([] { emo::abort_job(emo::kExitBug); });  // from threads, where nothing catches
   CLI::App app{
       "emo: pretrain mixture-of-experts language models with document-level routing,\n"

@@ -9,9 +9,8 @@ target_include_directories(libtorch SYSTEM INTERFACE "${torch_folder}/include")
 target_link_directories(libtorch INTERFACE "${torch_folder}/lib")
 target_link_options(libtorch INTERFACE "-Wl,-rpath,${torch_folder}/lib" "-Wl,--allow-shlib-undefined")
 target_link_libraries(libtorch INTERFACE torch_cpu c10)
-# One OpenMP runtime in a process: the one that libtorch brings.
-target_compile_options(libtorch INTERFACE -fopenmp)
-target_link_libraries(libtorch INTERFACE "${torch_folder}/lib/libgomp.so.1")
+# Loops are vectorised by `#pragma omp simd`; threads are the program's own (parallel/thread_pool.h).
+target_compile_options(libtorch INTERFACE -fopenmp-simd)
 
 if(EMO_WITH_CUDA)
   file(GLOB nvidia_folder "${EMO_PYTHON_FOLDER}/lib/python3*/site-packages/nvidia")

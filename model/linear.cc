@@ -2,18 +2,63 @@
 
 #include <c10/util/Exception.h>
 
+#include <algorithm>
 #include <limits>
+
+#include "parallel/parallel_for.h"
 
 // BLAS, column-major; libtorch exports MKL's.
 extern "C" void sgemm_(const char* trans_a, const char* trans_b, const int* m, const int* n,
                        const int* k, const float* alpha, const float* a, const int* lda,
                        const float* b, const int* ldb, const float* beta, float* c, const int* ldc);
+// MKL's threads for calls from the calling thread.
+extern "C" int MKL_Set_Num_Threads_Local(int threads);
 
 namespace emo {
 namespace {
 
-// C[m, n] = beta * C + alpha * op(A)[m, k] op(B)[k, n], row-major: the column-major product of the
-// transposes, in reverse order.
+// Threads are the pool's: MKL computes each tile on the thread that claimed it.
+void keep_mkl_to_this_thread() {
+  thread_local const int previous = MKL_Set_Num_Threads_Local(1);
+  static_cast<void>(previous);
+}
+
+// The size of the tiles of C that are tasks, from the product's size alone, so that a result does
+// not depend on the number of threads: halved until there are enough, while halves are still large
+// enough for MKL to compute them at full speed.
+struct Tiles {
+  int64_t rows, columns;
+};
+Tiles choose_tiles(int64_t m, int64_t n, int64_t k) {
+  constexpr int64_t kEnough = 16;
+  constexpr int64_t kSmallest = 128;
+  constexpr int64_t kSmallestWork = 1 << 20;  // multiply-adds
+  Tiles tiles{m, n};
+  const auto halved = [](int64_t size) { return (size / 2 + 31) / 32 * 32; };
+  for (int64_t count = 1; count < kEnough; count *= 2) {
+    int64_t& larger = tiles.rows >= tiles.columns ? tiles.rows : tiles.columns;
+    if (larger < 2 * kSmallest || tiles.rows * tiles.columns * k < 2 * kSmallestWork) break;
+    larger = halved(larger);
+  }
+  return tiles;
+}
+
+// C[m, n] = beta * C + alpha * op(A)[m, k] op(B)[k, n], row-major, on the calling thread: the
+// column-major product of the transposes, in reverse order.
+void gemm_tile(char op_a, char op_b, int64_t m, int64_t n, int64_t k, float alpha,
+               ConstMatrixView a, ConstMatrixView b, float beta, MatrixView c) {
+  keep_mkl_to_this_thread();
+  const int rows = static_cast<int>(n);
+  const int columns = static_cast<int>(m);
+  const int inner = static_cast<int>(k);
+  const int lda = static_cast<int>(a.stride);
+  const int ldb = static_cast<int>(b.stride);
+  const int ldc = static_cast<int>(c.stride);
+  sgemm_(&op_b, &op_a, &rows, &columns, &inner, &alpha, b.data, &ldb, a.data, &lda, &beta, c.data,
+         &ldc);
+}
+
+// The same, on all threads outside a task.
 void gemm(char op_a, char op_b, int64_t m, int64_t n, int64_t k, float alpha, ConstMatrixView a,
           ConstMatrixView b, float beta, MatrixView c) {
   if (m == 0 || n == 0) return;
@@ -28,14 +73,21 @@ void gemm(char op_a, char op_b, int64_t m, int64_t n, int64_t k, float alpha, Co
   }
   constexpr int64_t kMax = std::numeric_limits<int>::max();
   TORCH_CHECK(m <= kMax && n <= kMax && k <= kMax, "matrix product of ", m, " x ", n, " x ", k);
-  const int rows = static_cast<int>(n);
-  const int columns = static_cast<int>(m);
-  const int inner = static_cast<int>(k);
-  const int lda = static_cast<int>(a.stride);
-  const int ldb = static_cast<int>(b.stride);
-  const int ldc = static_cast<int>(c.stride);
-  sgemm_(&op_b, &op_a, &rows, &columns, &inner, &alpha, b.data, &ldb, a.data, &lda, &beta, c.data,
-         &ldc);
+  if (num_threads() == 1 || ThreadPool::inside_task()) {
+    gemm_tile(op_a, op_b, m, n, k, alpha, a, b, beta, c);
+    return;
+  }
+  const Tiles tiles = choose_tiles(m, n, k);
+  const int64_t down = (m + tiles.rows - 1) / tiles.rows;
+  const int64_t across = (n + tiles.columns - 1) / tiles.columns;
+  parallel_tasks(down * across, [&](int64_t i) {
+    const int64_t row = i / across * tiles.rows;
+    const int64_t column = i % across * tiles.columns;
+    gemm_tile(op_a, op_b, std::min(tiles.rows, m - row), std::min(tiles.columns, n - column), k,
+              alpha, {a.data + (op_a == 'N' ? row * a.stride : row), a.stride},
+              {b.data + (op_b == 'N' ? column : column * b.stride), b.stride}, beta,
+              {c.data + row * c.stride + column, c.stride});
+  });
 }
 
 }  // namespace

@@ -1,6 +1,6 @@
 // The three matrix products of a linear layer without bias, y = x W^T, on row-major fp32 matrices
-// in host memory. They run on MKL inside libtorch: on all threads outside a parallel region, on the
-// calling thread inside one.
+// in host memory. MKL inside libtorch computes them: in tiles on all threads, or on the calling
+// thread inside a task of the pool.
 #pragma once
 
 #include <cstdint>
