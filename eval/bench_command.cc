@@ -65,6 +65,8 @@ Command bench_step_command(CLI::App& bench) {
   app->add_option("--warmup", options->bench.warmup_steps, "steps before")
       ->check(CLI::Range(0, 100000))
       ->capture_default_str();
+  app->add_option("--trace", options->bench.trace,
+                  "write a timeline of the last step, for ui.perfetto.dev or chrome://tracing");
   app->add_flag("--json", options->json, "one JSON object on standard output");
   app->footer("Example: OMP_NUM_THREADS=2 emo bench step configs/bench-107m.yaml --json");
   return {app, [options] { return run(*options); }};

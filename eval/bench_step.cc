@@ -8,6 +8,9 @@
 #include <algorithm>
 #include <chrono>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "data/file_system.h"
 #include "model/linear.h"
 #include "model/profile.h"
 #include "parallel/parallel_for.h"
@@ -55,6 +58,18 @@ int64_t peak_memory_bytes() {
   return static_cast<int64_t>(usage.ru_maxrss) * 1024;
 }
 
+// Collective. The events of all ranks in one file.
+absl::Status write_trace(const Mesh& mesh, const std::string& path, const std::string& events) {
+  absl::Status status;
+  const std::vector<std::string> of_ranks = gather_texts(*mesh.world, events);
+  if (mesh.is_first()) {
+    status = write_file_durably(
+        posix_file_system(), path,
+        absl::StrCat("{\"traceEvents\": [\n", absl::StrJoin(of_ranks, ",\n"), "\n]}\n"));
+  }
+  return agree(*mesh.world, status);
+}
+
 }  // namespace
 
 absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh,
@@ -66,6 +81,7 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
                       mesh.ep->rank());
   initialise(config.model, state.model.layout, state.model.parameters);
   Profile profile;
+  Trace trace(num_threads());
   StepOptions step_options;
   step_options.learning_rate = config.schedule.peak * 0.1;
   step_options.clip = config.train.clip;
@@ -87,9 +103,21 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
     const double gemm = measure_gemm(a, b, c);
     mesh.world->barrier();
     profile.clear();
+    const bool traced =
+        !options.trace.empty() && step + 1 == options.warmup_steps + options.steps;
+    if (traced) {
+      profile = Profile(&trace);
+      thread_pool().set_trace(&trace);
+    }
     const Clock::time_point begin = Clock::now();
     training_step(mesh, batches->micro_batches, batches->divisor_share, step_options, &state);
     const double total = seconds_since(begin);
+    if (traced) {
+      thread_pool().set_trace(nullptr);
+      status =
+          write_trace(mesh, options.trace, trace.to_events(mesh.world->rank(), begin));
+      if (!status.ok()) return status;
+    }
     if (step < options.warmup_steps) continue;
     totals.push_back(total);
     forward_backwards.push_back(total - profile.seconds(Work::kOptimizer));

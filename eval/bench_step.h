@@ -2,6 +2,8 @@
 // goes.
 #pragma once
 
+#include <string>
+
 #include "absl/status/statusor.h"
 #include "data/json.h"
 #include "parallel/mesh.h"
@@ -12,10 +14,11 @@ namespace emo {
 struct BenchOptions {
   int64_t warmup_steps = 2;
   int64_t steps = 5;
+  std::string trace;  // file for a timeline of the last step (parallel/trace.h); empty: none
 };
 
 // Collective. Steps on the config's data, without touching run.folder. Times are the median step's;
-// the matrix-product peak is measured between steps, on all ranks at once.
+// the matrix-product peak is measured between steps, on all ranks at once. The trace's file is replaced.
 absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh,
                                        const BenchOptions& options);
 

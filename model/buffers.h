@@ -4,6 +4,10 @@
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 
+#include <algorithm>
+
+#include "parallel/parallel_for.h"
+
 namespace emo {
 
 // Makes `tensor` an fp32 host tensor of this shape, contents undefined; allocates only where it has
@@ -15,6 +19,14 @@ inline const at::Tensor& shape_buffer(at::Tensor* tensor, at::IntArrayRef shape)
     tensor->resize_(shape);
   }
   return *tensor;
+}
+
+// Zeroes an fp32 host tensor on all threads.
+inline void zero_buffer(const at::Tensor& tensor) {
+  auto* data = tensor.mutable_data_ptr<float>();
+  parallel_for(tensor.numel(), 1 << 16, [&](int64_t begin, int64_t end) {
+    std::fill(data + begin, data + end, 0.0f);
+  });
 }
 
 }  // namespace emo

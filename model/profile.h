@@ -3,8 +3,9 @@
 #pragma once
 
 #include <array>
-#include <chrono>
 #include <cstdint>
+
+#include "parallel/trace.h"
 
 namespace emo {
 
@@ -13,24 +14,31 @@ constexpr int kWorkKinds = 7;
 constexpr std::array<const char*, kWorkKinds> kWorkNames = {
     "router", "exchange", "experts", "attention", "head", "optimizer", "other"};
 
-// Seconds by kind; belongs to one rank, used by its main thread only.
+// Seconds by kind, and where asked for a trace of each span; belongs to one rank, used by its main
+// thread only.
 class Profile {
  public:
-  using Clock = std::chrono::steady_clock;
-  void add(Work kind, double seconds) { seconds_[static_cast<size_t>(kind)] += seconds; }
+  using Clock = Trace::Clock;
+  // `trace` may be null; belongs to the caller.
+  explicit Profile(Trace* trace = nullptr) : trace_(trace) {}
+
+  // Where in the model what follows happens: -1 outside layers.
+  void set_layer(int64_t layer) { layer_ = layer; }
+  void begin(Work kind);
+  void end(Work kind, Clock::time_point begun);
   double seconds(Work kind) const { return seconds_[static_cast<size_t>(kind)]; }
   void clear() { seconds_.fill(0); }
 
  private:
   std::array<double, kWorkKinds> seconds_{};
+  Trace* trace_;
+  int64_t layer_ = -1;
 };
 
 // Counts the time from here to the end of the scope, or to the next switch_to() or pause().
 class Timed {
  public:
-  Timed(Profile* profile, Work kind) : profile_(profile), kind_(kind) {
-    if (profile_ != nullptr) start_ = Profile::Clock::now();
-  }
+  Timed(Profile* profile, Work kind) : profile_(profile), kind_(kind) { start(); }
   ~Timed() { stop(); }
   Timed(const Timed&) = delete;
   Timed& operator=(const Timed&) = delete;
@@ -38,7 +46,7 @@ class Timed {
     stop();
     kind_ = kind;
     running_ = true;
-    if (profile_ != nullptr) start_ = Profile::Clock::now();
+    start();
   }
   // Until the next switch_to(), time is not counted: what is called here counts its own.
   void pause() {
@@ -47,9 +55,13 @@ class Timed {
   }
 
  private:
+  void start() {
+    if (profile_ == nullptr) return;
+    profile_->begin(kind_);
+    start_ = Profile::Clock::now();
+  }
   void stop() {
-    if (profile_ == nullptr || !running_) return;
-    profile_->add(kind_, std::chrono::duration<double>(Profile::Clock::now() - start_).count());
+    if (profile_ != nullptr && running_) profile_->end(kind_, start_);
   }
   Profile* profile_;
   Work kind_;

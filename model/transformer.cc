@@ -71,6 +71,7 @@ void forward(const Model& model, const RopeTable& rope, const MicroBatch& batch,
   embed(T, config.vocab_size, D, batch.tokens.const_data_ptr<int32_t>(), model.weights.embedding,
         first.mutable_data_ptr<float>());
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
+    if (options.profile != nullptr) options.profile->set_layer(layer);
     block_forward(
         context, model.weights.layers[layer], rope, batch,
         draw_pool_sizes(contract.pool, contract.pool_draw, options.seed, batch.sequence_index,
@@ -79,6 +80,7 @@ void forward(const Model& model, const RopeTable& rope, const MicroBatch& batch,
         layer + 1 < config.n_layers ? a->blocks[layer + 1].x : a->last, &a->blocks[layer],
         &a->buffers);
   }
+  if (options.profile != nullptr) options.profile->set_layer(-1);
   rms_norm(T, D, a->last.const_data_ptr<float>(), model.weights.final_norm,
            static_cast<float>(config.norm_epsilon), a->normalised.mutable_data_ptr<float>(),
            a->reciprocal.mutable_data_ptr<float>());
@@ -123,6 +125,7 @@ void forward_backward(const Model& model, const RopeTable& rope, const MicroBatc
   const auto moe_layers = static_cast<double>(config.moe_layers());
   int64_t moe_layer = config.moe_layers();
   for (int64_t layer = config.n_layers - 1; layer >= 0; --layer) {
+    if (options.profile != nullptr) options.profile->set_layer(layer);
     std::vector<float> balance;
     float z = 0;
     if (!config.is_dense(layer)) {
@@ -135,6 +138,7 @@ void forward_backward(const Model& model, const RopeTable& rope, const MicroBatc
     block_backward(context, model.weights.layers[layer], gradients->views.layers[layer], rope,
                    batch, balance, z, a->d, &a->blocks[layer], &a->buffers);
   }
+  if (options.profile != nullptr) options.profile->set_layer(-1);
   timed.switch_to(Work::kOther);
   embed_backward(T, D, batch.tokens.const_data_ptr<int32_t>(), a->d.const_data_ptr<float>(),
                  gradients->views.embedding);

@@ -87,12 +87,16 @@ void ThreadPool::run(int64_t n, absl::FunctionRef<void(int64_t)> task) {
 }
 
 void ThreadPool::work() {
+  bool first = true;
   uint64_t ticket = ticket_.load(std::memory_order_acquire);
   while (static_cast<uint32_t>(ticket) != 0) {
     if (!ticket_.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acq_rel,
                                        std::memory_order_acquire)) {
       continue;
     }
+    // Read while the claimed task is unfinished, so that nobody changes it.
+    Trace* const trace = this_thread.index > 0 ? trace_ : nullptr;
+    const auto begin = trace != nullptr ? Trace::Clock::now() : Trace::Clock::time_point();
     this_thread.inside_task = true;
     try {
       (*task_)(tasks_ - static_cast<uint32_t>(ticket));
@@ -101,6 +105,8 @@ void ThreadPool::work() {
       if (failure_ == nullptr) failure_ = std::current_exception();
     }
     this_thread.inside_task = false;
+    if (trace != nullptr) trace->add(this_thread.index, begin, Trace::Clock::now(), !first);
+    first = false;
     if (unfinished_.fetch_sub(1, std::memory_order_acq_rel) == 1) unfinished_.notify_one();
     ticket = ticket_.load(std::memory_order_acquire);
   }

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "absl/functional/function_ref.h"
+#include "parallel/trace.h"
 
 namespace emo {
 
@@ -34,6 +35,9 @@ class ThreadPool {
   // The first exception of a task is thrown again here, after the others have ended.
   void run(int64_t n, absl::FunctionRef<void(int64_t)> task);
 
+  // Records what the workers do from now on; null: no longer. The caller's own spans are its affair.
+  void set_trace(Trace* trace) { trace_ = trace; }
+
   // Number of the calling thread in the team, 0 for the one that calls run(); and whether it is
   // inside a task.
   static int thread_index();
@@ -48,6 +52,7 @@ class ThreadPool {
   // The job: written before ticket_, and stable while a claimed task is unfinished.
   const absl::FunctionRef<void(int64_t)>* task_ = nullptr;
   int64_t tasks_ = 0;
+  Trace* trace_ = nullptr;
   std::mutex failure_mutex_;
   std::exception_ptr failure_;
 

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "model/buffers.h"
 #include "parallel/gradient_reduction.h"
 
 namespace emo {
@@ -37,14 +38,16 @@ StepResult compute_gradients(const Mesh& mesh, const std::vector<MicroBatch>& mi
   StepResult result;
   result.divisor = loss.divisor;
   result.sums = make_loss_sums(model.config.moe_layers(), model.layout.placement.experts);
-  state->gradients.buffers.dense.zero_();
-  state->gradients.buffers.experts.zero_();
+  Timed timed(options.profile, Work::kOther);
+  zero_buffer(state->gradients.buffers.dense);
+  zero_buffer(state->gradients.buffers.experts);
+  timed.pause();
   state->balance.start_step();
   for (const MicroBatch& batch : micro_batches) {
     forward_backward(model, state->rope, batch, pass, loss, *mesh.world, &state->balance,
                      &state->gradients, &result.sums, &state->activations);
   }
-  Timed timed(options.profile, Work::kExchange);
+  timed.switch_to(Work::kExchange);
   reduce_gradients(mesh, state->gradients.buffers.dense, state->gradients.buffers.experts);
   all_reduce_sums(*mesh.world, &result.sums);
   timed.switch_to(Work::kOptimizer);
