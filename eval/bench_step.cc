@@ -82,11 +82,8 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
   initialise(config.model, state.model.layout, state.model.parameters);
   Profile profile;
   Trace trace(num_threads());
-  StepOptions step_options;
+  StepOptions step_options = step_options_of(config);
   step_options.learning_rate = config.schedule.peak * 0.1;
-  step_options.clip = config.train.clip;
-  step_options.adamw = config.optimizer;
-  step_options.seed = config.run.seed;
   step_options.profile = &profile;
 
   const at::Tensor a = at::rand({kPeakSize, kPeakSize}), b = at::rand({kPeakSize, kPeakSize});
@@ -103,8 +100,7 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
     const double gemm = measure_gemm(a, b, c);
     mesh.world->barrier();
     profile.clear();
-    const bool traced =
-        !options.trace.empty() && step + 1 == options.warmup_steps + options.steps;
+    const bool traced = !options.trace.empty() && step + 1 == options.warmup_steps + options.steps;
     if (traced) {
       profile = Profile(&trace);
       thread_pool().set_trace(&trace);
@@ -114,8 +110,7 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
     const double total = seconds_since(begin);
     if (traced) {
       thread_pool().set_trace(nullptr);
-      status =
-          write_trace(mesh, options.trace, trace.to_events(mesh.world->rank(), begin));
+      status = write_trace(mesh, options.trace, trace.to_events(mesh.world->rank(), begin));
       if (!status.ok()) return status;
     }
     if (step < options.warmup_steps) continue;

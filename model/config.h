@@ -38,6 +38,13 @@ struct ModelConfig {
   int64_t moe_layers() const { return n_layers - static_cast<int64_t>(dense_layers.size()); }
 };
 
+// What a backward pass computes again instead of keeping it from the forward pass. Changes no bit.
+enum class Recompute {
+  kNone,
+  kMoe,    // what is inside the experts, most of what a MoE layer keeps: one product of three
+  kBlock,  // all of a block but its input and its routing
+};
+
 // How large a document's expert pool is. A size of E or more masks nothing.
 struct PoolPolicy {
   enum class Kind {

@@ -64,6 +64,23 @@ void apply_experts(const std::vector<FeedForwardView>& experts, const ExchangePl
   combine_pairs(plan, D, results, out.mutable_data_ptr<float>());
 }
 
+void apply_experts_hidden(const std::vector<FeedForwardView>& experts, const ExchangePlan& plan,
+                          const at::Tensor& rows, at::Tensor* hidden, Scratch* scratch) {
+  if (experts.empty()) return;
+  const int64_t D = experts[0].D;
+  const int64_t F = experts[0].F;
+  float* h = shape_buffer(hidden, {plan.pairs, 2 * F}).mutable_data_ptr<float>();
+  const auto* x = rows.const_data_ptr<float>();
+  parallel_tasks(static_cast<int64_t>(experts.size()), [&](int64_t e) {
+    const int64_t begin = plan.expert_begin[e];
+    const int64_t n = plan.expert_begin[e + 1] - begin;
+    if (n == 0) return;
+    float* packed = scratch->get(0, n * D);
+    gather_rows(plan, begin, n, D, x, packed);
+    feed_forward_hidden(experts[e], n, packed, h + begin * 2 * F);
+  });
+}
+
 void apply_experts_backward(const std::vector<FeedForwardView>& experts,
                             const std::vector<FeedForwardView>& gradients, const ExchangePlan& plan,
                             const at::Tensor& rows, const at::Tensor& hidden,

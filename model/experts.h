@@ -23,6 +23,10 @@ void apply_experts(const std::vector<FeedForwardView>& experts, const ExchangePl
                    const at::Tensor& rows, at::Tensor* hidden, const at::Tensor& out,
                    ExpertBuffers* buffers, Scratch* scratch);
 
+// `hidden` alone, the same bits: what a backward pass needs where it was not kept.
+void apply_experts_hidden(const std::vector<FeedForwardView>& experts, const ExchangePlan& plan,
+                          const at::Tensor& rows, at::Tensor* hidden, Scratch* scratch);
+
 // From d_out [R, D]: d_rows [R, D], adds to the experts' gradients, and leaves the gradients of the
 // pairs' weights in buffers->pair_scalars. `hidden` is overwritten.
 void apply_experts_backward(const std::vector<FeedForwardView>& experts,

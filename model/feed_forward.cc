@@ -51,11 +51,16 @@ EMO_SIMD void activate_backward_rows(int64_t begin, int64_t end, int64_t F, floa
 
 }  // namespace
 
+void feed_forward_hidden(const FeedForwardView& weights, int64_t n, const float* x, float* hidden) {
+  linear(n, 2 * weights.F, weights.D, {x, weights.D}, {weights.gate_up, weights.D}, 0,
+         {hidden, 2 * weights.F});
+}
+
 void feed_forward(const FeedForwardView& weights, int64_t n, const float* x,
                   const float* row_weights, float* hidden, float* act, float beta, float* y) {
   const int64_t D = weights.D;
   const int64_t F = weights.F;
-  linear(n, 2 * F, D, {x, D}, {weights.gate_up, D}, 0, {hidden, 2 * F});
+  feed_forward_hidden(weights, n, x, hidden);
   parallel_for(n, kGrain, [&](int64_t begin, int64_t end) {
     activate_rows(begin, end, F, hidden, row_weights, act);
   });

@@ -20,6 +20,9 @@ struct FeedForwardView {
 void feed_forward(const FeedForwardView& weights, int64_t n, const float* x,
                   const float* row_weights, float* hidden, float* act, float beta, float* y);
 
+// `hidden` alone, the same bits.
+void feed_forward_hidden(const FeedForwardView& weights, int64_t n, const float* x, float* hidden);
+
 // From dy [n, D]: dx [n, D] = beta * dx + ..., d_row_weights [n] (null where row_weights is), and
 // adds to the gradients. Overwrites `hidden` with its gradient. `act` and `d_act` [n, F] are
 // scratch.

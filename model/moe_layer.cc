@@ -36,6 +36,29 @@ void always_backward(const std::vector<FeedForwardView>& weights,
   }
 }
 
+namespace {
+
+// Where what the experts keep for the backward pass lies.
+struct Hidden {
+  at::Tensor* routed;
+  std::vector<at::Tensor>* always;
+};
+Hidden hidden_of(const MoeContext& context, MoeActivations* kept, FeedForwardBuffers* buffers) {
+  if (context.recompute == Recompute::kMoe)
+    return {&buffers->routed_hidden, &buffers->always_hidden};
+  return {&kept->routed_hidden, &kept->always_hidden};
+}
+
+void always_hidden(const std::vector<FeedForwardView>& weights, const at::Tensor& x,
+                   std::vector<at::Tensor>* hidden) {
+  for (size_t i = 0; i < weights.size(); ++i) {
+    feed_forward_hidden(weights[i], x.size(0), x.const_data_ptr<float>(),
+                        (*hidden)[i].mutable_data_ptr<float>());
+  }
+}
+
+}  // namespace
+
 void moe_forward(const MoeContext& context, const LayerWeights& weights, const at::Tensor& x,
                  const at::Tensor& span_ends, std::vector<int64_t> pool_sizes,
                  const ExpertSubset& subset, const at::Tensor& y, MoeActivations* kept,
@@ -43,6 +66,7 @@ void moe_forward(const MoeContext& context, const LayerWeights& weights, const a
   const int64_t T = x.size(0);
   const int64_t D = x.size(1);
   const int64_t E = context.config->routed_experts();
+  const Hidden hidden = hidden_of(context, kept, buffers);
 
   Timed timed(context.profile, Work::kRouter);
   shape_buffer(&kept->logits, {T, E});
@@ -59,12 +83,12 @@ void moe_forward(const MoeContext& context, const LayerWeights& weights, const a
   RowsInFlight flight = send_rows(*context.ep, kept->plan, x);
 
   timed.switch_to(Work::kExperts);
-  always_forward(weights.always, x, y, &kept->always_hidden, buffers);  // while rows are in flight
+  always_forward(weights.always, x, y, hidden.always, buffers);  // while rows are in flight
   timed.switch_to(Work::kExchange);
   kept->rows = flight.wait();
   timed.switch_to(Work::kExperts);
   shape_buffer(&buffers->out, {kept->plan.rows, D});
-  apply_experts(weights.routed, kept->plan, kept->rows, &kept->routed_hidden, buffers->out,
+  apply_experts(weights.routed, kept->plan, kept->rows, hidden.routed, buffers->out,
                 &buffers->experts, &buffers->scratch);
 
   timed.switch_to(Work::kExchange);
@@ -78,18 +102,22 @@ void moe_backward(const MoeContext& context, const LayerWeights& weights,
   const int64_t T = x.size(0);
   const int64_t D = x.size(1);
   const int64_t E = context.config->routed_experts();
+  const Hidden hidden = hidden_of(context, kept, buffers);
 
   Timed timed(context.profile, Work::kExchange);
   RowsInFlight flight = send_rows(*context.ep, kept->plan, dy);
   timed.switch_to(Work::kExperts);
-  always_backward(weights.always, gradients.always, x, dy, dx, &kept->always_hidden, buffers);
+  if (context.recompute == Recompute::kMoe) {
+    always_hidden(weights.always, x, hidden.always);
+    apply_experts_hidden(weights.routed, kept->plan, kept->rows, hidden.routed, &buffers->scratch);
+  }
+  always_backward(weights.always, gradients.always, x, dy, dx, hidden.always, buffers);
   timed.switch_to(Work::kExchange);
   const at::Tensor d_out = flight.wait();
   timed.switch_to(Work::kExperts);
   shape_buffer(&buffers->d_rows, {kept->plan.rows, D});
-  apply_experts_backward(weights.routed, gradients.routed, kept->plan, kept->rows,
-                         kept->routed_hidden, d_out, buffers->d_rows, &buffers->experts,
-                         &buffers->scratch);
+  apply_experts_backward(weights.routed, gradients.routed, kept->plan, kept->rows, *hidden.routed,
+                         d_out, buffers->d_rows, &buffers->experts, &buffers->scratch);
 
   timed.switch_to(Work::kExchange);
   return_rows(*context.ep, kept->plan, buffers->d_rows, dx);

@@ -25,16 +25,18 @@ struct MoeActivations {
   Routing routing;
   ExchangePlan plan;
   at::Tensor rows;                        // [R, D] inputs of the experts here
-  at::Tensor routed_hidden;               // [Q, 2 F]
-  std::vector<at::Tensor> always_hidden;  // per shared expert [T, 2 F]
+  at::Tensor routed_hidden;               // [Q, 2 F], unless recomputed
+  std::vector<at::Tensor> always_hidden;  // per shared expert [T, 2 F], unless recomputed
 };
 
 // Buffers that all layers share.
 struct FeedForwardBuffers {
-  at::Tensor act, d_act;   // [T, F] of shared experts and dense layers
-  at::Tensor out, d_rows;  // [R, D]
-  at::Tensor slots;        // [T, K] gradients of router weights
-  at::Tensor d_logits;     // [T, E]
+  at::Tensor act, d_act;                  // [T, F] of shared experts and dense layers
+  at::Tensor out, d_rows;                 // [R, D]
+  at::Tensor slots;                       // [T, K] gradients of router weights
+  at::Tensor d_logits;                    // [T, E]
+  at::Tensor routed_hidden;               // where recomputed: see MoeActivations
+  std::vector<at::Tensor> always_hidden;  //
   ExpertBuffers experts;
   Scratch scratch;
 };
@@ -48,6 +50,7 @@ struct MoeContext {
   ExchangeMode mode = ExchangeMode::kOncePerRank;
   bool want_probability = false;  // sum the unmasked router softmax, for ranking experts
   bool routed_off = false;        // evaluation: as if the routed experts answered zero
+  Recompute recompute = Recompute::kNone;
   Profile* profile = nullptr;
 };
 

@@ -11,9 +11,9 @@ namespace {
 
 MoeContext moe_context(const Model& model, const RoutingContract& contract,
                        const PassOptions& options) {
-  return {&model.config,          &contract,      options.ep,
-          model.layout.placement, options.mode,   options.want_probability,
-          options.routed_off,     options.profile};
+  return {&model.config,          &contract,         options.ep,
+          model.layout.placement, options.mode,      options.want_probability,
+          options.routed_off,     options.recompute, options.profile};
 }
 
 // The contract with the pools of this pass.
@@ -36,6 +36,19 @@ void add_routing(const Routing& routing, const std::vector<float>& score_gradien
   sums->document_entropy += routing.document_entropy;
   sums->pool_size += routing.pool_size;
   sums->documents += static_cast<double>(routing.documents);
+}
+
+// One block's forward pass over a->blocks[layer].x; what it keeps goes into `kept`.
+void run_block(const Model& model, const MoeContext& context, const RopeTable& rope,
+               const MicroBatch& batch, const PassOptions& options, int64_t layer,
+               const at::Tensor& y, BlockActivations* kept, Activations* a) {
+  const PoolPolicy& pool = context.contract->pool;
+  kept->x = a->blocks[layer].x;
+  block_forward(
+      context, model.weights.layers[layer], rope, batch,
+      draw_pool_sizes(pool, context.contract->pool_draw, options.seed, batch.sequence_index,
+                      batch.ordinal, layer, model.config.routed_experts()),
+      options.subsets.empty() ? ExpertSubset() : options.subsets[layer], y, kept, &a->buffers);
 }
 
 }  // namespace
@@ -72,13 +85,12 @@ void forward(const Model& model, const RopeTable& rope, const MicroBatch& batch,
         first.mutable_data_ptr<float>());
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
     if (options.profile != nullptr) options.profile->set_layer(layer);
-    block_forward(
-        context, model.weights.layers[layer], rope, batch,
-        draw_pool_sizes(contract.pool, contract.pool_draw, options.seed, batch.sequence_index,
-                        batch.ordinal, layer, config.routed_experts()),
-        options.subsets.empty() ? ExpertSubset() : options.subsets[layer],
-        layer + 1 < config.n_layers ? a->blocks[layer + 1].x : a->last, &a->blocks[layer],
-        &a->buffers);
+    BlockActivations& block = a->blocks[layer];
+    const bool again = options.recompute == Recompute::kBlock;
+    run_block(model, context, rope, batch, options, layer,
+              layer + 1 < config.n_layers ? a->blocks[layer + 1].x : a->last,
+              again ? &a->recomputed : &block, a);
+    if (again) std::swap(block.moe.routing, a->recomputed.moe.routing);
   }
   if (options.profile != nullptr) options.profile->set_layer(-1);
   rms_norm(T, D, a->last.const_data_ptr<float>(), model.weights.final_norm,
@@ -135,8 +147,14 @@ void forward_backward(const Model& model, const RopeTable& rope, const MicroBatc
       for (float& b : balance) b *= static_cast<float>(contract.balance_weight / moe_layers);
       z = static_cast<float>(contract.z_weight / moe_layers / loss.divisor);
     }
+    BlockActivations* kept = &a->blocks[layer];
+    if (options.recompute == Recompute::kBlock) {
+      kept = &a->recomputed;
+      run_block(model, context, rope, batch, options, layer, shape_buffer(&a->ignored, {T, D}),
+                kept, a);
+    }
     block_backward(context, model.weights.layers[layer], gradients->views.layers[layer], rope,
-                   batch, balance, z, a->d, &a->blocks[layer], &a->buffers);
+                   batch, balance, z, a->d, kept, &a->buffers);
   }
   if (options.profile != nullptr) options.profile->set_layer(-1);
   timed.switch_to(Work::kOther);

@@ -39,7 +39,9 @@ struct Gradients {
 
 // Memory of a pass, kept from pass to pass.
 struct Activations {
-  std::vector<BlockActivations> blocks;  // [L]
+  std::vector<BlockActivations> blocks;  // [L]; with Recompute::kBlock only x and moe.routing
+  BlockActivations recomputed;           // of one block at a time, with Recompute::kBlock
+  at::Tensor ignored;                    // [T, D] the output of a block that is computed again
   at::Tensor last;                       // [T, D] output of the last block
   at::Tensor normalised;                 // [T, D] input of the head
   at::Tensor reciprocal;                 // [T] of the final norm
@@ -57,6 +59,7 @@ struct PassOptions {
   bool want_probability = false;      // see route()
   bool routed_off = false;            // see MoeContext
   std::vector<ExpertSubset> subsets;  // [L], or empty: all experts
+  Recompute recompute = Recompute::kNone;
   Profile* profile = nullptr;
 };
 

@@ -101,6 +101,7 @@ void visit_config(Visitor& v, RunConfig& c) {
   }
   if (v.section("parallel")) {
     v.field("ep", &c.parallel.ep, Range{1, 1e6});
+    names("recompute", {"none", "moe", "block"}, &c.parallel.recompute);
   }
   if (v.section("checkpoint")) {
     v.field("every", &c.checkpoint.every, any_count);

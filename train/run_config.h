@@ -51,6 +51,7 @@ struct RunConfig {
   Schedule schedule;
   struct Parallel {
     int64_t ep = 1;
+    Recompute recompute = Recompute::kNone;
   } parallel;
   struct Checkpoint {
     int64_t every = 1000;  // steps; 0: only at the end

@@ -21,4 +21,14 @@ absl::StatusOr<StepBatches> load_step(const ChunkSource& source, const RunConfig
   return step;
 }
 
+StepOptions step_options_of(const RunConfig& config) {
+  StepOptions options;
+  options.lm_z_weight = config.train.lm_z_weight;
+  options.clip = config.train.clip;
+  options.adamw = config.optimizer;
+  options.seed = config.run.seed;
+  options.recompute = config.parallel.recompute;
+  return options;
+}
+
 }  // namespace emo

@@ -1,4 +1,5 @@
-// One optimizer step's rows of this rank, loaded and turned into tensors.
+// What a training step needs from the config and the data: options, and this rank's rows, loaded
+// and turned into tensors.
 #pragma once
 
 #include <cstdint>
@@ -9,6 +10,7 @@
 #include "model/micro_batch.h"
 #include "parallel/mesh.h"
 #include "train/run_config.h"
+#include "train/training_step.h"
 
 namespace emo {
 
@@ -22,5 +24,8 @@ struct StepBatches {
 // ranks as evenly as it goes. Not collective: ranks can fail alone.
 absl::StatusOr<StepBatches> load_step(const ChunkSource& source, const RunConfig& config,
                                       const Mesh& mesh, int64_t first_sequence);
+
+// What the config says about every step; the learning rate is the schedule's.
+StepOptions step_options_of(const RunConfig& config);
 
 }  // namespace emo

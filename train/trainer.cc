@@ -153,11 +153,7 @@ absl::StatusOr<RunEnd> train(const RunConfig& config, const Mesh& mesh,
   const ModelDescription description = describe(config, **source);
   const int64_t total = config.total_steps();
   int64_t saved_step = position.step;
-  StepOptions step_options;
-  step_options.lm_z_weight = config.train.lm_z_weight;
-  step_options.clip = config.train.clip;
-  step_options.adamw = config.optimizer;
-  step_options.seed = config.run.seed;
+  StepOptions step_options = step_options_of(config);
   watch_stop_signals();
   Progress progress("train", total, "steps", options.show_progress && mesh.is_first());
   progress.update(position.step);

@@ -33,6 +33,7 @@ StepResult compute_gradients(const Mesh& mesh, const std::vector<MicroBatch>& mi
   pass.seed = options.seed;
   pass.mode = options.exchange;
   pass.pool = model.contract.pool;
+  pass.recompute = options.recompute;
   pass.profile = options.profile;
 
   StepResult result;

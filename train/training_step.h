@@ -30,6 +30,7 @@ struct StepOptions {
   AdamWOptions adamw;
   uint64_t seed = 0;  // of pool sizes
   ExchangeMode exchange = ExchangeMode::kOncePerRank;
+  Recompute recompute = Recompute::kNone;
   Profile* profile = nullptr;
 };
 

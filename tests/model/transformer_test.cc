@@ -173,6 +173,36 @@ TEST(Exchange, NaivePathAgrees) {
       at::allclose(fast.gradients->buffers.dense, naive.gradients->buffers.dense, 1e-4, 1e-7));
 }
 
+// What is computed again is the same to the bit, and no statistic is counted twice.
+TEST(Recompute, ChangesNothing) {
+  ModelConfig config = small_config();
+  config.dense_layers = {1};
+  config.d_ffn = 20;
+  config.num_shared_experts = 2;
+  RoutingContract contract;
+  contract.pool.min = 4;
+  contract.pool.max = 12;
+  const Model model(config, contract, 1, 0);
+  fill_random(model, 4);
+  const MicroBatch batch = to_tensors(random_batch(2, 48, config.vocab_size, 9, 6));
+  PassOptions options;
+  options.pool = contract.pool;
+  const Pass kept = run(model, batch, options, {94.0, 1e-5});
+  for (const Recompute recompute : {Recompute::kMoe, Recompute::kBlock}) {
+    options.recompute = recompute;
+    const Pass again = run(model, batch, options, {94.0, 1e-5});
+    EXPECT_TRUE(at::equal(kept.gradients->buffers.dense, again.gradients->buffers.dense));
+    EXPECT_TRUE(at::equal(kept.gradients->buffers.experts, again.gradients->buffers.experts));
+    EXPECT_EQ(kept.sums.cross_entropy, again.sums.cross_entropy);
+    for (size_t layer = 0; layer < kept.sums.layers.size(); ++layer) {
+      EXPECT_EQ(kept.sums.layers[layer].counts, again.sums.layers[layer].counts);
+      EXPECT_EQ(kept.sums.layers[layer].balance, again.sums.layers[layer].balance);
+      EXPECT_EQ(kept.sums.layers[layer].documents, again.sums.layers[layer].documents);
+      EXPECT_EQ(kept.sums.layers[layer].tokens, again.sums.layers[layer].tokens);
+    }
+  }
+}
+
 // A rank without rows has no losses and no gradients, and does not fail.
 TEST(Transformer, TakesNoRows) {
   const ModelConfig config = small_config();
