@@ -4,7 +4,7 @@
 # when only a domain's experts are kept. About 10 minutes on two cores after set-up and build.
 #
 # Environment: QUICKSTART_FOLDER (runs/quickstart), QUICKSTART_TOKENS (what each model sees; the
-# configs say 2.9M), QUICKSTART_SEED (1).
+# configs say 2.6M), QUICKSTART_SEED (1).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=${QUICKSTART_FOLDER:-runs/quickstart}
