@@ -6,20 +6,22 @@
 #include <vector>
 
 #include "data/exit_code.h"
+#include "eval/bench_exchange.h"
 #include "eval/bench_step.h"
+#include "eval/mesh_options.h"
 #include "parallel/mpi_communicator.h"
 
 namespace emo {
 namespace {
 
-struct Options {
+struct StepBench {
   std::string config;
   std::vector<std::string> overrides;
   BenchOptions bench;
   bool json = false;
 };
 
-void print(const OrderedJson& result) {
+void print_step(const OrderedJson& result) {
   const auto number = [&](const char* key) { return result[key].get<double>(); };
   std::printf("tokens/s            %12.0f   (%.3f s a step, %d ranks x %d threads)\n",
               number("tokens_per_second"), number("seconds_per_step"), result["ranks"].get<int>(),
@@ -39,7 +41,7 @@ void print(const OrderedJson& result) {
   std::printf("\n");
 }
 
-absl::StatusOr<int> run(const Options& options) {
+absl::StatusOr<int> run(const StepBench& options) {
   absl::StatusOr<RunConfig> config = read_run_config(options.config, options.overrides);
   if (!config.ok()) return config.status();
   absl::StatusOr<Mesh> mesh = make_mesh(world_communicator(), /*dp=*/0, config->parallel.ep);
@@ -47,14 +49,44 @@ absl::StatusOr<int> run(const Options& options) {
   absl::StatusOr<OrderedJson> result = bench_step(*config, *mesh, options.bench);
   if (!result.ok()) return result.status();
   if (mesh->is_first() && options.json) std::printf("%s", to_text(*result).c_str());
-  if (mesh->is_first() && !options.json) print(*result);
+  if (mesh->is_first() && !options.json) print_step(*result);
+  return kExitDone;
+}
+
+struct ExchangeBench {
+  ExchangeBenchOptions bench;
+  bool json = false;
+};
+
+void print_pools(const OrderedJson& result) {
+  std::printf("%d ranks, %d tokens each, width %d, %d experts, %d per token\n",
+              result["ranks"].get<int>(), result["tokens_per_rank"].get<int>(),
+              result["width"].get<int>(), result["experts"].get<int>(), result["top_k"].get<int>());
+  std::printf("%-8s %14s %14s %10s %10s %10s %10s %10s\n", "pool", "copies/token", "one/expert",
+              "ms", "ms naive", "ms bare", "over bare", "max/mean");
+  for (const auto& [pool, row] : result["pools"].items()) {
+    const auto number = [&row = row](const char* key) { return row[key].get<double>(); };
+    std::printf("%-8s %14.3f %14.3f %10.3f %10.3f %10.3f %10.2f %10.2f\n", pool.c_str(),
+                number("copies_per_token"), number("naive_copies_per_token"),
+                1e3 * number("seconds"), 1e3 * number("naive_seconds"),
+                1e3 * number("bare_seconds"), number("over_bare"), number("rows_max_over_mean"));
+  }
+}
+
+absl::StatusOr<int> run(const ExchangeBench& options) {
+  absl::StatusOr<Mesh> mesh = open_mesh({});
+  if (!mesh.ok()) return mesh.status();
+  const absl::StatusOr<OrderedJson> result = bench_exchange(*mesh, options.bench);
+  if (!result.ok()) return result.status();
+  if (mesh->is_first() && options.json) std::printf("%s", to_text(*result).c_str());
+  if (mesh->is_first() && !options.json) print_pools(*result);
   return kExitDone;
 }
 
 }  // namespace
 
 Command bench_step_command(CLI::App& bench) {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<StepBench>();
   CLI::App* app =
       bench.add_subcommand("step", "Speed of a config's training step, and where its time goes");
   app->add_option("CONFIG", options->config, "YAML file")->required();
@@ -69,6 +101,27 @@ Command bench_step_command(CLI::App& bench) {
                   "write a timeline of the last step, for ui.perfetto.dev or chrome://tracing");
   app->add_flag("--json", options->json, "one JSON object on standard output");
   app->footer("Example: OMP_NUM_THREADS=2 emo bench step configs/bench-107m.yaml --json");
+  return {app, [options] { return run(*options); }};
+}
+
+Command bench_exchange_command(CLI::App& bench) {
+  auto options = std::make_shared<ExchangeBench>();
+  ExchangeBenchOptions& o = options->bench;
+  CLI::App* app = bench.add_subcommand(
+      "exchange", "Cost of moving tokens to experts on other ranks, beside the naive path");
+  app->add_option("--tokens", o.tokens, "tokens of each rank")->capture_default_str();
+  app->add_option("--width", o.width, "model width")->capture_default_str();
+  app->add_option("--experts", o.experts, "routed experts")->capture_default_str();
+  app->add_option("--top-k", o.top_k, "routed experts of a token")->capture_default_str();
+  app->add_option("--document-length", o.document_length, "tokens of a document")
+      ->capture_default_str();
+  app->add_option("--pools", o.pools, "sizes of the documents' pools: N, MIN-MAX or none")
+      ->delimiter(',')
+      ->capture_default_str();
+  app->add_option("--repeats", o.repeats, "the median of so many counts")->capture_default_str();
+  app->add_option("--seed", o.seed, "of logits and pool sizes")->capture_default_str();
+  app->add_flag("--json", options->json, "one JSON object on standard output");
+  app->footer("Example: mpirun -n 4 emo bench exchange --pools 8,32,none --json");
   return {app, [options] { return run(*options); }};
 }
 

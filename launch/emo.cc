@@ -40,6 +40,7 @@ int main(int argc, char** argv) {
       emo::experts_retention_command(*experts),
       emo::check_command(app),
       emo::bench_step_command(*bench),
+      emo::bench_exchange_command(*bench),
   };
   try {
     app.parse(argc, argv);

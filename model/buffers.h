@@ -24,9 +24,8 @@ inline const at::Tensor& shape_buffer(at::Tensor* tensor, at::IntArrayRef shape)
 // Zeroes an fp32 host tensor on all threads.
 inline void zero_buffer(const at::Tensor& tensor) {
   auto* data = tensor.mutable_data_ptr<float>();
-  parallel_for(tensor.numel(), 1 << 16, [&](int64_t begin, int64_t end) {
-    std::fill(data + begin, data + end, 0.0f);
-  });
+  parallel_for(tensor.numel(), 1 << 16,
+               [&](int64_t begin, int64_t end) { std::fill(data + begin, data + end, 0.0f); });
 }
 
 }  // namespace emo

@@ -2,10 +2,11 @@
 //
 // For each token t and routed expert e with logit z_te, document d and its pool P_d (emo-facts 1.2,
 // design.md "Routing contract"):
-//   q_de = sum over t in d of softmax_e(z_t), unmasked; P_d = the pool_sizes[d] experts of largest
-//   q_d s_t  = softmax over P_d of z_t                       (mask before the softmax), or
-//        = softmax over all of z_t, zero outside P_d     (mask after the softmax)
-//   the K largest s_te are the token's experts, s_te their weights, not renormalised.
+// - q_de = sum over t in d of softmax_e(z_t), unmasked
+// - P_d = the pool_sizes[d] experts of largest q_d
+// - s_t = softmax over P_d of z_t (mask before the softmax), or
+//   softmax over all of z_t, zero outside P_d (mask after the softmax)
+// - the K largest s_te are the token's experts, s_te their weights, not renormalised.
 // Ties keep the lower index. Pools are not differentiated. There is no other router: the standard
 // MoE is this one with pools of E.
 #pragma once

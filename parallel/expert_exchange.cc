@@ -42,32 +42,43 @@ std::vector<WirePair> plan_sending(const ExpertPlacement& placement, const at::T
   for (int64_t e = 0; e < placement.experts; ++e)
     owner[e] = static_cast<int32_t>(placement.owner(e));
 
+  // Calls f(rank, token, slot, is_new_row) for every used slot, in order of tokens.
+  std::vector<int64_t> last_token(placement.ranks);
+  const auto for_each_pair = [&](const auto& f) {
+    std::fill(last_token.begin(), last_token.end(), -1);
+    for (int64_t slot = 0; slot < T * K; ++slot) {
+      if (expert[slot] < 0) continue;
+      const int64_t rank = owner[expert[slot]];
+      const int64_t token = slot / K;
+      const bool travels = last_token[rank] == token && mode == ExchangeMode::kOncePerRank;
+      last_token[rank] = token;
+      f(rank, token, slot, !travels);
+    }
+  };
+
   plan->send_rows.assign(placement.ranks, 0);
   plan->send_pairs.assign(placement.ranks, 0);
-  plan->token_of_sent_row.clear();
-  plan->slot_of_sent_pair.clear();
-  std::vector<WirePair> pairs;
-  for (int64_t rank = 0; rank < placement.ranks; ++rank) {
-    int32_t row = -1;  // of this destination
-    for (int64_t t = 0; t < T; ++t) {
-      bool travels = false;  // t already has a row for this destination
-      for (int64_t slot = t * K; slot < (t + 1) * K; ++slot) {
-        if (expert[slot] < 0 || owner[expert[slot]] != rank) continue;
-        if (!travels || mode == ExchangeMode::kOncePerExpert) {
-          plan->token_of_sent_row.push_back(static_cast<int32_t>(t));
-          ++row;
-          travels = true;
-        }
-        plan->slot_of_sent_pair.push_back(static_cast<int32_t>(slot));
-        pairs.push_back(
-            {row, static_cast<int32_t>(expert[slot] - placement.first(rank)), weight[slot]});
-      }
-    }
-    plan->send_rows[rank] = row + 1;
-    plan->send_pairs[rank] =
-        static_cast<int64_t>(pairs.size()) -
-        std::accumulate(plan->send_pairs.begin(), plan->send_pairs.begin() + rank, int64_t{0});
-  }
+  for_each_pair([&](int64_t rank, int64_t, int64_t, bool is_new_row) {
+    plan->send_rows[rank] += is_new_row ? 1 : 0;
+    ++plan->send_pairs[rank];
+  });
+  std::vector<int64_t> first_row(placement.ranks), next_row(placement.ranks);
+  std::vector<int64_t> next_pair(placement.ranks);
+  std::exclusive_scan(plan->send_rows.begin(), plan->send_rows.end(), first_row.begin(),
+                      int64_t{0});
+  std::exclusive_scan(plan->send_pairs.begin(), plan->send_pairs.end(), next_pair.begin(),
+                      int64_t{0});
+  next_row = first_row;
+  plan->token_of_sent_row.resize(sum(plan->send_rows));
+  plan->slot_of_sent_pair.resize(sum(plan->send_pairs));
+  std::vector<WirePair> pairs(plan->slot_of_sent_pair.size());
+  for_each_pair([&](int64_t rank, int64_t token, int64_t slot, bool is_new_row) {
+    if (is_new_row) plan->token_of_sent_row[next_row[rank]++] = static_cast<int32_t>(token);
+    const int64_t pair = next_pair[rank]++;
+    plan->slot_of_sent_pair[pair] = static_cast<int32_t>(slot);
+    pairs[pair] = {static_cast<int32_t>(next_row[rank] - 1 - first_row[rank]),
+                   static_cast<int32_t>(expert[slot] - placement.first(rank)), weight[slot]};
+  });
   return pairs;
 }
 

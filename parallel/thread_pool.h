@@ -35,7 +35,8 @@ class ThreadPool {
   // The first exception of a task is thrown again here, after the others have ended.
   void run(int64_t n, absl::FunctionRef<void(int64_t)> task);
 
-  // Records what the workers do from now on; null: no longer. The caller's own spans are its affair.
+  // Records what the workers do from now on; null: no longer. The caller's own spans are its
+  // affair.
   void set_trace(Trace* trace) { trace_ = trace; }
 
   // Number of the calling thread in the team, 0 for the one that calls run(); and whether it is

@@ -1,12 +1,11 @@
 // Checkpoints: a Hugging Face model folder plus the training state (design.md, "Checkpoint").
 //
-//   <run.folder>/step-0001000/
-//     config.json, tokenizer.json        the model's description (hugging_face.h)
-//     model-0000i-of-0000n.safetensors   one file per writing rank, and
-//     model.safetensors.index.json optimizer-0000i-of-0000n.safetensors, with its index:
-//     exp_avg/<name>, exp_avg_sq/<name> state.json                         where the run is, its
-//     config, versions MANIFEST                           size and SHA-256 of every other file;
-//     written last
+// <run.folder>/step-0001000/ holds
+// - config.json and tokenizer.json: the model's description (hugging_face.h)
+// - model-0000i-of-0000n.safetensors, one for each writing rank, and model.safetensors.index.json
+// - optimizer-0000i-of-0000n.safetensors, with its index: exp_avg/<name>, exp_avg_sq/<name>
+// - state.json: where the run is, its config, versions
+// - MANIFEST: size and SHA-256 of every other file, written last
 //
 // A folder is written under a temporary name, synced and renamed: without MANIFEST there is no
 // checkpoint. Any layout reads any checkpoint.

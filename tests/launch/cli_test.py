@@ -6,7 +6,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 from tests.program import Program, check  # noqa: E402
 
 COMMANDS = [["prepare"], ["data", "show"], ["train"], ["eval"], ["experts", "rank"],
-            ["experts", "retention"], ["check"], ["bench", "step"]]
+            ["experts", "retention"], ["check"], ["bench", "step"], ["bench", "exchange"]]
 
 
 def main() -> None:
