@@ -2,6 +2,7 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
 
 #include <algorithm>
@@ -67,7 +68,7 @@ Routing route_documents(const ExchangeBenchOptions& o, const PoolPolicy& pool, i
   const auto documents = static_cast<int64_t>(ends.size()) - 1;
   RoutingContract contract;
   contract.pool = pool;
-  const at::Tensor sequence = at::ones({documents}, at::kLong) * rank;
+  const at::Tensor sequence = at::full({documents}, rank, at::kLong);
   at::Tensor ordinal = at::empty({documents}, at::kInt);
   std::iota(ordinal.mutable_data_ptr<int32_t>(), ordinal.mutable_data_ptr<int32_t>() + documents,
             0);

@@ -53,7 +53,7 @@ std::vector<DocumentPiece> cut_documents(const TokenDataset& data, const EvalOpt
   return pieces;
 }
 
-// Deals pieces, in order, into batches of at most tokens_per_batch, as even as pieces go and so
+// Deals pieces, in order, into batches of about tokens_per_batch, as even as pieces go and so
 // many that each rank gets the same number.
 std::vector<PieceBatch> deal_batches(const std::vector<DocumentPiece>& pieces,
                                      int64_t tokens_per_batch, int64_t ranks) {
@@ -179,6 +179,7 @@ absl::StatusOr<EvalResult> evaluate(const Model& model, const Mesh& mesh, const 
       source.predicted += static_cast<double>(piece.end - piece.begin - 1);
     }
     for (int64_t layer = 0; options.want_probability && layer < config.n_layers; ++layer) {
+      if (config.is_dense(layer)) continue;
       const std::vector<double>& sums = activations->blocks[layer].moe.routing.router_probability;
       for (size_t e = 0; e < sums.size(); ++e) result.router_probability[layer][e] += sums[e];
     }

@@ -44,13 +44,13 @@ void block_forward(const MoeContext& context, const LayerWeights& weights, const
          config.head_dim(), 3 * D, data(kept->qkv));  // queries and keys
   attention(attention_shape(config, batch), data(kept->qkv), data(kept->attended),
             data(kept->logsumexp), &buffers->feed_forward.scratch);
-  kept->h.copy_(kept->x);
+  copy_buffer(kept->x, kept->h);
   linear(T, D, D, {data(kept->attended), D}, {weights.attention_out, D}, 1, {data(kept->h), D});
 
   timed.switch_to(Work::kOther);
   rms_norm(T, D, data(kept->h), weights.feed_forward_norm, epsilon, data(kept->feed_forward_input),
            data(kept->feed_forward_reciprocal));
-  y.copy_(kept->h);
+  copy_buffer(kept->h, y);
   if (weights.router == nullptr) {
     timed.switch_to(Work::kExperts);
     always_forward(weights.always, kept->feed_forward_input, y, &kept->dense_hidden,

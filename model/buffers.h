@@ -28,4 +28,13 @@ inline void zero_buffer(const at::Tensor& tensor) {
                [&](int64_t begin, int64_t end) { std::fill(data + begin, data + end, 0.0f); });
 }
 
+// Copies an fp32 host tensor on all threads.
+inline void copy_buffer(const at::Tensor& from, const at::Tensor& to) {
+  const auto* source = from.const_data_ptr<float>();
+  auto* target = to.mutable_data_ptr<float>();
+  parallel_for(from.numel(), 1 << 16, [&](int64_t begin, int64_t end) {
+    std::copy(source + begin, source + end, target + begin);
+  });
+}
+
 }  // namespace emo

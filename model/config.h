@@ -41,8 +41,9 @@ struct ModelConfig {
 // What a backward pass computes again instead of keeping it from the forward pass. Changes no bit.
 enum class Recompute {
   kNone,
-  kMoe,    // what is inside the experts, most of what a MoE layer keeps: one product of three
-  kBlock,  // all of a block but its input and its routing
+  kMoe,    // what is inside the experts, most of what a MoE layer keeps: their first product again
+  kBlock,  // all of a block but its input and its routing: its whole forward pass again, exchange
+           // included
 };
 
 // How large a document's expert pool is. A size of E or more masks nothing.

@@ -30,11 +30,11 @@ struct Tiles {
   int64_t rows, columns;
 };
 Tiles choose_tiles(int64_t m, int64_t n, int64_t k) {
-  constexpr int64_t kEnough = 16;
+  constexpr int64_t kEnough = 16;  // more threads than that have no share in one product
   constexpr int64_t kSmallest = 128;
   constexpr int64_t kSmallestWork = 1 << 20;  // multiply-adds
   Tiles tiles{m, n};
-  const auto halved = [](int64_t size) { return (size / 2 + 31) / 32 * 32; };
+  const auto halved = [](int64_t size) { return ((size + 1) / 2 + 31) / 32 * 32; };
   for (int64_t count = 1; count < kEnough; count *= 2) {
     int64_t& larger = tiles.rows >= tiles.columns ? tiles.rows : tiles.columns;
     if (larger < 2 * kSmallest || tiles.rows * tiles.columns * k < 2 * kSmallestWork) break;
@@ -73,7 +73,7 @@ void gemm(char op_a, char op_b, int64_t m, int64_t n, int64_t k, float alpha, Co
   }
   constexpr int64_t kMax = std::numeric_limits<int>::max();
   TORCH_CHECK(m <= kMax && n <= kMax && k <= kMax, "matrix product of ", m, " x ", n, " x ", k);
-  if (num_threads() == 1 || ThreadPool::inside_task()) {
+  if (ThreadPool::inside_task()) {
     gemm_tile(op_a, op_b, m, n, k, alpha, a, b, beta, c);
     return;
   }

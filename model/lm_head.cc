@@ -44,9 +44,9 @@ EMO_SIMD void exponentiate_rows(int64_t begin, int64_t end, int64_t V, bool keep
 // The logits of one chunk of rows, or their exponentials.
 struct Chunk {
   int64_t first, rows;
-  float* values;              // [rows, V]
-  std::vector<float> labels;  // logit of each row's label
-  std::vector<float> sums;    // of each row's exponentials
+  float* values;  // [rows, V]
+  std::vector<float> label_logits;
+  std::vector<float> sums;  // of each row's exponentials
   std::vector<float> logsumexp;
 };
 
@@ -67,7 +67,7 @@ LmLoss for_chunks(const LmHeadWeights& head, int64_t T, const float* x, const in
     linear(chunk.rows, head.V, head.D, {x + chunk.first * head.D, head.D}, {head.w, head.D}, 0,
            {chunk.values, head.V});
     for (int64_t i = 0; i < chunk.rows; ++i) {
-      chunk.labels[i] = chunk.values[i * head.V + std::max(labels[chunk.first + i], 0)];
+      chunk.label_logits[i] = chunk.values[i * head.V + std::max(labels[chunk.first + i], 0)];
     }
     parallel_for(chunk.rows, 8, [&](int64_t begin, int64_t end) {
       exponentiate_rows(begin, end, head.V, keep_exponentials, chunk.values, chunk.logsumexp.data(),
@@ -76,7 +76,7 @@ LmLoss for_chunks(const LmHeadWeights& head, int64_t T, const float* x, const in
     for (int64_t i = 0; i < chunk.rows; ++i) {
       chunk.logsumexp[i] += std::log(chunk.sums[i]);
       if (labels[chunk.first + i] < 0) continue;
-      loss.cross_entropy += chunk.logsumexp[i] - chunk.labels[i];
+      loss.cross_entropy += chunk.logsumexp[i] - chunk.label_logits[i];
       loss.z_squares += static_cast<double>(chunk.logsumexp[i]) * chunk.logsumexp[i];
       ++loss.labels;
     }
@@ -118,18 +118,18 @@ void subtract_labels(const LmHeadWeights& head, const LmHeadWeights& d_head, int
 
 LmLoss lm_loss(const LmHeadWeights& head, int64_t T, const float* x, const int32_t* labels,
                float* all_logits, float* token_loss, Scratch* scratch) {
-  return for_chunks(head, T, x, labels, /*keep_exponentials=*/false, scratch,
-                    [&](const Chunk& chunk) {
-                      if (all_logits != nullptr) {
-                        std::memcpy(all_logits + chunk.first * head.V, chunk.values,
-                                    chunk.rows * head.V * sizeof(float));
-                      }
-                      if (token_loss == nullptr) return;
-                      for (int64_t i = 0; i < chunk.rows; ++i) {
-                        const int64_t t = chunk.first + i;
-                        token_loss[t] = labels[t] < 0 ? 0.0f : chunk.logsumexp[i] - chunk.labels[i];
-                      }
-                    });
+  return for_chunks(
+      head, T, x, labels, /*keep_exponentials=*/false, scratch, [&](const Chunk& chunk) {
+        if (all_logits != nullptr) {
+          std::memcpy(all_logits + chunk.first * head.V, chunk.values,
+                      chunk.rows * head.V * sizeof(float));
+        }
+        if (token_loss == nullptr) return;
+        for (int64_t i = 0; i < chunk.rows; ++i) {
+          const int64_t t = chunk.first + i;
+          token_loss[t] = labels[t] < 0 ? 0.0f : chunk.logsumexp[i] - chunk.label_logits[i];
+        }
+      });
 }
 
 LmLoss lm_loss_and_gradients(const LmHeadWeights& head, const LmHeadWeights& d_head, int64_t T,

@@ -25,7 +25,7 @@ void always_backward(const std::vector<FeedForwardView>& weights,
                      const at::Tensor& dy, const at::Tensor& dx, std::vector<at::Tensor>* hidden,
                      FeedForwardBuffers* buffers) {
   const int64_t T = x.size(0);
-  if (weights.empty()) dx.zero_();
+  if (weights.empty()) zero_buffer(dx);
   for (size_t i = 0; i < weights.size(); ++i) {
     const int64_t F = weights[i].F;
     feed_forward_backward(weights[i], gradients[i], T, x.const_data_ptr<float>(), nullptr,
@@ -49,11 +49,12 @@ Hidden hidden_of(const MoeContext& context, MoeActivations* kept, FeedForwardBuf
   return {&kept->routed_hidden, &kept->always_hidden};
 }
 
-void always_hidden(const std::vector<FeedForwardView>& weights, const at::Tensor& x,
-                   std::vector<at::Tensor>* hidden) {
+void compute_always_hidden(const std::vector<FeedForwardView>& weights, const at::Tensor& x,
+                           std::vector<at::Tensor>* hidden) {
   for (size_t i = 0; i < weights.size(); ++i) {
-    feed_forward_hidden(weights[i], x.size(0), x.const_data_ptr<float>(),
-                        (*hidden)[i].mutable_data_ptr<float>());
+    feed_forward_hidden(
+        weights[i], x.size(0), x.const_data_ptr<float>(),
+        shape_buffer(&(*hidden)[i], {x.size(0), 2 * weights[i].F}).mutable_data_ptr<float>());
   }
 }
 
@@ -108,7 +109,7 @@ void moe_backward(const MoeContext& context, const LayerWeights& weights,
   RowsInFlight flight = send_rows(*context.ep, kept->plan, dy);
   timed.switch_to(Work::kExperts);
   if (context.recompute == Recompute::kMoe) {
-    always_hidden(weights.always, x, hidden.always);
+    compute_always_hidden(weights.always, x, hidden.always);
     apply_experts_hidden(weights.routed, kept->plan, kept->rows, hidden.routed, &buffers->scratch);
   }
   always_backward(weights.always, gradients.always, x, dy, dx, hidden.always, buffers);
@@ -121,7 +122,7 @@ void moe_backward(const MoeContext& context, const LayerWeights& weights,
 
   timed.switch_to(Work::kExchange);
   return_rows(*context.ep, kept->plan, buffers->d_rows, dx);
-  shape_buffer(&buffers->slots, {T, context.config->routed_top_k()}).zero_();
+  zero_buffer(shape_buffer(&buffers->slots, {T, context.config->routed_top_k()}));
   return_pairs(*context.ep, kept->plan, buffers->experts.pair_scalars, buffers->slots);
 
   timed.switch_to(Work::kRouter);

@@ -90,7 +90,7 @@ void forward(const Model& model, const RopeTable& rope, const MicroBatch& batch,
     run_block(model, context, rope, batch, options, layer,
               layer + 1 < config.n_layers ? a->blocks[layer + 1].x : a->last,
               again ? &a->recomputed : &block, a);
-    if (again) std::swap(block.moe.routing, a->recomputed.moe.routing);
+    if (again && !config.is_dense(layer)) std::swap(block.moe.routing, a->recomputed.moe.routing);
   }
   if (options.profile != nullptr) options.profile->set_layer(-1);
   rms_norm(T, D, a->last.const_data_ptr<float>(), model.weights.final_norm,
@@ -118,7 +118,7 @@ void forward_backward(const Model& model, const RopeTable& rope, const MicroBatc
   counts->start(world, routings, T);
 
   Timed timed(options.profile, Work::kHead);
-  shape_buffer(&a->d, {T, D}).zero_();
+  zero_buffer(shape_buffer(&a->d, {T, D}));
   shape_buffer(&a->d_normalised, {T, D});
   const LmLoss lm = lm_loss_and_gradients(
       model.weights.head, gradients->views.head, T, a->normalised.const_data_ptr<float>(),

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstdlib>
 #include <string>
+#include <utility>
 
 #include "absl/strings/numbers.h"
 
@@ -67,7 +68,7 @@ int ThreadPool::thread_index() { return this_thread.index; }
 bool ThreadPool::inside_task() { return this_thread.inside_task; }
 
 void ThreadPool::run(int64_t n, absl::FunctionRef<void(int64_t)> task) {
-  if (n <= 1 || workers_.empty() || this_thread.inside_task) {
+  if (n <= 1 || this_thread.inside_task) {
     for (int64_t i = 0; i < n; ++i) task(i);
     return;
   }
@@ -87,7 +88,7 @@ void ThreadPool::run(int64_t n, absl::FunctionRef<void(int64_t)> task) {
 }
 
 void ThreadPool::work() {
-  bool first = true;
+  uint64_t traced_job = 0;
   uint64_t ticket = ticket_.load(std::memory_order_acquire);
   while (static_cast<uint32_t>(ticket) != 0) {
     if (!ticket_.compare_exchange_weak(ticket, ticket - 1, std::memory_order_acq_rel,
@@ -105,8 +106,11 @@ void ThreadPool::work() {
       if (failure_ == nullptr) failure_ = std::current_exception();
     }
     this_thread.inside_task = false;
-    if (trace != nullptr) trace->add(this_thread.index, begin, Trace::Clock::now(), !first);
-    first = false;
+    if (trace != nullptr) {
+      const uint64_t job = ticket >> 32;
+      trace->add(this_thread.index, begin, Trace::Clock::now(), /*joins_last=*/job == traced_job);
+      traced_job = job;
+    }
     if (unfinished_.fetch_sub(1, std::memory_order_acq_rel) == 1) unfinished_.notify_one();
     ticket = ticket_.load(std::memory_order_acquire);
   }

@@ -31,8 +31,9 @@ class ThreadPool {
   int size() const { return static_cast<int>(workers_.size()) + 1; }
 
   // Calls task(i) for every i in [0, n) and returns when all are done; what they wrote is then
-  // visible. Called by one thread at a time; inside a task, run() does its tasks one after another.
-  // The first exception of a task is thrown again here, after the others have ended.
+  // visible. Called by one thread at a time. The first exception of a task is thrown again here,
+  // after the others have ended. A single task runs on the caller and is not "inside a task", so
+  // that it may use all threads itself; inside one, run() does its tasks one after another.
   void run(int64_t n, absl::FunctionRef<void(int64_t)> task);
 
   // Records what the workers do from now on; null: no longer. The caller's own spans are its

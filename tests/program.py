@@ -20,12 +20,12 @@ class Program:
     def __exit__(self, *_):
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def run(self, *arguments, ranks: int = 0, expect: int | None = 0, timeout: int = 300):
+    def run(self, *arguments, ranks: int = 0, threads: int = 1, expect: int | None = 0, timeout: int = 300):
         """Runs the program, on `ranks` MPI ranks where that is not 0; checks its exit code."""
         command = [self.executable, *map(str, arguments)]
         if ranks:
             command = [str(ROOT / "launch/mpirun.sh"), str(ranks), *command]
-        environment = dict(os.environ, OMP_NUM_THREADS="1")
+        environment = dict(os.environ, OMP_NUM_THREADS=str(threads))
         result = subprocess.run(command, capture_output=True, text=True, timeout=timeout,
                                 env=environment, cwd=ROOT)
         if expect is not None and result.returncode != expect:

@@ -128,7 +128,10 @@ std::vector<std::string> differences_that_matter(
   for (const auto& [key, value] : now) {
     if (key == "schedule.kind" && value == "constant") free.insert({"train.steps", "train.tokens"});
   }
-  std::map<std::string, std::string> before(then.begin(), then.end());
+  // A key that is younger than the checkpoint had its default.
+  std::map<std::string, std::string> before;
+  for (const auto& [key, value] : to_pairs(RunConfig())) before[key] = value;
+  for (const auto& [key, value] : then) before[key] = value;
   std::vector<std::string> lines;
   for (const auto& [key, value] : now) {
     const auto found = before.find(key);

@@ -203,6 +203,30 @@ TEST(Recompute, ChangesNothing) {
   }
 }
 
+// Memory that was used for a larger batch, and with recomputation, gives the same bits.
+TEST(Activations, CarryNothingFromPassToPass) {
+  const ModelConfig config = small_config();
+  RoutingContract contract;
+  contract.pool.min = 4;
+  contract.pool.max = 12;
+  const Model model(config, contract, 1, 0);
+  fill_random(model, 4);
+  const auto world = self_communicator();
+  const RopeTable rope(64, config.head_dim(), config.rope_theta);
+  PassOptions options;
+  options.pool = contract.pool;
+  options.ep = world.get();
+  Activations used;
+  for (const int64_t rows : {3, 1, 4, 2}) {
+    options.recompute = static_cast<Recompute>(rows % 3);
+    const MicroBatch batch = to_tensors(random_batch(rows, 48, config.vocab_size, 9, rows));
+    Activations fresh;
+    forward(model, rope, batch, options, &used);
+    forward(model, rope, batch, options, &fresh);
+    EXPECT_TRUE(at::equal(used.normalised, fresh.normalised)) << rows;
+  }
+}
+
 // A rank without rows has no losses and no gradients, and does not fail.
 TEST(Transformer, TakesNoRows) {
   const ModelConfig config = small_config();

@@ -21,7 +21,8 @@ struct Outcome {
   std::vector<Batch> batches;  // this rank's
 };
 
-Outcome run(const Mesh& mesh, const RoutingContract& contract, const std::vector<Batch>& global) {
+Outcome run(const Mesh& mesh, const RoutingContract& contract, const std::vector<Batch>& global,
+            Recompute recompute = Recompute::kNone) {
   Outcome outcome;
   outcome.state = std::make_unique<TrainingState>(small_config(), contract, 48, mesh.ep->size(),
                                                   mesh.ep->rank());
@@ -35,6 +36,7 @@ Outcome run(const Mesh& mesh, const RoutingContract& contract, const std::vector
   }
   StepOptions options;
   options.seed = 77;
+  options.recompute = recompute;
   outcome.result = compute_gradients(mesh, tensors, share, options, outcome.state.get());
   return outcome;
 }
@@ -67,6 +69,7 @@ struct LayoutCase {
   BalanceScope scope;
   bool filter;
   PoolPolicy::Kind pool;
+  Recompute recompute = Recompute::kNone;  // of the many; the one process keeps everything
 };
 class Layouts : public ::testing::TestWithParam<LayoutCase> {};
 
@@ -90,7 +93,7 @@ TEST_P(Layouts, EqualOneProcess) {
   const Outcome one = run(*alone, contract, global);
   for (int64_t ep = 1; ep <= world.size(); ep *= 2) {
     const auto mesh = make_mesh(world.split(0, world.rank()), 0, ep);
-    const Outcome many = run(*mesh, contract, global);
+    const Outcome many = run(*mesh, contract, global, c.recompute);
     EXPECT_TRUE(on_all_ranks(close(many.result.cross_entropy(), one.result.cross_entropy(), 1e-6)));
     EXPECT_TRUE(on_all_ranks(close(many.result.gradient_norm, one.result.gradient_norm, 1e-5)));
     EXPECT_TRUE(on_all_ranks(many.result.divisor == one.result.divisor));
@@ -125,13 +128,15 @@ TEST_P(Layouts, EqualOneProcess) {
 constexpr auto kRange = PoolPolicy::Kind::kRange;
 INSTANTIATE_TEST_SUITE_P(
     All, Layouts,
-    ::testing::Values(LayoutCase{8, 1, BalanceScope::kMicroBatch, false, kRange},
-                      LayoutCase{3, 1, BalanceScope::kMicroBatch, false,
-                                 kRange},  // one rank of four has none
-                      LayoutCase{5, 3, BalanceScope::kMicroBatch, true, kRange},
-                      LayoutCase{5, 3, BalanceScope::kGlobalBatch, false, kRange},
-                      LayoutCase{7, 2, BalanceScope::kMicroBatch, false, PoolPolicy::Kind::kNone},
-                      LayoutCase{1, 2, BalanceScope::kGlobalBatch, true, kRange}));
+    ::testing::Values(
+        LayoutCase{8, 1, BalanceScope::kMicroBatch, false, kRange},
+        LayoutCase{3, 1, BalanceScope::kMicroBatch, false, kRange},  // one rank of four has none
+        LayoutCase{5, 3, BalanceScope::kMicroBatch, true, kRange},
+        LayoutCase{5, 3, BalanceScope::kGlobalBatch, false, kRange},
+        LayoutCase{7, 2, BalanceScope::kMicroBatch, false, PoolPolicy::Kind::kNone},
+        LayoutCase{1, 2, BalanceScope::kGlobalBatch, true, kRange},
+        LayoutCase{5, 2, BalanceScope::kMicroBatch, false, kRange, Recompute::kMoe},
+        LayoutCase{5, 2, BalanceScope::kGlobalBatch, false, kRange, Recompute::kBlock}));
 
 // Micro-batches do not change what does not look across tokens of different micro-batches: with the
 // balance loss off, one of 6 rows and three of 2 rows give the same gradients.

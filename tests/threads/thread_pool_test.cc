@@ -4,6 +4,7 @@
 
 #include <numeric>
 #include <stdexcept>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -70,13 +71,41 @@ TEST(ThreadPool, AnExceptionReachesTheCallerAfterTheOtherTasks) {
     ThreadPool pool(threads);
     std::vector<int> done(100);
     const auto task = [&](int64_t i) {
-      if (i == 99) throw std::runtime_error("task 99");
+      if (i == 40) throw std::runtime_error("task 40");
       done[i] = 1;
     };
     EXPECT_THROW(pool.run(100, task), std::runtime_error);
     EXPECT_EQ(std::accumulate(done.begin(), done.end(), 0), 99);
     EXPECT_FALSE(ThreadPool::inside_task());
-    pool.run(99, task);  // the pool still works
+    pool.run(40, task);  // the pool still works
+  }
+}
+
+TEST(Trace, HasASpanForEachThreadAndJobThatItWorkedFor) {
+  ThreadPool pool(3);
+  std::vector<double> done(300);
+  const auto work = [&](int64_t i) {
+    for (int n = 0; n < 2000; ++n) done[i] += 1.0 / (n + 1);
+  };
+  for (int round = 0; round < 20; ++round) {  // a new trace each time: nothing of the last is left
+    Trace trace(pool.size());
+    const auto start = Trace::Clock::now();
+    trace.set_name("first");
+    pool.set_trace(&trace);
+    pool.run(300, work);
+    trace.set_name("second");
+    pool.run(300, work);
+    pool.set_trace(nullptr);
+    pool.run(300, work);
+    const std::string events = trace.to_events(7, start);
+    size_t spans = 0;
+    for (size_t at = events.find("\"ph\""); at != std::string::npos;
+         at = events.find("\"ph\"", at + 1)) {
+      ++spans;
+    }
+    EXPECT_LE(spans, 4u) << events;  // two workers, two jobs
+    EXPECT_EQ(events.find("\"tid\": 0"), std::string::npos) << "the caller adds its own";
+    EXPECT_EQ(events.find("\"pid\": 7") == std::string::npos, spans == 0);
   }
 }
 

@@ -47,6 +47,14 @@ def main() -> None:
         resumes_bit_for_bit(emo, 0, "checkpoint.keep=0")
         resumes_bit_for_bit(emo, 2, "checkpoint.keep=0", "parallel.ep=2")
 
+        # The number of threads, and what is computed again, change no bit.
+        for name, threads, recompute in [("one", 1, "none"), ("three", 3, "none"), ("again", 2, "block"),
+                                         ("experts", 1, "moe")]:
+            emo.run("train", TINY, f"run.folder={emo.folder / name}", "train.steps=6", "--quiet",
+                    f"parallel.recompute={recompute}", threads=threads)
+            check(metrics(emo.folder / name) == metrics(emo.folder / "one"), f"metrics of {name} differ")
+            check(weights(emo.folder / name, 6) == weights(emo.folder / "one", 6), f"weights of {name} differ")
+
         # Another layout goes on from the same checkpoint, to the same losses within rounding.
         other = emo.folder / "other"
         shutil.copytree(emo.folder / "whole2", other)
