@@ -59,6 +59,7 @@ std::vector<PieceBatch> deal_batches(const std::vector<DocumentPiece>& pieces,
                                      int64_t tokens_per_batch, int64_t ranks) {
   int64_t tokens = 0;
   for (const DocumentPiece& piece : pieces) tokens += piece.end - piece.begin;
+  if (tokens == 0) return {};
   const int64_t rounds = (tokens + ranks * tokens_per_batch - 1) / (ranks * tokens_per_batch);
   std::vector<PieceBatch> batches(rounds * ranks);
   int64_t begin = 0;

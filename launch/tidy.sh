@@ -4,5 +4,5 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 # clang does not read gcc's precompiled headers, nor know a few of its flags.
 mkdir -p build/tidy
-sed -E 's/-Winvalid-pch|-include [^ ]*cmake_pch.hxx|-fopenmp//g' build/release/compile_commands.json >build/tidy/compile_commands.json
+sed -E 's/-Winvalid-pch|-include [^ ]*cmake_pch.hxx|-fopenmp-simd//g' build/release/compile_commands.json >build/tidy/compile_commands.json
 printf '%s\n' "$@" | xargs -P2 -n4 clang-tidy -p build/tidy --quiet --extra-arg=-Wno-unknown-pragmas --extra-arg=-Wno-unknown-warning-option
