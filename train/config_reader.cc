@@ -335,10 +335,9 @@ void check_together(const RunConfig& c, const std::function<void(const char*, st
             absl::StrCat("pool min ", pool.min, " is below the ", m.routed_top_k(),
                          " routed experts that a token chooses (top_k - shared)"));
       }
-      // Above E, draws mask nothing: a way to have more documents see all experts.
-      if (pool.max > 4 * m.num_experts) {
-        say("routing.pool.max", absl::StrCat("pool max ", pool.max, " is above four times the ",
-                                             m.num_experts, " experts"));
+      if (pool.max > m.num_experts) {
+        say("routing.pool.max",
+            absl::StrCat("pool max ", pool.max, " is above num_experts ", m.num_experts));
       }
       if (pool.eval && *pool.eval < m.routed_top_k()) {
         say("routing.pool.eval",
