@@ -77,6 +77,10 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
   absl::StatusOr<std::unique_ptr<ChunkSource>> source = open_source(config);
   absl::Status status = agree(*mesh.world, source.status());
   if (!status.ok()) return status;
+  if (!options.trace.empty()) {  // what is written at the end must be possible from the start
+    status = write_trace(mesh, options.trace, "");
+    if (!status.ok()) return status;
+  }
   TrainingState state(config.model, config.routing, config.data.sequence_length, mesh.ep->size(),
                       mesh.ep->rank());
   initialise(config.model, state.model.layout, state.model.parameters);
