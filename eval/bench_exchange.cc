@@ -13,6 +13,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "eval/median.h"
 #include "model/pool_sizes.h"
 #include "model/router.h"
 #include "parallel/expert_exchange.h"
@@ -94,11 +95,6 @@ double time_of(Communicator& world, const F& work) {
   double seconds = std::chrono::duration<double>(Clock::now() - begin).count();
   world.all_reduce(at::from_blob(&seconds, {1}, at::kDouble), ReduceOp::kMax);
   return seconds;
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
 }
 
 // Rows to other ranks, summed over all ranks.

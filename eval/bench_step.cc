@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "data/file_system.h"
+#include "eval/median.h"
 #include "model/linear.h"
 #include "model/profile.h"
 #include "parallel/parallel_for.h"
@@ -45,11 +46,6 @@ double measure_gemm(const at::Tensor& a, const at::Tensor& b, const at::Tensor& 
     best = std::max(best, products / seconds_since(begin));
   }
   return best;
-}
-
-double median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
 }
 
 int64_t peak_memory_bytes() {
