@@ -100,9 +100,7 @@ double time_of(Communicator& world, const F& work) {
 // Rows to other ranks, summed over all ranks.
 double remote_rows(Communicator& world, const ExchangePlan& plan) {
   double rows = 0;
-  for (int64_t rank = 0; rank < world.size(); ++rank) {
-    if (rank != world.rank()) rows += static_cast<double>(plan.send_rows[rank]);
-  }
+  for (const int64_t count : plan.send_rows) rows += static_cast<double>(count);
   world.all_reduce(at::from_blob(&rows, {1}, at::kDouble), ReduceOp::kSum);
   return rows;
 }
@@ -112,6 +110,12 @@ double max_over_mean(Communicator& world, double here) {
   world.all_reduce(at::from_blob(&most, {1}, at::kDouble), ReduceOp::kMax);
   world.all_reduce(at::from_blob(&here, {1}, at::kDouble), ReduceOp::kSum);
   return most / (here / static_cast<double>(world.size()));
+}
+
+// Counts with this rank's own rows among them, as a bare all-to-all moves them.
+std::vector<int64_t> with_own(std::vector<int64_t> rows, int64_t own, int64_t own_rows) {
+  rows[own] = own_rows;
+  return rows;
 }
 
 OrderedJson measure(Communicator& world, const ExchangeBenchOptions& o, const PoolPolicy& pool) {
@@ -124,23 +128,32 @@ OrderedJson measure(Communicator& world, const ExchangeBenchOptions& o, const Po
                 &naive);
   const at::Tensor tokens = at::ones({o.tokens, o.width});
   const at::Tensor results = at::empty({o.tokens, o.width});
+  at::Tensor memory;
+  ExchangeBuffers buffers;
+  results.zero_();
   const auto there_and_back = [&](const ExchangePlan& plan) {
-    results.zero_();
-    const at::Tensor rows = send_rows(world, plan, tokens).wait();
-    return_rows(world, plan, rows, results);
+    const at::Tensor rows = send_rows(world, plan, tokens, &memory, &buffers).wait();
+    return_rows(world, plan, rows, results, &buffers);
   };
+  const std::vector<int64_t> there = with_own(once.send_rows, world.rank(), once.own_rows);
+  const std::vector<int64_t> back = with_own(once.receive_rows, world.rank(), once.own_rows);
   const at::Tensor packed =
       at::ones({static_cast<int64_t>(once.token_of_sent_row.size()), o.width});
   const at::Tensor arrived = at::empty({once.rows, o.width});
-  std::vector<double> seconds, naive_seconds, bare_seconds;
+  std::vector<double> seconds, plan_seconds, naive_seconds, bare_seconds;
   for (int64_t repeat = -1; repeat < o.repeats; ++repeat) {  // the first only touches memory
     const double with_packing = time_of(world, [&] { there_and_back(once); });
     const double bare = time_of(world, [&] {
-      world.all_to_all(arrived, once.receive_rows, packed, once.send_rows);
-      world.all_to_all(packed, once.send_rows, arrived, once.receive_rows);
+      world.all_to_all(arrived, back, packed, there);
+      world.all_to_all(packed, there, arrived, back);
     });
     const double one_per_expert = time_of(world, [&] { there_and_back(naive); });
+    const double planning = time_of(world, [&] {
+      plan_exchange(world, placement, routing.experts, routing.weights, ExchangeMode::kOncePerRank,
+                    &once);
+    });
     if (repeat < 0) continue;
+    plan_seconds.push_back(planning);
     seconds.push_back(with_packing);
     bare_seconds.push_back(bare);
     naive_seconds.push_back(one_per_expert);
@@ -154,6 +167,7 @@ OrderedJson measure(Communicator& world, const ExchangeBenchOptions& o, const Po
                      {"bytes_per_token", copies * row_bytes},
                      {"naive_bytes_per_token", naive_copies * row_bytes},
                      {"seconds", median(seconds)},
+                     {"plan_seconds", median(plan_seconds)},
                      {"naive_seconds", median(naive_seconds)},
                      {"bare_seconds", median(bare_seconds)},
                      {"over_bare", median(seconds) / median(bare_seconds)},

@@ -4,8 +4,8 @@
 
 #include <cstring>
 
-#include "model/buffers.h"
 #include "model/simd.h"
+#include "parallel/buffers.h"
 #include "parallel/parallel_for.h"
 
 namespace emo {

@@ -81,7 +81,7 @@ void moe_forward(const MoeContext& context, const LayerWeights& weights, const a
   if (context.routed_off) kept->routing.experts.fill_(-1);
   plan_exchange(*context.ep, context.placement, kept->routing.experts, kept->routing.weights,
                 context.mode, &kept->plan);
-  RowsInFlight flight = send_rows(*context.ep, kept->plan, x);
+  RowsInFlight flight = send_rows(*context.ep, kept->plan, x, &kept->arrived, &buffers->exchange);
 
   timed.switch_to(Work::kExperts);
   always_forward(weights.always, x, y, hidden.always, buffers);  // while rows are in flight
@@ -93,7 +93,7 @@ void moe_forward(const MoeContext& context, const LayerWeights& weights, const a
                 &buffers->experts, &buffers->scratch);
 
   timed.switch_to(Work::kExchange);
-  return_rows(*context.ep, kept->plan, buffers->out, y);
+  return_rows(*context.ep, kept->plan, buffers->out, y, &buffers->exchange);
 }
 
 void moe_backward(const MoeContext& context, const LayerWeights& weights,
@@ -106,7 +106,7 @@ void moe_backward(const MoeContext& context, const LayerWeights& weights,
   const Hidden hidden = hidden_of(context, kept, buffers);
 
   Timed timed(context.profile, Work::kExchange);
-  RowsInFlight flight = send_rows(*context.ep, kept->plan, dy);
+  RowsInFlight flight = send_rows(*context.ep, kept->plan, dy, &buffers->d_out, &buffers->exchange);
   timed.switch_to(Work::kExperts);
   if (context.recompute == Recompute::kMoe) {
     compute_always_hidden(weights.always, x, hidden.always);
@@ -121,7 +121,7 @@ void moe_backward(const MoeContext& context, const LayerWeights& weights,
                          d_out, buffers->d_rows, &buffers->experts, &buffers->scratch);
 
   timed.switch_to(Work::kExchange);
-  return_rows(*context.ep, kept->plan, buffers->d_rows, dx);
+  return_rows(*context.ep, kept->plan, buffers->d_rows, dx, &buffers->exchange);
   zero_buffer(shape_buffer(&buffers->slots, {T, context.config->routed_top_k()}));
   return_pairs(*context.ep, kept->plan, buffers->experts.pair_scalars, buffers->slots);
 

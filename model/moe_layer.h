@@ -6,13 +6,13 @@
 
 #include <vector>
 
-#include "model/buffers.h"
 #include "model/config.h"
 #include "model/experts.h"
 #include "model/parameters.h"
 #include "model/profile.h"
 #include "model/router.h"
 #include "model/scratch.h"
+#include "parallel/buffers.h"
 #include "parallel/communicator.h"
 #include "parallel/expert_exchange.h"
 
@@ -25,6 +25,7 @@ struct MoeActivations {
   Routing routing;
   ExchangePlan plan;
   at::Tensor rows;                        // [R, D] inputs of the experts here
+  at::Tensor arrived;                     // memory of `rows`, where they are not the tokens
   at::Tensor routed_hidden;               // [Q, 2 F], unless recomputed
   std::vector<at::Tensor> always_hidden;  // per shared expert [T, 2 F], unless recomputed
 };
@@ -32,12 +33,13 @@ struct MoeActivations {
 // Buffers that all layers share.
 struct FeedForwardBuffers {
   at::Tensor act, d_act;                  // [T, F] of shared experts and dense layers
-  at::Tensor out, d_rows;                 // [R, D]
+  at::Tensor out, d_out, d_rows;          // [R, D]
   at::Tensor slots;                       // [T, K] gradients of router weights
   at::Tensor d_logits;                    // [T, E]
   at::Tensor routed_hidden;               // where recomputed: see MoeActivations
   std::vector<at::Tensor> always_hidden;  //
   ExpertBuffers experts;
+  ExchangeBuffers exchange;
   Scratch scratch;
 };
 

@@ -57,12 +57,15 @@ class Communicator {
                                                     const at::Tensor& send,
                                                     const std::vector<int64_t>& send_rows) = 0;
 
+  // As all_to_all, on the host, where receivers do not know what comes: answers the rows and writes
+  // how many came from each rank to `receive_rows` [size()]. One message to each rank, no counts
+  // before it.
+  virtual at::Tensor all_to_all_uncounted(const at::Tensor& send,
+                                          const std::vector<int64_t>& send_rows,
+                                          std::vector<int64_t>* receive_rows) = 0;
+
   // A communicator of the ranks that pass the same `color`, ordered by `key`.
   virtual std::unique_ptr<Communicator> split(int64_t color, int64_t key) = 0;
 };
-
-// What an all_to_all needs to know first: `send` holds n counts for rank 0, n for rank 1, ...; the
-// answer those from rank 0, 1, ... Collective; n is the same everywhere.
-std::vector<int64_t> exchange_counts(Communicator& group, const std::vector<int64_t>& send);
 
 }  // namespace emo

@@ -1,13 +1,14 @@
 #include "parallel/expert_exchange.h"
 
-#include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
 #include <cstring>
 #include <numeric>
+#include <utility>
 
+#include "parallel/buffers.h"
 #include "parallel/parallel_for.h"
 
 namespace emo {
@@ -30,10 +31,23 @@ int64_t sum(const std::vector<int64_t>& counts) {
   return std::accumulate(counts.begin(), counts.end(), int64_t{0});
 }
 
-// Fills the sender's side of the plan and the pairs to send.
-std::vector<WirePair> plan_sending(const ExpertPlacement& placement, const at::Tensor& experts,
-                                   const at::Tensor& weights, ExchangeMode mode,
-                                   ExchangePlan* plan) {
+// Where each rank's part begins when rank `own`'s comes first and the others follow in order.
+std::vector<int64_t> starts_own_first(const std::vector<int64_t>& counts, int64_t own) {
+  std::vector<int64_t> starts(counts.size(), 0);
+  int64_t next = counts[own];
+  for (size_t rank = 0; rank < counts.size(); ++rank) {
+    if (static_cast<int64_t>(rank) == own) continue;
+    starts[rank] = next;
+    next += counts[rank];
+  }
+  return starts;
+}
+
+// Fills the sender's side of the plan, own rows and pairs still counted in send_rows and
+// send_pairs, and answers the pairs to send.
+std::vector<WirePair> plan_sending(const ExpertPlacement& placement, int64_t own,
+                                   const at::Tensor& experts, const at::Tensor& weights,
+                                   ExchangeMode mode, ExchangePlan* plan) {
   const int64_t T = experts.size(0);
   const int64_t K = experts.size(1);
   const auto* expert = experts.const_data_ptr<int32_t>();
@@ -62,13 +76,9 @@ std::vector<WirePair> plan_sending(const ExpertPlacement& placement, const at::T
     plan->send_rows[rank] += is_new_row ? 1 : 0;
     ++plan->send_pairs[rank];
   });
-  std::vector<int64_t> first_row(placement.ranks), next_row(placement.ranks);
-  std::vector<int64_t> next_pair(placement.ranks);
-  std::exclusive_scan(plan->send_rows.begin(), plan->send_rows.end(), first_row.begin(),
-                      int64_t{0});
-  std::exclusive_scan(plan->send_pairs.begin(), plan->send_pairs.end(), next_pair.begin(),
-                      int64_t{0});
-  next_row = first_row;
+  const std::vector<int64_t> first_row = starts_own_first(plan->send_rows, own);
+  std::vector<int64_t> next_row = first_row;
+  std::vector<int64_t> next_pair = starts_own_first(plan->send_pairs, own);
   plan->token_of_sent_row.resize(sum(plan->send_rows));
   plan->slot_of_sent_pair.resize(sum(plan->send_pairs));
   std::vector<WirePair> pairs(plan->slot_of_sent_pair.size());
@@ -82,27 +92,50 @@ std::vector<WirePair> plan_sending(const ExpertPlacement& placement, const at::T
   return pairs;
 }
 
-// Sorts the pairs that arrived by expert and indexes them by row. Pairs name rows by their source.
-void plan_receiving(const std::vector<WirePair>& pairs, int64_t experts_here, ExchangePlan* plan) {
-  plan->rows = sum(plan->receive_rows);
-  plan->pairs = static_cast<int64_t>(pairs.size());
+// Takes what this rank sends itself out of the counts of what travels.
+void set_own_apart(int64_t own, ExchangePlan* plan) {
+  plan->own_rows = std::exchange(plan->send_rows[own], 0);
+  plan->own_pairs = std::exchange(plan->send_pairs[own], 0);
+}
+
+// `pairs` of each rank name rows by their source and stand in order of rows: from them, how many
+// rows come from where, and each pair's row here.
+std::vector<int32_t> number_rows(const std::vector<WirePair>& pairs, ExchangePlan* plan) {
   std::vector<int32_t> row_of_arrival(pairs.size());
+  plan->receive_rows.assign(plan->receive_pairs.size(), 0);
   int64_t arrival = 0;
-  int32_t first_row = 0;
-  for (size_t source = 0; source < plan->receive_pairs.size(); ++source) {
-    for (int64_t n = 0; n < plan->receive_pairs[source]; ++n, ++arrival) {
-      row_of_arrival[arrival] = first_row + pairs[arrival].row;
+  int64_t first_row = 0;
+  const auto number = [&](int64_t count) {
+    int64_t rows = 0;
+    for (const int64_t end = arrival + count; arrival < end; ++arrival) {
+      const int64_t row = pairs[arrival].row;
+      TORCH_CHECK(row == rows - 1 || row == rows, "expert exchange: a peer sent a pair for row ",
+                  row, " after ", rows, " rows");
+      rows = row + 1;
+      row_of_arrival[arrival] = static_cast<int32_t>(first_row + row);
     }
-    first_row += static_cast<int32_t>(plan->receive_rows[source]);
+    first_row += rows;
+    return rows;
+  };
+  number(plan->own_pairs);
+  for (size_t source = 0; source < plan->receive_pairs.size(); ++source) {
+    plan->receive_rows[source] = number(plan->receive_pairs[source]);
   }
+  plan->rows = first_row;
+  return row_of_arrival;
+}
+
+// Sorts the pairs that arrived by expert and indexes them by row.
+void plan_receiving(const std::vector<WirePair>& pairs, int64_t experts_here, ExchangePlan* plan) {
+  plan->pairs = static_cast<int64_t>(pairs.size());
+  const std::vector<int32_t> row_of_arrival = number_rows(pairs, plan);
 
   plan->expert_begin.assign(experts_here + 1, 0);
   plan->first_pair_of_row.assign(plan->rows + 1, 0);
   for (int64_t a = 0; a < plan->pairs; ++a) {
-    TORCH_CHECK(pairs[a].expert >= 0 && pairs[a].expert < experts_here && pairs[a].row >= 0 &&
-                    row_of_arrival[a] < plan->rows,
-                "expert exchange: a peer sent a pair for row ", row_of_arrival[a], " of ",
-                plan->rows, ", expert ", pairs[a].expert, " of ", experts_here);
+    TORCH_CHECK(pairs[a].expert >= 0 && pairs[a].expert < experts_here,
+                "expert exchange: a peer sent a pair for expert ", pairs[a].expert, " of ",
+                experts_here);
     ++plan->expert_begin[pairs[a].expert + 1];
     ++plan->first_pair_of_row[row_of_arrival[a] + 1];
   }
@@ -145,94 +178,131 @@ void plan_exchange(Communicator& ep, const ExpertPlacement& placement, const at:
       experts.dim() == 2 && experts.sizes() == weights.sizes() && placement.ranks == ep.size(),
       "plan_exchange: experts ", experts.sizes(), ", weights ", weights.sizes(), " on ", ep.size(),
       " ranks");
-  std::vector<WirePair> sent = plan_sending(placement, experts, weights, mode, plan);
+  const int64_t own = ep.rank();
+  std::vector<WirePair> pairs = plan_sending(placement, own, experts, weights, mode, plan);
   // One rank whose tokens all travel once: rows are the tokens themselves.
   plan->local =
       ep.size() == 1 && mode == ExchangeMode::kOncePerRank && plan->send_rows[0] == experts.size(0);
-  if (ep.size() == 1) {
-    plan->receive_rows = plan->send_rows;
-    plan->receive_pairs = plan->send_pairs;
-    plan_receiving(sent, placement.count(0), plan);
-    return;
+  set_own_apart(own, plan);
+  plan->receive_pairs.assign(ep.size(), 0);
+  if (ep.size() > 1) {
+    const at::Tensor received = ep.all_to_all_uncounted(wire_view(pairs).slice(0, plan->own_pairs),
+                                                        plan->send_pairs, &plan->receive_pairs);
+    const auto* begin = reinterpret_cast<const WirePair*>(received.const_data_ptr<int32_t>());
+    pairs.resize(plan->own_pairs);
+    pairs.insert(pairs.end(), begin, begin + received.size(0));
   }
-  std::vector<int64_t> counts(2 * ep.size());
-  for (int64_t rank = 0; rank < ep.size(); ++rank) {
-    counts[2 * rank] = plan->send_rows[rank];
-    counts[2 * rank + 1] = plan->send_pairs[rank];
-  }
-  const std::vector<int64_t> arriving = exchange_counts(ep, counts);
-  plan->receive_rows.resize(ep.size());
-  plan->receive_pairs.resize(ep.size());
-  for (int64_t rank = 0; rank < ep.size(); ++rank) {
-    plan->receive_rows[rank] = arriving[2 * rank];
-    plan->receive_pairs[rank] = arriving[2 * rank + 1];
-  }
-  std::vector<WirePair> received(sum(plan->receive_pairs));
-  ep.all_to_all(wire_view(received), plan->receive_pairs, wire_view(sent), plan->send_pairs);
-  plan_receiving(received, placement.count(ep.rank()), plan);
+  plan_receiving(pairs, placement.count(own), plan);
 }
 
 at::Tensor RowsInFlight::wait() {
   if (pending != nullptr) pending->wait();
   pending.reset();
-  sent.reset();
-  return received;
+  return rows;
 }
 
-RowsInFlight send_rows(Communicator& ep, const ExchangePlan& plan, const at::Tensor& tokens) {
-  if (plan.local) return {{}, tokens, nullptr};
-  const int64_t D = tokens.size(1);
-  const auto count = static_cast<int64_t>(plan.token_of_sent_row.size());
-  RowsInFlight flight{at::empty({count, D}, tokens.options()),
-                      at::empty({plan.rows, D}, tokens.options()), nullptr};
-  const auto* from = tokens.const_data_ptr<float>();
-  auto* to = flight.sent.mutable_data_ptr<float>();
+namespace {
+
+// Rows `token_of_row` of `from`, one after another, to `to`.
+void gather_rows(const int32_t* token_of_row, int64_t count, int64_t D, const float* from,
+                 float* to) {
   parallel_for(count, kGrain, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
-      std::memcpy(to + row * D, from + plan.token_of_sent_row[row] * D, D * sizeof(float));
+      std::memcpy(to + row * D, from + token_of_row[row] * D, D * sizeof(float));
     }
   });
-  flight.pending =
-      ep.all_to_all_async(flight.received, plan.receive_rows, flight.sent, plan.send_rows);
+}
+
+// Adds row i of `from` to row `token_of_row[i]` of `tokens` [T, D]; tokens stand in order.
+void add_rows(const int32_t* token_of_row, int64_t count, const float* from,
+              const at::Tensor& tokens) {
+  const int64_t D = tokens.size(1);
+  auto* to = tokens.mutable_data_ptr<float>();
+  // Threads take tokens, not rows: a token may have several rows where each expert has its own.
+  parallel_for(tokens.size(0), kGrain, [&](int64_t begin, int64_t end) {
+    const int32_t* last = token_of_row + count;
+    for (const int32_t* row = std::lower_bound(token_of_row, last, begin); row < last && *row < end;
+         ++row) {
+      const float* source = from + (row - token_of_row) * D;
+      float* token = to + *row * D;
+      for (int64_t d = 0; d < D; ++d) token[d] += source[d];
+    }
+  });
+}
+
+}  // namespace
+
+RowsInFlight send_rows(Communicator& ep, const ExchangePlan& plan, const at::Tensor& tokens,
+                       at::Tensor* arrived, ExchangeBuffers* buffers) {
+  if (plan.local) return {tokens, nullptr};
+  const int64_t D = tokens.size(1);
+  const int64_t travelling = sum(plan.send_rows);
+  const int32_t* token_of_row = plan.token_of_sent_row.data();
+  const auto* from = tokens.const_data_ptr<float>();
+  shape_buffer(arrived, {plan.rows, D});
+  RowsInFlight flight{*arrived, nullptr};
+  if (ep.size() > 1) {
+    shape_buffer(&buffers->sent, {travelling, D});
+    gather_rows(token_of_row + plan.own_rows, travelling, D, from,
+                buffers->sent.mutable_data_ptr<float>());
+    flight.pending = ep.all_to_all_async(arrived->slice(0, plan.own_rows), plan.receive_rows,
+                                         buffers->sent, plan.send_rows);
+  }
+  gather_rows(token_of_row, plan.own_rows, D, from, arrived->mutable_data_ptr<float>());
   return flight;
 }
 
 void return_rows(Communicator& ep, const ExchangePlan& plan, const at::Tensor& rows,
-                 const at::Tensor& tokens) {
+                 const at::Tensor& tokens, ExchangeBuffers* buffers) {
   const int64_t D = tokens.size(1);
-  auto* to = tokens.mutable_data_ptr<float>();
   if (plan.local) {
     const auto* from = rows.const_data_ptr<float>();
+    auto* to = tokens.mutable_data_ptr<float>();
     parallel_for(tokens.numel(), kGrain * D, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) to[i] += from[i];
     });
     return;
   }
-  const auto count = static_cast<int64_t>(plan.token_of_sent_row.size());
-  at::Tensor returned = at::empty({count, D}, tokens.options());
-  ep.all_to_all(returned, plan.send_rows, rows, plan.receive_rows);
-  const auto* from = returned.const_data_ptr<float>();
-  // Columns are split between threads, not rows: a token may have rows from several ranks.
-  parallel_for(D, 16, [&](int64_t begin, int64_t end) {
-    for (int64_t row = 0; row < count; ++row) {
-      float* token = to + plan.token_of_sent_row[row] * D;
-      for (int64_t d = begin; d < end; ++d) token[d] += from[row * D + d];
-    }
-  });
+  std::unique_ptr<Pending> pending;
+  if (ep.size() > 1) {
+    shape_buffer(&buffers->returned, {sum(plan.send_rows), D});
+    pending = ep.all_to_all_async(buffers->returned, plan.send_rows, rows.slice(0, plan.own_rows),
+                                  plan.receive_rows);
+  }
+  const int32_t* token_of_row = plan.token_of_sent_row.data();
+  add_rows(token_of_row, plan.own_rows, rows.const_data_ptr<float>(), tokens);
+  if (pending == nullptr) return;
+  pending->wait();
+  const auto* from = buffers->returned.const_data_ptr<float>();
+  int64_t begin = 0;
+  for (const int64_t count : plan.send_rows) {
+    add_rows(token_of_row + plan.own_rows + begin, count, from + begin * D, tokens);
+    begin += count;
+  }
 }
 
 void return_pairs(Communicator& ep, const ExchangePlan& plan, const at::Tensor& values,
                   const at::Tensor& slots) {
-  at::Tensor arrived = at::empty({plan.pairs, 1}, values.options());  // in order of arrival
   const auto* sorted = values.const_data_ptr<float>();
-  auto* by_arrival = arrived.mutable_data_ptr<float>();
-  for (int64_t i = 0; i < plan.pairs; ++i) by_arrival[plan.arrival_of_pair[i]] = sorted[i];
-  const auto count = static_cast<int64_t>(plan.slot_of_sent_pair.size());
-  at::Tensor returned = at::empty({count, 1}, values.options());
-  ep.all_to_all(returned, plan.send_pairs, arrived, plan.receive_pairs);
-  const auto* from = returned.const_data_ptr<float>();
   auto* to = slots.mutable_data_ptr<float>();
-  for (int64_t i = 0; i < count; ++i) to[plan.slot_of_sent_pair[i]] = from[i];
+  std::vector<float> travelling(plan.pairs - plan.own_pairs);  // in order of arrival
+  for (int64_t i = 0; i < plan.pairs; ++i) {
+    const int64_t arrival = plan.arrival_of_pair[i];
+    if (arrival < plan.own_pairs) {
+      to[plan.slot_of_sent_pair[arrival]] = sorted[i];
+    } else {
+      travelling[arrival - plan.own_pairs] = sorted[i];
+    }
+  }
+  if (ep.size() == 1) return;
+  std::vector<float> returned(plan.slot_of_sent_pair.size() - plan.own_pairs);
+  const auto column = [](std::vector<float>& numbers) {
+    return at::from_blob(numbers.data(), {static_cast<int64_t>(numbers.size()), 1}, at::kFloat);
+  };
+  ep.all_to_all(column(returned), plan.send_pairs, column(travelling), plan.receive_pairs);
+  for (size_t i = 0; i < returned.size(); ++i) {
+    to[plan.slot_of_sent_pair[plan.own_pairs + i]] = returned[i];
+  }
 }
 
 }  // namespace emo

@@ -4,6 +4,9 @@
 // experts it wants there; results of the experts of one rank are added up on that rank before they
 // return. The naive path, one copy of the token for each of its experts, is the same code with
 // another plan, and the reference that tests compare with.
+//
+// Rows for the rank's own experts never enter a collective: they are copied once to where the
+// experts read them while the others travel, and come first in every list here.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -35,15 +38,17 @@ enum class ExchangeMode {
 // the backward pass. A *row* is a token as it stands on a rank that has experts for it; a *pair* is
 // (row, one of its experts).
 struct ExchangePlan {
-  // As the sender of this rank's T tokens, in order of destination ranks.
-  std::vector<int64_t> send_rows, send_pairs;  // [P]
-  std::vector<int32_t> token_of_sent_row;      // [sum(send_rows)]
-  std::vector<int32_t> slot_of_sent_pair;      // [sum(send_pairs)] t * K + k
+  int64_t own_rows = 0, own_pairs = 0;  // of tokens here for experts here
 
-  // As the receiver of R rows with Q pairs, in order of source ranks.
-  std::vector<int64_t> receive_rows, receive_pairs;  // [P]
-  int64_t rows = 0;                                  // R
-  int64_t pairs = 0;                                 // Q
+  // As the sender of this rank's T tokens: own rows, then those for the other ranks in order.
+  std::vector<int64_t> send_rows, send_pairs;  // [P] to other ranks; 0 for this one
+  std::vector<int32_t> token_of_sent_row;      // [own_rows + sum(send_rows)]
+  std::vector<int32_t> slot_of_sent_pair;      // [own_pairs + sum(send_pairs)] t * K + k
+
+  // As the receiver of R rows with Q pairs: own rows, then those of the other ranks in order.
+  std::vector<int64_t> receive_rows, receive_pairs;  // [P] from other ranks; 0 for this one
+  int64_t rows = 0;                                  // R = own_rows + sum(receive_rows)
+  int64_t pairs = 0;                                 // Q = own_pairs + sum(receive_pairs)
 
   // Pairs sorted by this rank's experts; within an expert in order of arrival.
   std::vector<int64_t> expert_begin;     // [experts here + 1] into the sorted pairs
@@ -59,25 +64,34 @@ struct ExchangePlan {
 };
 
 // Collective over `ep`. Makes the plan for `experts` i32 [T, K] (routed experts; -1: slot unused)
-// and `weights` f32 [T, K]. Reuses the memory of `plan`.
+// and `weights` f32 [T, K]. Reuses the memory of `plan`. One message to each rank, which tells its
+// own size; no round trip before it.
 void plan_exchange(Communicator& ep, const ExpertPlacement& placement, const at::Tensor& experts,
                    const at::Tensor& weights, ExchangeMode mode, ExchangePlan* plan);
 
+// Memory that all exchanges of a rank share, one after another.
+struct ExchangeBuffers {
+  at::Tensor sent;      // [sum(send_rows), D] packed
+  at::Tensor returned;  // the same shape
+};
+
 // A tensor's rows on their way; wait() before reading the answer.
 struct RowsInFlight {
-  at::Tensor sent;      // [sum(send_rows), D] packed
-  at::Tensor received;  // [R, D]
+  at::Tensor rows;  // [R, D]
   std::unique_ptr<Pending> pending;
   at::Tensor wait();  // [R, D]
 };
 
-// Collective over `ep`. Starts to send the rows of `tokens` f32 [T, D] to where the plan says.
-RowsInFlight send_rows(Communicator& ep, const ExchangePlan& plan, const at::Tensor& tokens);
+// Collective over `ep`. Starts to send the rows of `tokens` f32 [T, D] to where the plan says. The
+// rows arrive in `arrived`, whose memory is reused; a local plan answers `tokens` itself.
+// `buffers` stays untouched until wait().
+RowsInFlight send_rows(Communicator& ep, const ExchangePlan& plan, const at::Tensor& tokens,
+                       at::Tensor* arrived, ExchangeBuffers* buffers);
 
 // Collective over `ep`, the mirror: adds each row of `rows` f32 [R, D] to its token in `tokens`
-// f32 [T, D], ranks in order.
+// f32 [T, D], own rows first, then ranks in order.
 void return_rows(Communicator& ep, const ExchangePlan& plan, const at::Tensor& rows,
-                 const at::Tensor& tokens);
+                 const at::Tensor& tokens, ExchangeBuffers* buffers);
 
 // Collective over `ep`: one number per pair back to its slot. `values` f32 [Q] in sorted order;
 // `slots` f32 [T, K] is overwritten where a slot is used.

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <exception>
 #include <limits>
 #include <utility>
@@ -16,7 +17,8 @@
 namespace emo {
 namespace {
 
-constexpr int kPeerLost = 69;          // exit code, data/exit_code.h
+constexpr int kPeerLost = 69;  // exit code, data/exit_code.h
+constexpr int kUncountedTag = 1;
 constexpr int64_t kLargest = 1 << 30;  // elements in one MPI call, whose counts are int
 
 MPI_Datatype mpi_type(const at::Tensor& tensor) {
@@ -53,6 +55,21 @@ void check_mpi(int result, const char* operation) {
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
   std::fprintf(stderr, "emo: rank %d: %s failed: %s\n", rank, operation, text);
   abort_job(kPeerLost);
+}
+
+int64_t elements_of_row(const at::Tensor& rows) {
+  int64_t elements = 1;
+  for (const int64_t extent : rows.sizes().slice(1)) elements *= extent;
+  return elements;
+}
+
+// One row of `rows`, so that counts, which are int, count rows. The caller frees it.
+MPI_Datatype row_type(const at::Tensor& rows, const char* operation) {
+  MPI_Datatype row = MPI_DATATYPE_NULL;
+  check_mpi(MPI_Type_contiguous(static_cast<int>(elements_of_row(rows)), mpi_type(rows), &row),
+            operation);
+  check_mpi(MPI_Type_commit(&row), operation);
+  return row;
 }
 
 class Request : public Pending {
@@ -209,12 +226,7 @@ class MpiCommunicator : public Communicator {
                     static_cast<int64_t>(receive_rows.size()) == size_,
                 "all_to_all: ", pending->send_.total(), " rows of ", send.sizes(), " to ",
                 pending->receive_.total(), " rows of ", receive.sizes());
-    int64_t row_elements = 1;
-    for (const int64_t extent : send.sizes().slice(1)) row_elements *= extent;
-    MPI_Datatype row = MPI_DATATYPE_NULL;
-    check_mpi(MPI_Type_contiguous(static_cast<int>(row_elements), mpi_type(send), &row),
-              "all_to_all");
-    check_mpi(MPI_Type_commit(&row), "all_to_all");
+    MPI_Datatype row = row_type(send, "all_to_all");
     MPI_Request request = MPI_REQUEST_NULL;
     check_mpi(
         MPI_Ialltoallv(send.data_ptr(), pending->send_.counts.data(), pending->send_.starts.data(),
@@ -224,6 +236,56 @@ class MpiCommunicator : public Communicator {
     pending->request_ =
         std::make_unique<Request>(request, std::vector<at::Tensor>{send, receive}, row);
     return pending;
+  }
+
+  at::Tensor all_to_all_uncounted(const at::Tensor& send, const std::vector<int64_t>& send_rows,
+                                  std::vector<int64_t>* receive_rows) override {
+    constexpr const char* kOperation = "all_to_all_uncounted";
+    check_host(send, kOperation);
+    const Rows sent(send_rows);
+    TORCH_CHECK(sent.total() == send.size(0) && static_cast<int64_t>(send_rows.size()) == size_,
+                kOperation, ": ", sent.total(), " rows of ", send.sizes());
+    MPI_Datatype row = row_type(send, kOperation);
+    const auto* from = static_cast<const char*>(send.const_data_ptr());
+    const int64_t row_bytes = elements_of_row(send) * send.element_size();
+    std::vector<MPI_Request> requests;
+    for (int step = 1; step < size_; ++step) {  // each rank begins with another receiver
+      const int to = (rank_ + step) % size_;
+      check_mpi(MPI_Isend(from + sent.starts[to] * row_bytes, sent.counts[to], row, to,
+                          kUncountedTag, comm_, &requests.emplace_back()),
+                kOperation);
+    }
+    Rows received(std::vector<int64_t>(size_, 0));
+    std::vector<MPI_Message> messages(size_, MPI_MESSAGE_NULL);
+    received.counts[rank_] = sent.counts[rank_];
+    for (int source = 0; source < size_; ++source) {
+      if (source != rank_) {
+        MPI_Status status;
+        check_mpi(MPI_Mprobe(source, kUncountedTag, comm_, &messages[source], &status), kOperation);
+        check_mpi(MPI_Get_count(&status, row, &received.counts[source]), kOperation);
+      }
+      if (source > 0)
+        received.starts[source] = received.starts[source - 1] + received.counts[source - 1];
+    }
+    std::vector<int64_t> shape = send.sizes().vec();
+    shape[0] = received.total();
+    at::Tensor receive = at::empty(shape, send.options());
+    auto* to = static_cast<char*>(receive.mutable_data_ptr());
+    for (int source = 0; source < size_; ++source) {
+      char* begin = to + received.starts[source] * row_bytes;
+      if (source == rank_) {
+        std::memcpy(begin, from + sent.starts[rank_] * row_bytes, sent.counts[rank_] * row_bytes);
+      } else {
+        check_mpi(
+            MPI_Mrecv(begin, received.counts[source], row, &messages[source], MPI_STATUS_IGNORE),
+            kOperation);
+      }
+    }
+    check_mpi(MPI_Waitall(static_cast<int>(requests.size()), requests.data(), MPI_STATUSES_IGNORE),
+              kOperation);
+    MPI_Type_free(&row);
+    receive_rows->assign(received.counts.begin(), received.counts.end());
+    return receive;
   }
 
   std::unique_ptr<Communicator> split(int64_t color, int64_t key) override {

@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include "model/buffers.h"
+#include "parallel/buffers.h"
 #include "parallel/gradient_reduction.h"
 
 namespace emo {

@@ -88,10 +88,26 @@ TEST_F(CommunicatorTest, AllToAllMovesUnevenRows) {
   const auto stack = [](const std::vector<at::Tensor>& list) {
     return list.empty() ? at::empty({0, 3}) : at::stack(list);
   };
-  EXPECT_EQ(exchange_counts(world_, send_rows), receive_rows);
   at::Tensor received = at::zeros({static_cast<int64_t>(expected.size()), 3});
   world_.all_to_all_async(received, receive_rows, stack(rows), send_rows)->wait();
   EXPECT_TRUE(on_all_ranks(at::equal(received, stack(expected))));
+
+  std::vector<int64_t> counted;
+  const at::Tensor uncounted = world_.all_to_all_uncounted(stack(rows), send_rows, &counted);
+  EXPECT_TRUE(on_all_ranks(at::equal(uncounted, stack(expected)) && counted == receive_rows));
+}
+
+TEST_F(CommunicatorTest, UncountedExchangesMayFollowEachOther) {
+  for (int64_t round = 0; round < 20; ++round) {  // sizes below and above eager messages
+    const int64_t n = round % 3 == 0 ? 5000 * round : round;
+    std::vector<int64_t> counted;
+    const at::Tensor received =
+        world_.all_to_all_uncounted(at::full({n * size_, 2}, rank_ + round, at::kLong),
+                                    std::vector<int64_t>(size_, n), &counted);
+    const at::Tensor expected = at::arange(size_, at::kLong).add(round).view({-1, 1, 1});
+    EXPECT_TRUE(on_all_ranks(counted == std::vector<int64_t>(size_, n) &&
+                             received.view({size_, n, 2}).eq(expected).all().item<bool>()));
+  }
 }
 
 TEST_F(CommunicatorTest, WrongSizesAreRefusedBeforeAnythingTravels) {

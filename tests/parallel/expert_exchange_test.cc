@@ -43,7 +43,9 @@ TEST_P(ExchangeTest, TokensMeetTheirExpertsAndComeBack) {
       const at::Tensor x = at::randint(-9, 9, {T, D}).to(at::kFloat);
       ExchangePlan plan;
       plan_exchange(world, placement, experts, weights, GetParam(), &plan);
-      const at::Tensor rows = send_rows(world, plan, x).wait();
+      at::Tensor arrived;
+      ExchangeBuffers buffers;
+      const at::Tensor rows = send_rows(world, plan, x, &arrived, &buffers).wait();
       at::Tensor results = at::zeros({plan.rows, D});
       at::Tensor values = at::zeros({plan.pairs});
       bool sorted = true;
@@ -59,7 +61,7 @@ TEST_P(ExchangeTest, TokensMeetTheirExpertsAndComeBack) {
       }
       EXPECT_TRUE(on_all_ranks(sorted));
       at::Tensor y = at::ones({T, D});
-      return_rows(world, plan, results, y);
+      return_rows(world, plan, results, y, &buffers);
       at::Tensor slots = at::full({T, K}, -1.0f);
       return_pairs(world, plan, values, slots);
       at::Tensor expected = at::ones({T, D});
