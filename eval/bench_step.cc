@@ -77,8 +77,7 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
     status = write_trace(mesh, options.trace, "");
     if (!status.ok()) return status;
   }
-  TrainingState state(config.model, config.routing, config.data.sequence_length, mesh.ep->size(),
-                      mesh.ep->rank());
+  TrainingState state(config.model, config.routing, config.data.sequence_length, mesh.position());
   initialise(config.model, state.model.layout, state.model.parameters);
   Profile profile;
   Trace trace(num_threads());

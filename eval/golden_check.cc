@@ -66,7 +66,7 @@ std::vector<Comparison> compare_parameters(const Model& model, const FlatBuffers
                                            const TensorFolder& expected, const std::string& prefix,
                                            double tolerance, bool relative) {
   std::vector<Comparison> comparisons;
-  const std::vector<ParameterInfo> all = make_layout(model.config, 1, 0).parameters;
+  const std::vector<ParameterInfo> all = make_layout(model.config, {}).parameters;
   for (const ParameterInfo& parameter : all) {
     Comparison c{prefix + parameter.name, 0, tolerance,
                  relative ? "of the largest entry" : "absolute"};
@@ -184,8 +184,7 @@ absl::StatusOr<std::vector<Comparison>> check_golden(const std::string& folder, 
     return absl::InvalidArgumentError(absl::StrCat(
         golden->config.routed_experts(), " routed experts on ", mesh.ep->size(), " ranks"));
   }
-  TrainingState state(golden->config, golden->contract, golden->sequence_length, mesh.ep->size(),
-                      mesh.ep->rank());
+  TrainingState state(golden->config, golden->contract, golden->sequence_length, mesh.position());
   const auto load = [&] {
     return read_parameters(golden->weights, "", golden->config, state.model.layout, /*exact=*/true,
                            state.model.parameters);
@@ -199,6 +198,7 @@ absl::StatusOr<std::vector<Comparison>> check_golden(const std::string& folder, 
   const Batch mine = share(golden->batch);
   StepResult first =
       compute_gradients(mesh, {to_tensors(mine)}, divisor_share(mine), step_options(0), &state);
+  gather_gradients(mesh, &state);
   if (golden->contract.pool.kind == PoolPolicy::Kind::kNone) {
     count_labelled_tokens_only(state, mine, mesh, &first.sums);
   }
@@ -230,6 +230,7 @@ absl::StatusOr<std::vector<Comparison>> check_golden(const std::string& folder, 
     report.push_back(scalar(name + "ce_loss", result.cross_entropy(), step.expected, "ce_loss"));
     report.push_back(scalar(name + "grad_norm", result.gradient_norm, step.expected, "grad_norm"));
   }
+  wait_for_parameters(&state);
   for (const Comparison& c :
        compare_parameters(state.model, state.model.parameters, golden->weights_after,
                           "weight after ", kWeightTolerance, /*relative=*/false)) {

@@ -22,9 +22,9 @@ absl::StatusOr<OpenedModel> open(const std::string& folder, const Mesh& mesh) {
     return absl::InvalidArgumentError(absl::StrCat(description->config.routed_experts(),
                                                    " routed experts on ep ", mesh.ep->size()));
   }
-  OpenedModel opened{folder, *description,
-                     std::make_unique<Model>(description->config, description->contract,
-                                             mesh.ep->size(), mesh.ep->rank())};
+  OpenedModel opened{
+      folder, *description,
+      std::make_unique<Model>(description->config, description->contract, mesh.position())};
   absl::Status status = read_model(folder, *opened.model);
   if (!status.ok()) return status;
   return opened;

@@ -4,6 +4,7 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <unordered_map>
 #include <utility>
@@ -14,7 +15,7 @@
 namespace emo {
 namespace {
 
-constexpr int64_t kAlignment = 16;  // floats: a cache line
+constexpr int64_t kAlignment = 16;  // floats: a cache line; of parameters and of ranks' parts
 
 class LayoutBuilder {
  public:
@@ -23,11 +24,16 @@ class LayoutBuilder {
   // `joined`: lies directly behind the one before, so that both are one matrix.
   void add(ParameterBuffer buffer, std::string name, std::vector<int64_t> shape,
            bool joined = false) {
-    int64_t& size = buffer == ParameterBuffer::kDense ? layout_->dense_size : layout_->expert_size;
-    if (!joined) size = (size + kAlignment - 1) / kAlignment * kAlignment;
-    const bool decayed = name != "model.embed_tokens.weight";
-    layout_->parameters.push_back({std::move(name), std::move(shape), buffer, size, decayed});
-    size += layout_->parameters.back().numel();
+    int64_t& end = end_[static_cast<size_t>(buffer)];
+    if (!joined) end = round_up(end, kAlignment);
+    layout_->parameters.push_back({std::move(name), std::move(shape), buffer, end});
+    end += layout_->parameters.back().numel();
+  }
+
+  // Ends the bucket of both buffers; what follows is in the next one.
+  void end_bucket() {
+    end_bucket(&layout_->dense, &end_[static_cast<size_t>(ParameterBuffer::kDense)]);
+    end_bucket(&layout_->experts, &end_[static_cast<size_t>(ParameterBuffer::kExperts)]);
   }
 
   void add_feed_forward(ParameterBuffer buffer, const std::string& prefix, int64_t D, int64_t F) {
@@ -37,7 +43,17 @@ class LayoutBuilder {
   }
 
  private:
+  static int64_t round_up(int64_t value, int64_t multiple) {
+    return (value + multiple - 1) / multiple * multiple;
+  }
+  static void end_bucket(Sharding* sharding, int64_t* end) {
+    const int64_t begin = sharding->size();
+    *end = round_up(*end, kAlignment * sharding->ranks);
+    sharding->buckets.push_back({begin, *end - begin});
+  }
+
   ParameterLayout* layout_;
+  std::array<int64_t, 2> end_ = {};  // of each ParameterBuffer
 };
 
 std::string layer_prefix(int64_t layer) { return "model.layers." + std::to_string(layer) + "."; }
@@ -45,7 +61,7 @@ std::string expert_prefix(int64_t layer, int64_t expert) {
   return layer_prefix(layer) + "mlp.experts." + std::to_string(expert) + ".";
 }
 
-void add_layer(const ModelConfig& config, int64_t layer, LayoutBuilder* builder) {
+void add_dense_layer_part(const ModelConfig& config, int64_t layer, LayoutBuilder* builder) {
   const int64_t D = config.d_model;
   const std::string prefix = layer_prefix(layer);
   const auto dense = ParameterBuffer::kDense;
@@ -62,6 +78,16 @@ void add_layer(const ModelConfig& config, int64_t layer, LayoutBuilder* builder)
   builder->add(dense, prefix + "mlp.gate.weight", {config.num_experts, D});
   for (int64_t e = config.routed_experts(); e < config.num_experts; ++e) {
     builder->add_feed_forward(dense, expert_prefix(layer, e), D, config.d_expert);
+  }
+}
+
+void add_routed_experts(const ModelConfig& config, const ParameterLayout& layout, int64_t layer,
+                        LayoutBuilder* builder) {
+  if (config.is_dense(layer)) return;
+  const ExpertPlacement& placement = layout.placement;
+  for (int64_t e = placement.first(layout.ep_rank); e < placement.first(layout.ep_rank + 1); ++e) {
+    builder->add_feed_forward(ParameterBuffer::kExperts, expert_prefix(layer, e), config.d_model,
+                              config.d_expert);
   }
 }
 
@@ -118,30 +144,35 @@ int64_t ParameterInfo::numel() const {
   return n;
 }
 
-ParameterLayout make_layout(const ModelConfig& config, int64_t ep, int64_t ep_rank) {
+ParameterLayout make_layout(const ModelConfig& config, const GridPosition& position) {
   ParameterLayout layout;
-  layout.placement = {config.moe_layers() > 0 ? config.routed_experts() : 0, ep};
-  layout.ep_rank = ep_rank;
+  layout.placement = {config.moe_layers() > 0 ? config.routed_experts() : 0, position.ep};
+  layout.ep_rank = position.ep_rank;
+  layout.dense.ranks = position.ranks();
+  layout.dense.rank = position.rank();
+  layout.experts.ranks = position.dp;
+  layout.experts.rank = position.dp_rank;
   LayoutBuilder builder(&layout);
   const auto dense = ParameterBuffer::kDense;
   builder.add(dense, "model.embed_tokens.weight", {config.vocab_size, config.d_model});
-  for (int64_t layer = 0; layer < config.n_layers; ++layer) add_layer(config, layer, &builder);
+  builder.end_bucket();
+  for (int64_t layer = 0; layer < config.n_layers; ++layer) {
+    add_dense_layer_part(config, layer, &builder);
+    add_routed_experts(config, layout, layer, &builder);
+    builder.end_bucket();
+  }
   builder.add(dense, "model.norm.weight", {config.d_model});
   builder.add(dense, "lm_head.weight", {config.vocab_size, config.d_model});
-  for (int64_t layer = 0; layer < config.n_layers; ++layer) {
-    if (config.is_dense(layer)) continue;
-    for (int64_t e = layout.placement.first(ep_rank); e < layout.placement.first(ep_rank + 1);
-         ++e) {
-      builder.add_feed_forward(ParameterBuffer::kExperts, expert_prefix(layer, e), config.d_model,
-                               config.d_expert);
-    }
-  }
+  builder.end_bucket();
+  std::stable_sort(
+      layout.parameters.begin(), layout.parameters.end(),
+      [](const ParameterInfo& a, const ParameterInfo& b) { return a.buffer < b.buffer; });
   return layout;
 }
 
 FlatBuffers make_buffers(const ParameterLayout& layout) {
   const auto options = at::TensorOptions().dtype(at::kFloat);
-  return {at::zeros({layout.dense_size}, options), at::zeros({layout.expert_size}, options)};
+  return {at::zeros({layout.dense.size()}, options), at::zeros({layout.experts.size()}, options)};
 }
 
 float* parameter_data(const ParameterInfo& parameter, const FlatBuffers& buffers) {
@@ -209,7 +240,7 @@ void initialise(const ModelConfig& config, const ParameterLayout& layout,
 
 ParameterCounts count_parameters(const ModelConfig& config) {
   ParameterCounts counts;
-  for (const ParameterInfo& parameter : make_layout(config, 1, 0).parameters) {
+  for (const ParameterInfo& parameter : make_layout(config, {}).parameters) {
     counts.total += parameter.numel();
   }
   const int64_t unused = config.moe_layers() * (config.num_experts - config.top_k);

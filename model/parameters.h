@@ -15,6 +15,8 @@
 #include "model/feed_forward.h"
 #include "model/lm_head.h"
 #include "parallel/expert_exchange.h"
+#include "parallel/mesh.h"
+#include "parallel/sharding.h"
 
 namespace emo {
 
@@ -25,25 +27,30 @@ struct ParameterInfo {
   std::vector<int64_t> shape;  //
   ParameterBuffer buffer;
   int64_t offset;  // in floats
-  bool decayed;    // weight decay applies: to all but the embedding
   int64_t numel() const;
 };
 
+// Both buffers have the same buckets, in the order in which a forward pass needs them: the
+// embedding, every layer, the final norm with the head. Those without parameters are empty.
+constexpr size_t kEmbeddingBucket = 0;
+constexpr size_t layer_bucket(int64_t layer) { return static_cast<size_t>(layer) + 1; }
+
 struct ParameterLayout {
   std::vector<ParameterInfo> parameters;  // in order of buffer and offset
-  int64_t dense_size = 0;                 // floats, padding included
-  int64_t expert_size = 0;
-  ExpertPlacement placement;  // of routed experts; experts 0 in a dense model
+  Sharding dense;                         // over all ranks
+  Sharding experts;                       // over the dp ranks that hold the same experts
+  ExpertPlacement placement;              // of routed experts; experts 0 in a dense model
   int64_t ep_rank = 0;
+  size_t head_bucket() const { return dense.buckets.size() - 1; }
 };
 
-// What rank `ep_rank` of `ep` ranks holds.
-ParameterLayout make_layout(const ModelConfig& config, int64_t ep, int64_t ep_rank);
+// What the rank at this position holds.
+ParameterLayout make_layout(const ModelConfig& config, const GridPosition& position);
 
 // Two flat fp32 buffers in a layout: parameters, gradients or moments.
 struct FlatBuffers {
-  at::Tensor dense;    // [dense_size]
-  at::Tensor experts;  // [expert_size]
+  at::Tensor dense;    // [layout.dense.size()]
+  at::Tensor experts;  // [layout.experts.size()]
 };
 FlatBuffers make_buffers(const ParameterLayout& layout);  // zeros
 

@@ -16,6 +16,10 @@ MoeContext moe_context(const Model& model, const RoutingContract& contract,
           options.routed_off,     options.recompute, options.profile};
 }
 
+void announce(const std::function<void(size_t)>& listener, size_t bucket) {
+  if (listener) listener(bucket);
+}
+
 // The contract with the pools of this pass.
 RoutingContract contract_of(const Model& model, const PassOptions& options) {
   RoutingContract contract = model.contract;
@@ -53,10 +57,10 @@ void run_block(const Model& model, const MoeContext& context, const RopeTable& r
 
 }  // namespace
 
-Model::Model(const ModelConfig& c, const RoutingContract& r, int64_t ep, int64_t ep_rank)
+Model::Model(const ModelConfig& c, const RoutingContract& r, const GridPosition& position)
     : config(c),
       contract(r),
-      layout(make_layout(c, ep, ep_rank)),
+      layout(make_layout(c, position)),
       parameters(make_buffers(layout)),
       weights(bind_weights(config, layout, parameters)) {}
 
@@ -80,11 +84,13 @@ void forward(const Model& model, const RopeTable& rope, const MicroBatch& batch,
   shape_buffer(&a->reciprocal, {T});
 
   for (BlockActivations& block : a->blocks) shape_buffer(&block.x, {T, D});
+  announce(options.before_parameters, kEmbeddingBucket);
   const at::Tensor& first = config.n_layers > 0 ? a->blocks[0].x : a->last;
   embed(T, config.vocab_size, D, batch.tokens.const_data_ptr<int32_t>(), model.weights.embedding,
         first.mutable_data_ptr<float>());
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
     if (options.profile != nullptr) options.profile->set_layer(layer);
+    announce(options.before_parameters, layer_bucket(layer));
     BlockActivations& block = a->blocks[layer];
     const bool again = options.recompute == Recompute::kBlock;
     run_block(model, context, rope, batch, options, layer,
@@ -93,6 +99,7 @@ void forward(const Model& model, const RopeTable& rope, const MicroBatch& batch,
     if (again && !config.is_dense(layer)) std::swap(block.moe.routing, a->recomputed.moe.routing);
   }
   if (options.profile != nullptr) options.profile->set_layer(-1);
+  announce(options.before_parameters, model.layout.head_bucket());
   rms_norm(T, D, a->last.const_data_ptr<float>(), model.weights.final_norm,
            static_cast<float>(config.norm_epsilon), a->normalised.mutable_data_ptr<float>(),
            a->reciprocal.mutable_data_ptr<float>());
@@ -133,6 +140,7 @@ void forward_backward(const Model& model, const RopeTable& rope, const MicroBatc
                     a->d.mutable_data_ptr<float>(), gradients->views.final_norm,
                     &a->buffers.partial);
   timed.pause();
+  announce(options.after_gradients, model.layout.head_bucket());
 
   const auto moe_layers = static_cast<double>(config.moe_layers());
   int64_t moe_layer = config.moe_layers();
@@ -155,11 +163,14 @@ void forward_backward(const Model& model, const RopeTable& rope, const MicroBatc
     }
     block_backward(context, model.weights.layers[layer], gradients->views.layers[layer], rope,
                    batch, balance, z, a->d, kept, &a->buffers);
+    announce(options.after_gradients, layer_bucket(layer));
   }
   if (options.profile != nullptr) options.profile->set_layer(-1);
   timed.switch_to(Work::kOther);
   embed_backward(T, D, batch.tokens.const_data_ptr<int32_t>(), a->d.const_data_ptr<float>(),
                  gradients->views.embedding);
+  timed.pause();
+  announce(options.after_gradients, kEmbeddingBucket);
 }
 
 }  // namespace emo

@@ -25,7 +25,8 @@ struct Model {
   ModelWeights weights;  // views of `parameters`
 
   // Allocates; parameters are zero until initialise() or a checkpoint fills them.
-  Model(const ModelConfig& config, const RoutingContract& contract, int64_t ep, int64_t ep_rank);
+  Model(const ModelConfig& config, const RoutingContract& contract,
+        const GridPosition& position = {});
   Model(const Model&) = delete;
   Model& operator=(const Model&) = delete;
 };
@@ -61,6 +62,9 @@ struct PassOptions {
   std::vector<ExpertSubset> subsets;  // [L], or empty: all experts
   Recompute recompute = Recompute::kNone;
   Profile* profile = nullptr;
+  // Called before a bucket of parameters (parameters.h) is first read by the forward pass, and
+  // after the last addition to a bucket of gradients by the backward pass; may be empty.
+  std::function<void(size_t bucket)> before_parameters, after_gradients;
 };
 
 // Collective over ep. Fills `activations` up to `normalised`.

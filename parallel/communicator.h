@@ -36,26 +36,38 @@ class Communicator {
   virtual void barrier() = 0;
 
   // In place. The result is the same, bit for bit, on all ranks.
-  virtual void all_reduce(const at::Tensor& tensor, ReduceOp op) = 0;
   virtual std::unique_ptr<Pending> all_reduce_async(const at::Tensor& tensor, ReduceOp op) = 0;
+  void all_reduce(const at::Tensor& tensor, ReduceOp op) { all_reduce_async(tensor, op)->wait(); }
 
   virtual void broadcast(const at::Tensor& tensor, int64_t root) = 0;
 
-  // output: size() times input's elements, in order of ranks.
-  virtual void all_gather(const at::Tensor& output, const at::Tensor& input) = 0;
+  // output: size() times input's elements, in order of ranks. input may be this rank's part of
+  // output.
+  virtual std::unique_ptr<Pending> all_gather_async(const at::Tensor& output,
+                                                    const at::Tensor& input) = 0;
+  void all_gather(const at::Tensor& output, const at::Tensor& input) {
+    all_gather_async(output, input)->wait();
+  }
 
-  // input: size() times output's elements; rank r receives the sum of all r-th parts.
-  virtual void reduce_scatter(const at::Tensor& output, const at::Tensor& input) = 0;
+  // input: size() times output's elements; rank r receives the sum of all r-th parts. output may be
+  // this rank's part of input; the rest of input stays as it is.
+  virtual std::unique_ptr<Pending> reduce_scatter_async(const at::Tensor& output,
+                                                        const at::Tensor& input) = 0;
+  void reduce_scatter(const at::Tensor& output, const at::Tensor& input) {
+    reduce_scatter_async(output, input)->wait();
+  }
 
   // Row-wise exchange. `send` [sum(send_rows), ...] holds the rows for rank 0, 1, ... in order, and
   // `receive` [sum(receive_rows), ...] those from rank 0, 1, ... Rows have the same shape
   // everywhere.
-  virtual void all_to_all(const at::Tensor& receive, const std::vector<int64_t>& receive_rows,
-                          const at::Tensor& send, const std::vector<int64_t>& send_rows) = 0;
   virtual std::unique_ptr<Pending> all_to_all_async(const at::Tensor& receive,
                                                     const std::vector<int64_t>& receive_rows,
                                                     const at::Tensor& send,
                                                     const std::vector<int64_t>& send_rows) = 0;
+  void all_to_all(const at::Tensor& receive, const std::vector<int64_t>& receive_rows,
+                  const at::Tensor& send, const std::vector<int64_t>& send_rows) {
+    all_to_all_async(receive, receive_rows, send, send_rows)->wait();
+  }
 
   // As all_to_all, on the host, where receivers do not know what comes: answers the rows and writes
   // how many came from each rank to `receive_rows` [size()]. One message to each rank, no counts

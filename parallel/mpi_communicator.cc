@@ -12,6 +12,7 @@
 #include <limits>
 #include <utility>
 
+#include "parallel/parallel_for.h"
 #include "parallel/self_communicator.h"
 
 namespace emo {
@@ -106,6 +107,54 @@ class SeveralRequests : public Pending {
   std::vector<std::unique_ptr<Pending>> parts_;
 };
 
+template <typename T>
+void add_parts(const at::Tensor& parts, const at::Tensor& sum) {
+  const auto* from = parts.const_data_ptr<T>();
+  auto* to = sum.mutable_data_ptr<T>();
+  const int64_t count = sum.numel();
+  parallel_for(count, 1 << 14, [&](int64_t begin, int64_t end) {
+    std::copy(from + begin, from + end, to + begin);
+    for (int64_t part = 1; part < parts.size(0); ++part) {
+      for (int64_t i = begin; i < end; ++i) to[i] += from[part * count + i];
+    }
+  });
+}
+
+// Adds up parts [ranks, n] into `sum` [n] once they are here.
+class SumOfParts : public Pending {
+ public:
+  SumOfParts(std::unique_ptr<Pending> arrival, at::Tensor parts, at::Tensor sum)
+      : arrival_(std::move(arrival)), parts_(std::move(parts)), sum_(std::move(sum)) {}
+  ~SumOfParts() override {
+    if (std::uncaught_exceptions() == 0) finish();
+  }
+  SumOfParts(const SumOfParts&) = delete;
+  SumOfParts& operator=(const SumOfParts&) = delete;
+  void wait() override { finish(); }
+
+ private:
+  void finish() {
+    if (arrival_ == nullptr) return;
+    arrival_->wait();
+    arrival_.reset();
+    switch (sum_.scalar_type()) {
+      case at::kFloat:
+        return add_parts<float>(parts_, sum_);
+      case at::kDouble:
+        return add_parts<double>(parts_, sum_);
+      case at::kInt:
+        return add_parts<int32_t>(parts_, sum_);
+      case at::kLong:
+        return add_parts<int64_t>(parts_, sum_);
+      default:
+        TORCH_CHECK(false, "reduce_scatter: no sums of ", sum_.scalar_type());
+    }
+  }
+
+  std::unique_ptr<Pending> arrival_;
+  at::Tensor parts_, sum_;
+};
+
 // Counts and displacements in rows; these vectors must live until the operation ends.
 struct Rows {
   std::vector<int> counts, starts;
@@ -151,10 +200,6 @@ class MpiCommunicator : public Communicator {
 
   void barrier() override { check_mpi(MPI_Barrier(comm_), "barrier"); }
 
-  void all_reduce(const at::Tensor& tensor, ReduceOp op) override {
-    all_reduce_async(tensor, op)->wait();
-  }
-
   std::unique_ptr<Pending> all_reduce_async(const at::Tensor& tensor, ReduceOp op) override {
     check_host(tensor, "all_reduce");
     std::vector<std::unique_ptr<Pending>> parts;
@@ -182,33 +227,47 @@ class MpiCommunicator : public Communicator {
     }
   }
 
-  void all_gather(const at::Tensor& output, const at::Tensor& input) override {
+  std::unique_ptr<Pending> all_gather_async(const at::Tensor& output,
+                                            const at::Tensor& input) override {
     check_host(output, "all_gather");
     check_host(input, "all_gather");
     TORCH_CHECK(output.numel() == input.numel() * size_ && input.numel() <= kLargest &&
                     output.scalar_type() == input.scalar_type(),
                 "all_gather: ", input.sizes(), " on ", size_, " ranks into ", output.sizes());
     const auto count = static_cast<int>(input.numel());
-    check_mpi(MPI_Allgather(input.data_ptr(), count, mpi_type(input), output.data_ptr(), count,
-                            mpi_type(output), comm_),
-              "all_gather");
+    const auto* own = static_cast<const char*>(output.const_data_ptr()) + rank_ * input.nbytes();
+    const bool in_place = input.const_data_ptr() == own;
+    MPI_Request request = MPI_REQUEST_NULL;
+    check_mpi(
+        MPI_Iallgather(in_place ? MPI_IN_PLACE : input.const_data_ptr(), count, mpi_type(input),
+                       output.mutable_data_ptr(), count, mpi_type(output), comm_, &request),
+        "all_gather");
+    return std::make_unique<Request>(request, std::vector<at::Tensor>{output, input},
+                                     MPI_DATATYPE_NULL);
   }
 
-  void reduce_scatter(const at::Tensor& output, const at::Tensor& input) override {
+  // Every rank sends each part to its owner, who adds them up in order of ranks: the least bytes,
+  // and the same bits whatever arrives first.
+  std::unique_ptr<Pending> reduce_scatter_async(const at::Tensor& output,
+                                                const at::Tensor& input) override {
     check_host(output, "reduce_scatter");
     check_host(input, "reduce_scatter");
     TORCH_CHECK(input.numel() == output.numel() * size_ && output.numel() <= kLargest &&
                     output.scalar_type() == input.scalar_type(),
                 "reduce_scatter: ", input.sizes(), " on ", size_, " ranks into ", output.sizes());
-    check_mpi(
-        MPI_Reduce_scatter_block(input.data_ptr(), output.data_ptr(),
-                                 static_cast<int>(output.numel()), mpi_type(input), MPI_SUM, comm_),
-        "reduce_scatter");
-  }
-
-  void all_to_all(const at::Tensor& receive, const std::vector<int64_t>& receive_rows,
-                  const at::Tensor& send, const std::vector<int64_t>& send_rows) override {
-    all_to_all_async(receive, receive_rows, send, send_rows)->wait();
+    if (size_ == 1 && input.const_data_ptr() == output.const_data_ptr()) {
+      return std::make_unique<SeveralRequests>(std::vector<std::unique_ptr<Pending>>());
+    }
+    const at::Tensor parts = at::empty({size_, output.numel()}, output.options());
+    const auto count = static_cast<int>(output.numel());
+    MPI_Request request = MPI_REQUEST_NULL;
+    check_mpi(MPI_Ialltoall(input.const_data_ptr(), count, mpi_type(input),
+                            parts.mutable_data_ptr(), count, mpi_type(parts), comm_, &request),
+              "reduce_scatter");
+    return std::make_unique<SumOfParts>(
+        std::make_unique<Request>(request, std::vector<at::Tensor>{input, parts},
+                                  MPI_DATATYPE_NULL),
+        parts, output);
   }
 
   std::unique_ptr<Pending> all_to_all_async(const at::Tensor& receive,

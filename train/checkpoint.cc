@@ -55,17 +55,20 @@ void add_tensors(const Model& model, const FlatBuffers& buffers, bool with_dense
   }
 }
 
-// What one rank wrote, as text that travels: [{name, size, sha256, tensors?}].
+// Collective. What one rank wrote, as text that travels: [{name, size, sha256, tensors?}].
 absl::StatusOr<OrderedJson> write_shards(FileSystem& fs, const Mesh& mesh,
                                          const std::string& folder,
                                          const CheckpointContents& contents) {
   OrderedJson written = OrderedJson::array();
+  const ParameterLayout& layout = contents.model->layout;
+  const FlatBuffers exp_avg = gather_moments(mesh, layout, contents.optimizer->exp_avg);
+  const FlatBuffers exp_avg_sq = gather_moments(mesh, layout, contents.optimizer->exp_avg_sq);
   if (!writes(mesh)) return written;
   const bool with_dense = mesh.ep->rank() == 0;
   std::vector<NamedTensor> parameters, moments;
   add_tensors(*contents.model, contents.model->parameters, with_dense, "", &parameters);
-  add_tensors(*contents.model, contents.optimizer->exp_avg, with_dense, "exp_avg/", &moments);
-  add_tensors(*contents.model, contents.optimizer->exp_avg_sq, with_dense, "exp_avg_sq/", &moments);
+  add_tensors(*contents.model, exp_avg, with_dense, "exp_avg/", &moments);
+  add_tensors(*contents.model, exp_avg_sq, with_dense, "exp_avg_sq/", &moments);
   const std::pair<const char*, const std::vector<NamedTensor>*> files[] = {{"model", &parameters},
                                                                            {"optimizer", &moments}};
   for (const auto& [stem, tensors] : files) {
@@ -299,11 +302,16 @@ absl::Status read_optimizer(const std::string& folder, const Model& model, int64
   absl::StatusOr<TensorFolder> tensors = TensorFolder::open(folder, "optimizer");
   if (!tensors.ok()) return tensors.status();
   optimizer->step = step;
-  absl::Status status =
-      read_parameters(*tensors, "exp_avg/", model.config, model.layout, true, optimizer->exp_avg);
-  if (!status.ok()) return status;
-  return read_parameters(*tensors, "exp_avg_sq/", model.config, model.layout, true,
-                         optimizer->exp_avg_sq);
+  const std::pair<const char*, FlatBuffers*> moments[] = {{"exp_avg/", &optimizer->exp_avg},
+                                                          {"exp_avg_sq/", &optimizer->exp_avg_sq}};
+  for (const auto& [prefix, owned] : moments) {
+    const FlatBuffers whole = make_buffers(model.layout);
+    absl::Status status =
+        read_parameters(*tensors, prefix, model.config, model.layout, true, whole);
+    if (!status.ok()) return status;
+    *owned = owned_moments(model.layout, whole);
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace emo

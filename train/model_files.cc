@@ -102,7 +102,7 @@ absl::Status read_parameters(const TensorFolder& folder, const std::string& pref
   }
   if (exact) {
     std::map<std::string, bool> expected;
-    for (const ParameterInfo& p : make_layout(config, 1, 0).parameters)
+    for (const ParameterInfo& p : make_layout(config, {}).parameters)
       expected[prefix + p.name] = true;
     for (const auto& [name, record] : folder.tensors()) {
       if (absl::StartsWith(name, prefix) && !expected.contains(name)) {

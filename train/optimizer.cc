@@ -1,6 +1,7 @@
 #include "train/optimizer.h"
 
 #include <ATen/ops/from_blob.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <cmath>
@@ -21,9 +22,8 @@ EMO_SIMD double sum_of_squares(int64_t count, const float* x) {
   return sum;
 }
 
-double sum_of_squares(const at::Tensor& flat) {
-  const int64_t count = flat.numel();
-  const auto* x = flat.const_data_ptr<float>();
+// On all threads; the same bits with any number of them.
+double blocked_sum_of_squares(int64_t count, const float* x) {
   const int64_t blocks = (count + kBlock - 1) / kBlock;
   std::vector<double> partial(blocks);
   parallel_for(blocks, 4, [&](int64_t begin, int64_t end) {
@@ -52,26 +52,69 @@ EMO_SIMD void update(int64_t count, const Factors& f, const float* gradient, flo
   }
 }
 
-void update_buffer(const Factors& factors, int64_t begin, int64_t end, const at::Tensor& gradients,
-                   const at::Tensor& parameters, const at::Tensor& m, const at::Tensor& v) {
-  parallel_for(end - begin, kBlock, [&](int64_t first, int64_t last) {
-    const int64_t at = begin + first;
-    update(last - first, factors, gradients.const_data_ptr<float>() + at,
-           parameters.mutable_data_ptr<float>() + at, m.mutable_data_ptr<float>() + at,
-           v.mutable_data_ptr<float>() + at);
+// The squares of what this rank owns of a buffer.
+double owned_squares(const Sharding& sharding, const at::Tensor& gradients) {
+  double sum = 0;
+  for (size_t bucket = 0; bucket < sharding.buckets.size(); ++bucket) {
+    sum += blocked_sum_of_squares(sharding.part_size(bucket),
+                                  gradients.const_data_ptr<float>() + sharding.part_begin(bucket));
+  }
+  return sum;
+}
+
+// Updates what this rank owns of a bucket.
+void update_part(const Factors& factors, const Sharding& sharding, size_t bucket,
+                 const at::Tensor& gradients, const at::Tensor& parameters, const at::Tensor& m,
+                 const at::Tensor& v) {
+  const float* gradient = gradients.const_data_ptr<float>() + sharding.part_begin(bucket);
+  float* parameter = parameters.mutable_data_ptr<float>() + sharding.part_begin(bucket);
+  float* first = m.mutable_data_ptr<float>() + sharding.owned_begin(bucket);
+  float* second = v.mutable_data_ptr<float>() + sharding.owned_begin(bucket);
+  parallel_for(sharding.part_size(bucket), kBlock, [&](int64_t begin, int64_t end) {
+    update(end - begin, factors, gradient + begin, parameter + begin, first + begin,
+           second + begin);
   });
+}
+
+at::Tensor gather(Communicator& group, const Sharding& sharding, const at::Tensor& owned) {
+  if (sharding.ranks == 1) return owned;
+  at::Tensor whole = at::zeros({sharding.size()}, owned.options());
+  put_owned_parts(sharding, owned, whole);
+  all_gather_buckets(group, sharding, whole);
+  return whole;
+}
+
+at::Tensor owned_of(const Sharding& sharding, const at::Tensor& whole) {
+  return sharding.ranks == 1 ? whole : owned_parts(sharding, whole);
 }
 
 }  // namespace
 
 OptimizerState make_optimizer_state(const ParameterLayout& layout) {
-  return {0, make_buffers(layout), make_buffers(layout)};
+  const auto moments = [&] {
+    const auto options = at::TensorOptions().dtype(at::kFloat);
+    return FlatBuffers{at::zeros({layout.dense.owned_size()}, options),
+                       at::zeros({layout.experts.owned_size()}, options)};
+  };
+  return {0, moments(), moments()};
 }
 
-double gradient_norm(const Mesh& mesh, const FlatBuffers& gradients) {
-  double expert_squares = sum_of_squares(gradients.experts);
-  mesh.ep->all_reduce(at::from_blob(&expert_squares, {1}, at::kDouble), ReduceOp::kSum);
-  return std::sqrt(sum_of_squares(gradients.dense) + expert_squares);
+FlatBuffers gather_moments(const Mesh& mesh, const ParameterLayout& layout,
+                           const FlatBuffers& owned) {
+  return {gather(*mesh.world, layout.dense, owned.dense),
+          gather(*mesh.dp, layout.experts, owned.experts)};
+}
+
+FlatBuffers owned_moments(const ParameterLayout& layout, const FlatBuffers& whole) {
+  return {owned_of(layout.dense, whole.dense), owned_of(layout.experts, whole.experts)};
+}
+
+double gradient_norm(const Mesh& mesh, const ParameterLayout& layout,
+                     const FlatBuffers& gradients) {
+  double squares = owned_squares(layout.dense, gradients.dense) +
+                   owned_squares(layout.experts, gradients.experts);
+  mesh.world->all_reduce(at::from_blob(&squares, {1}, at::kDouble), ReduceOp::kSum);
+  return std::sqrt(squares);
 }
 
 double clip_factor(double norm, double limit) {
@@ -80,7 +123,7 @@ double clip_factor(double norm, double limit) {
 
 void adamw_step(const ParameterLayout& layout, const AdamWOptions& options, double learning_rate,
                 double gradient_scale, const FlatBuffers& gradients, const FlatBuffers& parameters,
-                OptimizerState* state) {
+                OptimizerState* state, const std::function<void(size_t)>& after_bucket) {
   ++state->step;
   const auto t = static_cast<double>(state->step);
   Factors decayed{static_cast<float>(options.beta1),
@@ -92,21 +135,14 @@ void adamw_step(const ParameterLayout& layout, const AdamWOptions& options, doub
                   static_cast<float>(gradient_scale)};
   Factors plain = decayed;
   plain.keep = 1;
-  // The dense buffer is cut where decay starts or stops; padding is zero and stays so.
-  int64_t begin = 0;
-  for (size_t i = 0; i < layout.parameters.size(); ++i) {
-    const ParameterInfo& parameter = layout.parameters[i];
-    if (parameter.buffer != ParameterBuffer::kDense) break;
-    const bool last = i + 1 == layout.parameters.size() ||
-                      layout.parameters[i + 1].buffer != ParameterBuffer::kDense;
-    if (!last && layout.parameters[i + 1].decayed == parameter.decayed) continue;
-    const int64_t end = last ? layout.dense_size : layout.parameters[i + 1].offset;
-    update_buffer(parameter.decayed ? decayed : plain, begin, end, gradients.dense,
-                  parameters.dense, state->exp_avg.dense, state->exp_avg_sq.dense);
-    begin = end;
-  }
-  update_buffer(decayed, 0, layout.expert_size, gradients.experts, parameters.experts,
+  for (size_t bucket = 0; bucket < layout.dense.buckets.size(); ++bucket) {
+    // Padding is zero and stays so.
+    update_part(bucket == kEmbeddingBucket ? plain : decayed, layout.dense, bucket, gradients.dense,
+                parameters.dense, state->exp_avg.dense, state->exp_avg_sq.dense);
+    update_part(decayed, layout.experts, bucket, gradients.experts, parameters.experts,
                 state->exp_avg.experts, state->exp_avg_sq.experts);
+    if (after_bucket) after_bucket(bucket);
+  }
 }
 
 }  // namespace emo

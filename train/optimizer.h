@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 
 #include "model/parameters.h"
 #include "parallel/mesh.h"
@@ -16,6 +17,7 @@ struct AdamWOptions {
   double weight_decay = 0.1;  // of all parameters but the embedding (emo-facts 3.2)
 };
 
+// Moments of the parts of the parameters that this rank owns (parallel/sharding.h), side by side.
 struct OptimizerState {
   int64_t step = 0;        // updates done
   FlatBuffers exp_avg;     // first moment
@@ -23,16 +25,24 @@ struct OptimizerState {
 };
 OptimizerState make_optimizer_state(const ParameterLayout& layout);
 
-// Collective over ep. The Euclidean norm of all gradients, each counted once, whatever the layout:
-// replicas are equal after reduce_gradients, and routed experts are added up over ep.
-double gradient_norm(const Mesh& mesh, const FlatBuffers& gradients);
+// Collective over the mesh. Owned moments of all ranks as whole buffers in the parameters' layout.
+// Where this rank owns everything, the same tensors.
+FlatBuffers gather_moments(const Mesh& mesh, const ParameterLayout& layout,
+                           const FlatBuffers& owned);
+
+// The way back: what this rank owns of whole buffers.
+FlatBuffers owned_moments(const ParameterLayout& layout, const FlatBuffers& whole);
+
+// Collective over the mesh. The Euclidean norm of all gradients, each counted once, on its owner.
+double gradient_norm(const Mesh& mesh, const ParameterLayout& layout, const FlatBuffers& gradients);
 
 // min(1, limit / (norm + 1e-6)); 1 where limit is 0.
 double clip_factor(double norm, double limit);
 
-// One update with gradients scaled by `gradient_scale`. Local.
+// One update, with gradients scaled by `gradient_scale`, of what this rank owns. Local. Calls
+// `after_bucket`, where there is one, as soon as a bucket is done.
 void adamw_step(const ParameterLayout& layout, const AdamWOptions& options, double learning_rate,
                 double gradient_scale, const FlatBuffers& gradients, const FlatBuffers& parameters,
-                OptimizerState* state);
+                OptimizerState* state, const std::function<void(size_t bucket)>& after_bucket = {});
 
 }  // namespace emo

@@ -31,12 +31,15 @@ std::string first_bad_tensor(const ParameterLayout& layout, const FlatBuffers& b
   return "";
 }
 
-absl::Status not_finite(const Mesh& mesh, const TrainingState& state, const StepResult& result,
-                        int64_t step) {
-  const ParameterLayout& layout = state.model.layout;
-  std::string bad = first_bad_tensor(layout, state.model.parameters);
+// Collective: names the step and the first bad tensor of the first rank that has one.
+absl::Status not_finite(const Mesh& mesh, const StepResult& result, int64_t step,
+                        TrainingState* state) {
+  const ParameterLayout& layout = state->model.layout;
+  wait_for_parameters(state);
+  gather_gradients(mesh, state);
+  std::string bad = first_bad_tensor(layout, state->model.parameters);
   if (bad.empty()) {
-    bad = first_bad_tensor(layout, state.gradients.buffers);
+    bad = first_bad_tensor(layout, state->gradients.buffers);
     if (!bad.empty()) bad = "gradient of " + bad;
   }
   const std::vector<std::string> found = gather_texts(*mesh.world, bad);
@@ -46,8 +49,7 @@ absl::Status not_finite(const Mesh& mesh, const TrainingState& state, const Step
   }
   return absl::AbortedError(absl::StrFormat(
       "step %d: numbers are not finite (loss %g, gradient norm %g); first bad tensor: %s. Nothing "
-      "was "
-      "updated; the last checkpoint is good. Try a lower schedule.peak or a longer warm-up.",
+      "was updated; the last checkpoint is good. Try a lower schedule.peak or a longer warm-up.",
       step, result.cross_entropy(), result.gradient_norm, where));
 }
 
@@ -89,8 +91,10 @@ absl::StatusOr<std::optional<MetricsLog>> open_log(const RunConfig& config, cons
 }
 
 // Collective; every rank gets the same answer.
-absl::Status save(const RunConfig& config, const Mesh& mesh, const TrainingState& state,
-                  const ModelDescription& description, const TrainingPosition& position) {
+absl::Status save(const RunConfig& config, const Mesh& mesh, const ModelDescription& description,
+                  const TrainingPosition& position, TrainingState* updating) {
+  wait_for_parameters(updating);
+  const TrainingState& state = *updating;
   const std::string bad = first_bad_tensor(state.model.layout, state.model.parameters);
   absl::Status status =
       agree(*mesh.world,
@@ -108,7 +112,7 @@ absl::Status save(const RunConfig& config, const Mesh& mesh, const TrainingState
     removed =
         remove_old_checkpoints(posix_file_system(), config.run.folder, config.checkpoint.keep);
   }
-  return agree(*mesh.world, status);
+  return agree(*mesh.world, removed);
 }
 
 }  // namespace
@@ -139,8 +143,7 @@ absl::StatusOr<RunEnd> train(const RunConfig& config, const Mesh& mesh,
   absl::StatusOr<std::unique_ptr<ChunkSource>> source = open_source(config);
   absl::Status status = agree(*mesh.world, source.status());
   if (!status.ok()) return status;
-  TrainingState state(config.model, config.routing, config.data.sequence_length, mesh.ep->size(),
-                      mesh.ep->rank());
+  TrainingState state(config.model, config.routing, config.data.sequence_length, mesh.position());
   absl::StatusOr<TrainingPosition> start = start_run(config, **source, mesh, &state);
   if (!start.ok()) return start.status();
   TrainingPosition position = *start;
@@ -170,7 +173,7 @@ absl::StatusOr<RunEnd> train(const RunConfig& config, const Mesh& mesh,
     step_options.learning_rate = learning_rate(config.schedule, step, total);
     const StepResult result =
         training_step(mesh, batches->micro_batches, batches->divisor_share, step_options, &state);
-    if (!result.finite()) return not_finite(mesh, state, result, step);
+    if (!result.finite()) return not_finite(mesh, result, step, &state);
 
     position.step = step;
     position.sequences += config.train.batch;
@@ -184,9 +187,12 @@ absl::StatusOr<RunEnd> train(const RunConfig& config, const Mesh& mesh,
                                            position.tokens, mesh));
       if (!logged.ok()) std::fprintf(stderr, "emo: %s\n", std::string(logged.message()).c_str());
     }
-    if (options.observer) options.observer(state, result, step);
+    if (options.observer) {
+      wait_for_parameters(&state);
+      options.observer(state, result, step);
+    }
     if (config.checkpoint.every > 0 && step % config.checkpoint.every == 0) {
-      status = save(config, mesh, state, description, position);
+      status = save(config, mesh, description, position, &state);
       if (!status.ok()) return status;
       saved_step = step;
     }
@@ -196,7 +202,7 @@ absl::StatusOr<RunEnd> train(const RunConfig& config, const Mesh& mesh,
   const bool stopped = status.code() == absl::StatusCode::kCancelled;
   if (!status.ok() && !stopped) return status;
   if (saved_step < position.step) {
-    status = save(config, mesh, state, description, position);
+    status = save(config, mesh, description, position, &state);
     if (!status.ok()) return status;
   }
   return stopped ? RunEnd::kStopped : RunEnd::kDone;

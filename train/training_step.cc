@@ -5,13 +5,13 @@
 #include <cmath>
 
 #include "parallel/buffers.h"
-#include "parallel/gradient_reduction.h"
+#include "parallel/sharding.h"
 
 namespace emo {
 
 TrainingState::TrainingState(const ModelConfig& config, const RoutingContract& contract,
-                             int64_t sequence_length, int64_t ep, int64_t ep_rank)
-    : model(config, contract, ep, ep_rank),
+                             int64_t sequence_length, const GridPosition& position)
+    : model(config, contract, position),
       gradients(model),
       optimizer(make_optimizer_state(model.layout)),
       rope(sequence_length, config.head_dim(), config.rope_theta),
@@ -22,10 +22,29 @@ bool StepResult::finite() const {
   return std::isfinite(sums.cross_entropy) && std::isfinite(gradient_norm);
 }
 
+namespace {
+
+void start_reduction(const Mesh& mesh, const ParameterLayout& layout, size_t bucket,
+                     const FlatBuffers& gradients, PendingBuckets* reductions) {
+  reductions->add(bucket,
+                  reduce_scatter_bucket(*mesh.world, layout.dense, bucket, gradients.dense));
+  reductions->add(bucket,
+                  reduce_scatter_bucket(*mesh.dp, layout.experts, bucket, gradients.experts));
+}
+
+void start_gathering(const Mesh& mesh, const ParameterLayout& layout, size_t bucket,
+                     const FlatBuffers& buffers, PendingBuckets* updates) {
+  updates->add(bucket, all_gather_bucket(*mesh.world, layout.dense, bucket, buffers.dense));
+  updates->add(bucket, all_gather_bucket(*mesh.dp, layout.experts, bucket, buffers.experts));
+}
+
+}  // namespace
+
 StepResult compute_gradients(const Mesh& mesh, const std::vector<MicroBatch>& micro_batches,
                              int64_t divisor_share, const StepOptions& options,
                              TrainingState* state) {
   const Model& model = state->model;
+  const FlatBuffers& gradients = state->gradients.buffers;
   mesh.world->all_reduce(at::from_blob(&divisor_share, {1}, at::kLong), ReduceOp::kSum);
   const LossOptions loss{static_cast<double>(divisor_share), options.lm_z_weight};
   PassOptions pass;
@@ -40,19 +59,30 @@ StepResult compute_gradients(const Mesh& mesh, const std::vector<MicroBatch>& mi
   result.divisor = loss.divisor;
   result.sums = make_loss_sums(model.config.moe_layers(), model.layout.placement.experts);
   Timed timed(options.profile, Work::kOther);
-  zero_buffer(state->gradients.buffers.dense);
-  zero_buffer(state->gradients.buffers.experts);
+  zero_buffer(gradients.dense);
+  zero_buffer(gradients.experts);
   timed.pause();
   state->balance.start_step();
-  for (const MicroBatch& batch : micro_batches) {
-    forward_backward(model, state->rope, batch, pass, loss, *mesh.world, &state->balance,
+  PendingBuckets reductions;
+  pass.before_parameters = [&](size_t bucket) {
+    const Timed waiting(options.profile, Work::kExchange);
+    state->updates.wait(bucket);
+  };
+  for (size_t m = 0; m < micro_batches.size(); ++m) {
+    if (m + 1 == micro_batches.size()) {  // the last to add to the gradients
+      pass.after_gradients = [&](size_t bucket) {
+        const Timed sending(options.profile, Work::kExchange);
+        start_reduction(mesh, model.layout, bucket, gradients, &reductions);
+      };
+    }
+    forward_backward(model, state->rope, micro_batches[m], pass, loss, *mesh.world, &state->balance,
                      &state->gradients, &result.sums, &state->activations);
   }
   timed.switch_to(Work::kExchange);
-  reduce_gradients(mesh, state->gradients.buffers.dense, state->gradients.buffers.experts);
+  reductions.wait_all();
   all_reduce_sums(*mesh.world, &result.sums);
   timed.switch_to(Work::kOptimizer);
-  result.gradient_norm = gradient_norm(mesh, state->gradients.buffers);
+  result.gradient_norm = gradient_norm(mesh, model.layout, gradients);
   return result;
 }
 
@@ -61,10 +91,20 @@ StepResult training_step(const Mesh& mesh, const std::vector<MicroBatch>& micro_
   StepResult result = compute_gradients(mesh, micro_batches, divisor_share, options, state);
   if (!result.finite()) return result;
   const Timed timed(options.profile, Work::kOptimizer);
-  adamw_step(state->model.layout, options.adamw, options.learning_rate,
+  const Model& model = state->model;
+  adamw_step(model.layout, options.adamw, options.learning_rate,
              clip_factor(result.gradient_norm, options.clip), state->gradients.buffers,
-             state->model.parameters, &state->optimizer);
+             model.parameters, &state->optimizer, [&](size_t bucket) {
+               start_gathering(mesh, model.layout, bucket, model.parameters, &state->updates);
+             });
   return result;
 }
+
+void gather_gradients(const Mesh& mesh, TrainingState* state) {
+  all_gather_buckets(*mesh.world, state->model.layout.dense, state->gradients.buffers.dense);
+  all_gather_buckets(*mesh.dp, state->model.layout.experts, state->gradients.buffers.experts);
+}
+
+void wait_for_parameters(TrainingState* state) { state->updates.wait_all(); }
 
 }  // namespace emo

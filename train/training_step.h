@@ -18,9 +18,10 @@ struct TrainingState {
   RopeTable rope;
   BalanceCounts balance;
   Activations activations;
+  PendingBuckets updates;  // parameters that other ranks updated, on their way
 
   TrainingState(const ModelConfig& config, const RoutingContract& contract, int64_t sequence_length,
-                int64_t ep, int64_t ep_rank);
+                const GridPosition& position);
 };
 
 struct StepOptions {
@@ -43,16 +44,24 @@ struct StepResult {
   bool finite() const;
 };
 
-// Collective. Zeroes the gradients, then leaves those of the whole step in state->gradients, equal
-// on all replicas. `divisor_share` is this rank's part of N (batch_tensors.h), over all
-// micro-batches.
+// Collective. Zeroes the gradients, then leaves those of the whole step in state->gradients: on
+// each rank the parts that it owns, summed over all ranks while the backward pass ran; elsewhere
+// what this rank alone contributed. `divisor_share` is this rank's part of N (batch_tensors.h),
+// over all micro-batches.
 StepResult compute_gradients(const Mesh& mesh, const std::vector<MicroBatch>& micro_batches,
                              int64_t divisor_share, const StepOptions& options,
                              TrainingState* state);
 
+// Collective. Makes state->gradients complete on every rank, for what looks at all of them.
+void gather_gradients(const Mesh& mesh, TrainingState* state);
+
 // Collective: compute_gradients, clip, update. Where the result is not finite nothing is updated,
-// on any rank.
+// on any rank. The updated parameters are still travelling when it returns; the next step waits for
+// each as it needs it, everything else calls wait_for_parameters() first.
 StepResult training_step(const Mesh& mesh, const std::vector<MicroBatch>& micro_batches,
                          int64_t divisor_share, const StepOptions& options, TrainingState* state);
+
+// After this, state->model holds the updated parameters.
+void wait_for_parameters(TrainingState* state);
 
 }  // namespace emo

@@ -67,7 +67,7 @@ TEST_P(AgainstReference, LossesAndGradients) {
   contract.z_sees = c.z_sees;
   contract.balance_weight = 0.7;
   contract.z_weight = 0.05;
-  const Model model(config, contract, 1, 0);
+  const Model model(config, contract);
   fill_random(model, 3);
   const MicroBatch batch = to_tensors(random_batch(3, 40, config.vocab_size, c.mean_length, 11));
   PassOptions options;
@@ -126,7 +126,7 @@ TEST(Pools, OfAllExpertsAreTheStandardMoeBitForBit) {
     standard.pool.kind = PoolPolicy::Kind::kNone;
     const MicroBatch batch = to_tensors(random_batch(4, 48, config.vocab_size, 7, 5));
     const LossOptions loss{188.0, 1e-5};
-    const Model reference(config, standard, 1, 0);
+    const Model reference(config, standard);
     fill_random(reference, 8);
     PassOptions options;
     options.pool = standard.pool;
@@ -135,7 +135,7 @@ TEST(Pools, OfAllExpertsAreTheStandardMoeBitForBit) {
       RoutingContract contract = standard;
       contract.pool.kind = kRange;
       contract.pool.min = contract.pool.max = size;
-      const Model model(config, contract, 1, 0);
+      const Model model(config, contract);
       fill_random(model, 8);
       options.pool = contract.pool;
       const Pass pass = run(model, batch, options, loss);
@@ -158,7 +158,7 @@ TEST(Exchange, NaivePathAgrees) {
   RoutingContract contract;
   contract.pool.min = 4;
   contract.pool.max = 13;
-  const Model model(config, contract, 1, 0);
+  const Model model(config, contract);
   fill_random(model, 4);
   const MicroBatch batch = to_tensors(random_batch(2, 48, config.vocab_size, 9, 6));
   PassOptions options;
@@ -182,7 +182,7 @@ TEST(Recompute, ChangesNothing) {
   RoutingContract contract;
   contract.pool.min = 4;
   contract.pool.max = 12;
-  const Model model(config, contract, 1, 0);
+  const Model model(config, contract);
   fill_random(model, 4);
   const MicroBatch batch = to_tensors(random_batch(2, 48, config.vocab_size, 9, 6));
   PassOptions options;
@@ -209,7 +209,7 @@ TEST(Activations, CarryNothingFromPassToPass) {
   RoutingContract contract;
   contract.pool.min = 4;
   contract.pool.max = 12;
-  const Model model(config, contract, 1, 0);
+  const Model model(config, contract);
   fill_random(model, 4);
   const auto world = self_communicator();
   const RopeTable rope(64, config.head_dim(), config.rope_theta);
@@ -230,7 +230,7 @@ TEST(Activations, CarryNothingFromPassToPass) {
 // A rank without rows has no losses and no gradients, and does not fail.
 TEST(Transformer, TakesNoRows) {
   const ModelConfig config = small_config();
-  const Model model(config, RoutingContract(), 1, 0);
+  const Model model(config, RoutingContract());
   fill_random(model, 4);
   PassOptions options;
   options.pool.min = 4;
@@ -253,10 +253,10 @@ TEST(Parameters, CountsOfTheReleasedModels) {
 
 TEST(Parameters, InitialValuesAreTheSameOnEveryLayoutAndCutAtThreeDeviations) {
   const ModelConfig config = small_config();
-  const Model whole(config, RoutingContract(), 1, 0);
+  const Model whole(config, RoutingContract());
   initialise(config, whole.layout, whole.parameters);
   for (int64_t rank = 0; rank < 4; ++rank) {
-    const Model part(config, RoutingContract(), 4, rank);
+    const Model part(config, RoutingContract(), {4, rank});
     initialise(config, part.layout, part.parameters);
     for (const ParameterInfo& p : part.layout.parameters) {
       for (const ParameterInfo& q : whole.layout.parameters) {

@@ -72,6 +72,21 @@ TEST_F(CommunicatorTest, ReduceScatterGivesEachRankItsPart) {
   EXPECT_TRUE(on_all_ranks(at::equal(part, expected)));
 }
 
+TEST_F(CommunicatorTest, ReduceScatterAndAllGatherWorkInPlace) {
+  const at::Tensor mine = at::arange(4 * size_, at::kFloat) + static_cast<float>(100 * rank_);
+  at::Tensor values = mine.clone();
+  const at::Tensor part = values.slice(0, 4 * rank_, 4 * rank_ + 4);
+  const auto pending = world_.reduce_scatter_async(part, values);
+  pending->wait();
+  const auto ranks = static_cast<float>(size_);
+  const at::Tensor sums = at::arange(4 * size_, at::kFloat) * ranks + 50 * ranks * (ranks - 1);
+  at::Tensor expected = mine.clone();
+  expected.slice(0, 4 * rank_, 4 * rank_ + 4).copy_(sums.slice(0, 4 * rank_, 4 * rank_ + 4));
+  EXPECT_TRUE(on_all_ranks(at::equal(values, expected)));
+  world_.all_gather_async(values, part)->wait();
+  EXPECT_TRUE(on_all_ranks(at::equal(values, sums)));
+}
+
 TEST_F(CommunicatorTest, AllToAllMovesUnevenRows) {
   // Rank r sends (r + 2 s) % 4 rows to rank s; a row tells who sent it, to whom, and its number.
   const auto count = [](int64_t from, int64_t to) { return (from + 2 * to) % 4; };

@@ -24,8 +24,7 @@ struct Outcome {
 Outcome run(const Mesh& mesh, const RoutingContract& contract, const std::vector<Batch>& global,
             Recompute recompute = Recompute::kNone) {
   Outcome outcome;
-  outcome.state = std::make_unique<TrainingState>(small_config(), contract, 48, mesh.ep->size(),
-                                                  mesh.ep->rank());
+  outcome.state = std::make_unique<TrainingState>(small_config(), contract, 48, mesh.position());
   fill_random(outcome.state->model, 21);
   std::vector<MicroBatch> tensors;
   int64_t share = 0;
@@ -38,6 +37,7 @@ Outcome run(const Mesh& mesh, const RoutingContract& contract, const std::vector
   options.seed = 77;
   options.recompute = recompute;
   outcome.result = compute_gradients(mesh, tensors, share, options, outcome.state.get());
+  gather_gradients(mesh, outcome.state.get());
   return outcome;
 }
 

@@ -14,7 +14,7 @@ namespace {
 
 // torch.optim.AdamW's update in fp64, parameter by parameter.
 TEST(AdamW, EqualsThePlainFormula) {
-  const Model model(small_config(), RoutingContract(), 1, 0);
+  const Model model(small_config(), RoutingContract());
   fill_random(model, 1);
   const Gradients gradients(model);
   OptimizerState state = make_optimizer_state(model.layout);
@@ -50,7 +50,7 @@ TEST(AdamW, EqualsThePlainFormula) {
 }
 
 TEST(Clip, NormOfEverythingOnceAndTheReferencesFactor) {
-  const Model model(small_config(), RoutingContract(), 1, 0);
+  const Model model(small_config(), RoutingContract());
   const Gradients gradients(model);
   double squares = 0;
   for (const ParameterInfo& info : model.layout.parameters) {
@@ -61,7 +61,7 @@ TEST(Clip, NormOfEverythingOnceAndTheReferencesFactor) {
     }
   }
   const auto mesh = make_mesh(self_communicator(), 1, 1);
-  EXPECT_NEAR(gradient_norm(*mesh, gradients.buffers), std::sqrt(squares), 1e-5);
+  EXPECT_NEAR(gradient_norm(*mesh, model.layout, gradients.buffers), std::sqrt(squares), 1e-5);
   EXPECT_EQ(clip_factor(0.5, 1), 1);
   EXPECT_DOUBLE_EQ(clip_factor(4, 1), 1 / (4 + 1e-6));
   EXPECT_EQ(clip_factor(4, 0), 1);

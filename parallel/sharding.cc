@@ -1,0 +1,89 @@
+#include "parallel/sharding.h"
+
+#include <ATen/ops/empty.h>
+#include <c10/util/Exception.h>
+
+#include <utility>
+
+namespace emo {
+namespace {
+
+at::Tensor bucket_view(const Sharding& sharding, size_t bucket, const at::Tensor& flat) {
+  TORCH_CHECK(flat.numel() == sharding.size(), "sharding of ", sharding.size(),
+              " floats, a buffer of ", flat.sizes());
+  const Bucket& b = sharding.buckets[bucket];
+  return flat.slice(0, b.begin, b.begin + b.size);
+}
+
+at::Tensor part_view(const Sharding& sharding, size_t bucket, const at::Tensor& flat) {
+  const int64_t begin = sharding.part_begin(bucket);
+  return flat.slice(0, begin, begin + sharding.part_size(bucket));
+}
+
+at::Tensor owned_view(const Sharding& sharding, size_t bucket, const at::Tensor& owned) {
+  const int64_t begin = sharding.owned_begin(bucket);
+  return owned.slice(0, begin, begin + sharding.part_size(bucket));
+}
+
+}  // namespace
+
+int64_t Sharding::size() const {
+  return buckets.empty() ? 0 : buckets.back().begin + buckets.back().size;
+}
+
+int64_t Sharding::owned_size() const { return size() / ranks; }
+
+int64_t Sharding::part_begin(size_t bucket) const {
+  return buckets[bucket].begin + rank * part_size(bucket);
+}
+
+int64_t Sharding::owned_begin(size_t bucket) const { return buckets[bucket].begin / ranks; }
+
+std::unique_ptr<Pending> reduce_scatter_bucket(Communicator& group, const Sharding& sharding,
+                                               size_t bucket, const at::Tensor& flat) {
+  return group.reduce_scatter_async(part_view(sharding, bucket, flat),
+                                    bucket_view(sharding, bucket, flat));
+}
+
+std::unique_ptr<Pending> all_gather_bucket(Communicator& group, const Sharding& sharding,
+                                           size_t bucket, const at::Tensor& flat) {
+  return group.all_gather_async(bucket_view(sharding, bucket, flat),
+                                part_view(sharding, bucket, flat));
+}
+
+void all_gather_buckets(Communicator& group, const Sharding& sharding, const at::Tensor& flat) {
+  for (size_t bucket = 0; bucket < sharding.buckets.size(); ++bucket) {
+    all_gather_bucket(group, sharding, bucket, flat)->wait();
+  }
+}
+
+void PendingBuckets::add(size_t bucket, std::unique_ptr<Pending> transfer) {
+  if (transfers_.size() <= bucket) transfers_.resize(bucket + 1);
+  transfers_[bucket].push_back(std::move(transfer));
+}
+
+void PendingBuckets::wait(size_t bucket) {
+  if (bucket >= transfers_.size()) return;
+  for (const std::unique_ptr<Pending>& transfer : transfers_[bucket]) transfer->wait();
+  transfers_[bucket].clear();
+}
+
+void PendingBuckets::wait_all() {
+  for (size_t bucket = 0; bucket < transfers_.size(); ++bucket) wait(bucket);
+}
+
+at::Tensor owned_parts(const Sharding& sharding, const at::Tensor& flat) {
+  at::Tensor owned = at::empty({sharding.owned_size()}, flat.options());
+  for (size_t bucket = 0; bucket < sharding.buckets.size(); ++bucket) {
+    owned_view(sharding, bucket, owned).copy_(part_view(sharding, bucket, flat));
+  }
+  return owned;
+}
+
+void put_owned_parts(const Sharding& sharding, const at::Tensor& owned, const at::Tensor& flat) {
+  for (size_t bucket = 0; bucket < sharding.buckets.size(); ++bucket) {
+    part_view(sharding, bucket, flat).copy_(owned_view(sharding, bucket, owned));
+  }
+}
+
+}  // namespace emo
