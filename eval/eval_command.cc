@@ -75,8 +75,8 @@ absl::StatusOr<int> run(const Options& options) {
   if (!status.ok()) return status;
   absl::StatusOr<TokenDataset> data = open_data_for(*opened, options.data, *mesh);
   if (!data.ok()) return data.status();
-  Activations activations;
-  absl::StatusOr<EvalResult> result = evaluate(*opened->model, *mesh, *data, eval, &activations);
+  PassMemory memory;
+  absl::StatusOr<EvalResult> result = evaluate(*opened->model, *mesh, *data, eval, &memory);
   if (!result.ok()) return result.status();
   if (!mesh->is_first()) return kExitDone;
 

@@ -20,14 +20,13 @@ absl::StatusOr<int32_t> find_label(const TokenDataset& data, const std::string& 
 absl::StatusOr<std::vector<std::vector<double>>> router_scores(const OpenedModel& model,
                                                                const Mesh& mesh,
                                                                const TokenDataset& data,
-                                                               int32_t source,
-                                                               Activations* activations) {
+                                                               int32_t source, PassMemory* memory) {
   EvalOptions options;
   options.sequence_length = model.description.max_positions;
   options.sources = {source};
   options.pool.kind = PoolPolicy::Kind::kNone;
   options.want_probability = true;
-  absl::StatusOr<EvalResult> result = evaluate(*model.model, mesh, data, options, activations);
+  absl::StatusOr<EvalResult> result = evaluate(*model.model, mesh, data, options, memory);
   if (!result.ok()) return result.status();
   return result->router_probability;
 }

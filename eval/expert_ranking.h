@@ -15,11 +15,10 @@ namespace emo {
 absl::StatusOr<int32_t> find_label(const TokenDataset& data, const std::string& label);
 
 // Collective. Scores [L][E]: the router's softmax over all routed experts, summed over all tokens
-// of the label's documents, without pools (the "router" method). `activations` as in evaluate().
+// of the label's documents, without pools (the "router" method). `memory` as in evaluate().
 absl::StatusOr<std::vector<std::vector<double>>> router_scores(const OpenedModel& model,
                                                                const Mesh& mesh,
                                                                const TokenDataset& data,
-                                                               int32_t source,
-                                                               Activations* activations);
+                                                               int32_t source, PassMemory* memory);
 
 }  // namespace emo

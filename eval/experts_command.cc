@@ -55,9 +55,9 @@ absl::StatusOr<int> rank(const RankOptions& options) {
   if (!data.ok()) return data.status();
   absl::StatusOr<int32_t> source = find_label(*data, options.label);
   if (!source.ok()) return source.status();
-  Activations activations;
+  PassMemory memory;
   absl::StatusOr<std::vector<std::vector<double>>> scores =
-      router_scores(*opened, *mesh, *data, *source, &activations);
+      router_scores(*opened, *mesh, *data, *source, &memory);
   if (!scores.ok()) return scores.status();
   const SubsetFile subset{options.checkpoint,
                           "router",

@@ -128,7 +128,7 @@ void count_labelled_tokens_only(const TrainingState& state, const Batch& mine, c
   LossSums labelled =
       make_loss_sums(state.model.config.moe_layers(), state.model.config.routed_experts());
   size_t next = 0;
-  for (const BlockActivations& block : state.activations.blocks) {
+  for (const BlockActivations& block : state.memory.slices[0].blocks) {
     const int64_t E = block.moe.logits.size(1);
     const int64_t K = block.moe.routing.experts.size(1);
     const auto* z = block.moe.logits.const_data_ptr<float>();
@@ -165,7 +165,7 @@ double compare_logits(const TrainingState& state, const GoldenFolder& golden, co
   const int64_t T = mine.rows * S;
   at::Tensor logits = at::empty({T, V});
   Scratch scratch;
-  lm_loss(state.model.weights.head, T, state.activations.normalised.const_data_ptr<float>(),
+  lm_loss(state.model.weights.head, T, state.memory.slices[0].normalised.const_data_ptr<float>(),
           mine.labels.data(), logits.mutable_data_ptr<float>(), nullptr, &scratch);
   const int64_t first_row =
       share_of({0, golden.batch.rows}, mesh.world->rank(), mesh.world->size()).begin;
@@ -197,7 +197,7 @@ absl::StatusOr<std::vector<Comparison>> check_golden(const std::string& folder, 
 
   const Batch mine = share(golden->batch);
   StepResult first =
-      compute_gradients(mesh, {to_tensors(mine)}, divisor_share(mine), step_options(0), &state);
+      compute_gradients(mesh, {{to_tensors(mine)}}, divisor_share(mine), step_options(0), &state);
   gather_gradients(mesh, &state);
   if (golden->contract.pool.kind == PoolPolicy::Kind::kNone) {
     count_labelled_tokens_only(state, mine, mesh, &first.sums);
@@ -221,7 +221,7 @@ absl::StatusOr<std::vector<Comparison>> check_golden(const std::string& folder, 
 
   for (const GoldenStep& step : golden->trajectory) {
     const Batch rows = share(step.batch);
-    const StepResult result = training_step(mesh, {to_tensors(rows)}, divisor_share(rows),
+    const StepResult result = training_step(mesh, {{to_tensors(rows)}}, divisor_share(rows),
                                             step_options(step.learning_rate), &state);
     const std::string name = absl::StrCat("step ", step.expected["step"].get<int64_t>(), " ");
     const double z = result.z_loss(step_options(0).lm_z_weight);

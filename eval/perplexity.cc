@@ -139,7 +139,9 @@ SourceLoss total(const std::vector<SourceLoss>& sources) {
 }
 
 absl::StatusOr<EvalResult> evaluate(const Model& model, const Mesh& mesh, const TokenDataset& data,
-                                    const EvalOptions& options, Activations* activations) {
+                                    const EvalOptions& options, PassMemory* memory) {
+  memory->slices.resize(1);
+  Activations* activations = &memory->slices[0];
   const ModelConfig& config = model.config;
   EvalResult result;
   result.sources.resize(data.info().sources.size());
@@ -167,12 +169,12 @@ absl::StatusOr<EvalResult> evaluate(const Model& model, const Mesh& mesh, const 
     if (!status.ok()) return status;
     MicroBatch tensors = to_tensors(*batch);
     set_document_ids(pieces, &tensors);
-    forward(model, rope, tensors, pass, activations);
+    forward(model, rope, tensors, pass, activations, &memory->buffers);
     const int64_t T = tensors.num_tokens();
     token_loss.resize(T);
     lm_loss(model.weights.head, T, activations->normalised.const_data_ptr<float>(),
             tensors.labels.const_data_ptr<int32_t>(), nullptr, token_loss.data(),
-            &activations->buffers.feed_forward.scratch);
+            &memory->buffers.block.feed_forward.scratch);
     const float* loss = token_loss.data();
     for (const DocumentPiece& piece : pieces) {
       SourceLoss& source = result.sources[piece.source];

@@ -42,9 +42,9 @@ struct EvalResult {
 };
 
 // Collective over the mesh: documents are dealt to ranks, every rank gets the sums over all.
-// `activations` is the passes' memory, for the caller to keep from call to call.
+// `memory` is the passes', for the caller to keep from call to call.
 absl::StatusOr<EvalResult> evaluate(const Model& model, const Mesh& mesh, const TokenDataset& data,
-                                    const EvalOptions& options, Activations* activations);
+                                    const EvalOptions& options, PassMemory* memory);
 
 // The sum over sources.
 SourceLoss total(const std::vector<SourceLoss>& sources);

@@ -87,7 +87,7 @@ absl::StatusOr<RetentionReport> measure_retention(const OpenedModel& model, cons
   Progress progress("retention", static_cast<int64_t>(labels.size()) * passes, "passes",
                     options.show_progress && mesh.is_first());
   int64_t done = 0;
-  Activations activations;
+  PassMemory memory;
   for (size_t i = 0; i < labels.size(); ++i) {
     const absl::StatusOr<int32_t> source = find_label(calibration, labels[i]);
     if (!source.ok()) {
@@ -98,7 +98,7 @@ absl::StatusOr<RetentionReport> measure_retention(const OpenedModel& model, cons
       continue;
     }
     absl::StatusOr<std::vector<std::vector<double>>> scores =
-        router_scores(model, mesh, calibration, *source, &activations);
+        router_scores(model, mesh, calibration, *source, &memory);
     if (!scores.ok()) return scores.status();
 
     EvalOptions eval;
@@ -109,7 +109,7 @@ absl::StatusOr<RetentionReport> measure_retention(const OpenedModel& model, cons
     const auto loss = [&](std::vector<ExpertSubset> subsets, bool routed_off) {
       eval.subsets = std::move(subsets);
       eval.routed_off = routed_off;
-      absl::StatusOr<EvalResult> result = evaluate(*model.model, mesh, test, eval, &activations);
+      absl::StatusOr<EvalResult> result = evaluate(*model.model, mesh, test, eval, &memory);
       progress.update(++done, labels[i]);
       status.Update(result.status());
       return result.ok() ? result->sources[i].mean() : 0.0;

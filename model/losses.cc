@@ -41,9 +41,10 @@ void BalanceCounts::start_step() { std::fill(total_.begin(), total_.end(), 0); }
 void BalanceCounts::start(Communicator& world, const std::vector<const Routing*>& routings,
                           int64_t tokens) {
   auto* counts = arriving_.mutable_data_ptr<int64_t>();
-  for (int64_t layer = 0; layer < layers_; ++layer) {
-    int64_t* row = counts + layer * (experts_ + 1);
-    std::copy(routings[layer]->counts.begin(), routings[layer]->counts.end(), row);
+  arriving_.zero_();
+  for (size_t i = 0; i < routings.size(); ++i) {
+    int64_t* row = counts + static_cast<int64_t>(i) % layers_ * (experts_ + 1);
+    for (int64_t e = 0; e < experts_; ++e) row[e] += routings[i]->counts[e];
     row[experts_] = tokens;
   }
   if (scope_ != BalanceScope::kGlobalBatch) start_step();

@@ -53,7 +53,8 @@ class BalanceCounts {
 
   void start_step();  // forgets the micro-batches of the last step
 
-  // Collective over `world`, unless the scope is kRank. `routings` in order of layers.
+  // Collective over `world`, unless the scope is kRank. `routings`: those of the micro-batch's
+  // slices one after another, each in order of layers; `tokens` of all of them.
   void start(Communicator& world, const std::vector<const Routing*>& routings, int64_t tokens);
 
   // Waits. The derivative of the unweighted balance loss by each score of a layer, [E]:

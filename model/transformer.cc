@@ -42,17 +42,18 @@ void add_routing(const Routing& routing, const std::vector<float>& score_gradien
   sums->documents += static_cast<double>(routing.documents);
 }
 
-// One block's forward pass over a->blocks[layer].x; what it keeps goes into `kept`.
+// One block's forward pass from x to y; what it keeps goes into `kept`.
 void run_block(const Model& model, const MoeContext& context, const RopeTable& rope,
                const MicroBatch& batch, const PassOptions& options, int64_t layer,
-               const at::Tensor& y, BlockActivations* kept, Activations* a) {
+               const at::Tensor& x, const at::Tensor& y, BlockActivations* kept,
+               PassBuffers* buffers) {
   const PoolPolicy& pool = context.contract->pool;
-  kept->x = a->blocks[layer].x;
+  kept->x = x;
   block_forward(
       context, model.weights.layers[layer], rope, batch,
       draw_pool_sizes(pool, context.contract->pool_draw, options.seed, batch.sequence_index,
                       batch.ordinal, layer, model.config.routed_experts()),
-      options.subsets.empty() ? ExpertSubset() : options.subsets[layer], y, kept, &a->buffers);
+      options.subsets.empty() ? ExpertSubset() : options.subsets[layer], y, kept, &buffers->block);
 }
 
 }  // namespace
@@ -69,7 +70,7 @@ Gradients::Gradients(const Model& model)
       views(bind_weights(model.config, model.layout, buffers)) {}
 
 void forward(const Model& model, const RopeTable& rope, const MicroBatch& batch,
-             const PassOptions& options, Activations* a) {
+             const PassOptions& options, Activations* a, PassBuffers* buffers) {
   const ModelConfig& config = model.config;
   const int64_t T = batch.num_tokens();
   const int64_t D = config.d_model;
@@ -93,10 +94,12 @@ void forward(const Model& model, const RopeTable& rope, const MicroBatch& batch,
     announce(options.before_parameters, layer_bucket(layer));
     BlockActivations& block = a->blocks[layer];
     const bool again = options.recompute == Recompute::kBlock;
-    run_block(model, context, rope, batch, options, layer,
+    run_block(model, context, rope, batch, options, layer, block.x,
               layer + 1 < config.n_layers ? a->blocks[layer + 1].x : a->last,
-              again ? &a->recomputed : &block, a);
-    if (again && !config.is_dense(layer)) std::swap(block.moe.routing, a->recomputed.moe.routing);
+              again ? &buffers->recomputed : &block, buffers);
+    if (again && !config.is_dense(layer)) {
+      std::swap(block.moe.routing, buffers->recomputed.moe.routing);
+    }
   }
   if (options.profile != nullptr) options.profile->set_layer(-1);
   announce(options.before_parameters, model.layout.head_bucket());
@@ -105,72 +108,114 @@ void forward(const Model& model, const RopeTable& rope, const MicroBatch& batch,
            a->reciprocal.mutable_data_ptr<float>());
 }
 
-void forward_backward(const Model& model, const RopeTable& rope, const MicroBatch& batch,
-                      const PassOptions& options, const LossOptions& loss, Communicator& world,
-                      BalanceCounts* counts, Gradients* gradients, LossSums* sums, Activations* a) {
+namespace {
+
+// The head's loss and gradients; leaves the gradient of the residual stream in buffers->d.
+void head_backward(const Model& model, const MicroBatch& batch, const PassOptions& options,
+                   const LossOptions& loss, const Activations& a, Gradients* gradients,
+                   LossSums* sums, PassBuffers* buffers) {
+  const int64_t T = batch.num_tokens();
+  const int64_t D = model.config.d_model;
+  const Timed timed(options.profile, Work::kHead);
+  zero_buffer(shape_buffer(&buffers->d, {T, D}));
+  shape_buffer(&buffers->d_normalised, {T, D});
+  const LmLoss lm = lm_loss_and_gradients(
+      model.weights.head, gradients->views.head, T, a.normalised.const_data_ptr<float>(),
+      batch.labels.const_data_ptr<int32_t>(), static_cast<float>(1.0 / loss.divisor),
+      static_cast<float>(loss.lm_z_weight), buffers->d_normalised.mutable_data_ptr<float>(),
+      &buffers->block.feed_forward.scratch);
+  sums->cross_entropy += lm.cross_entropy;
+  sums->z_squares += lm.z_squares;
+  sums->labels += static_cast<double>(lm.labels);
+  rms_norm_backward(
+      T, D, a.last.const_data_ptr<float>(), model.weights.final_norm,
+      a.reciprocal.const_data_ptr<float>(), buffers->d_normalised.const_data_ptr<float>(),
+      buffers->d.mutable_data_ptr<float>(), gradients->views.final_norm, &buffers->block.partial);
+}
+
+// What the auxiliary losses add to a layer's router gradients.
+struct RouterLosses {
+  std::vector<float> balance;  // [E]
+  float z = 0;
+};
+RouterLosses router_losses(const Model& model, const LossOptions& loss, int64_t moe_layer,
+                           const Routing& routing, int64_t tokens, BalanceCounts* counts,
+                           LossSums* sums) {
+  const auto moe_layers = static_cast<double>(model.config.moe_layers());
+  RouterLosses losses;
+  losses.balance = counts->score_gradient(moe_layer, model.config.routed_top_k(), loss.divisor);
+  add_routing(routing, losses.balance, tokens, &sums->layers[moe_layer]);
+  for (float& b : losses.balance) {
+    b *= static_cast<float>(model.contract.balance_weight / moe_layers);
+  }
+  losses.z = static_cast<float>(model.contract.z_weight / moe_layers / loss.divisor);
+  return losses;
+}
+
+// From the head down to the embedding.
+void backward(const Model& model, const RopeTable& rope, const MicroBatch& batch,
+              const PassOptions& options, const LossOptions& loss, BalanceCounts* counts,
+              Gradients* gradients, LossSums* sums, Activations* a, PassBuffers* buffers) {
   const ModelConfig& config = model.config;
   const RoutingContract contract = contract_of(model, options);
   const MoeContext context = moe_context(model, contract, options);
   const int64_t T = batch.num_tokens();
   const int64_t D = config.d_model;
-
-  forward(model, rope, batch, options, a);
-
-  // Counts travel behind the head and the cross-entropy; the backward pass is the first to need
-  // them.
-  std::vector<const Routing*> routings;
-  for (int64_t layer = 0; layer < config.n_layers; ++layer) {
-    if (!config.is_dense(layer)) routings.push_back(&a->blocks[layer].moe.routing);
-  }
-  counts->start(world, routings, T);
-
-  Timed timed(options.profile, Work::kHead);
-  zero_buffer(shape_buffer(&a->d, {T, D}));
-  shape_buffer(&a->d_normalised, {T, D});
-  const LmLoss lm = lm_loss_and_gradients(
-      model.weights.head, gradients->views.head, T, a->normalised.const_data_ptr<float>(),
-      batch.labels.const_data_ptr<int32_t>(), static_cast<float>(1.0 / loss.divisor),
-      static_cast<float>(loss.lm_z_weight), a->d_normalised.mutable_data_ptr<float>(),
-      &a->buffers.feed_forward.scratch);
-  sums->cross_entropy += lm.cross_entropy;
-  sums->z_squares += lm.z_squares;
-  sums->labels += static_cast<double>(lm.labels);
-  rms_norm_backward(T, D, a->last.const_data_ptr<float>(), model.weights.final_norm,
-                    a->reciprocal.const_data_ptr<float>(), a->d_normalised.const_data_ptr<float>(),
-                    a->d.mutable_data_ptr<float>(), gradients->views.final_norm,
-                    &a->buffers.partial);
-  timed.pause();
+  head_backward(model, batch, options, loss, *a, gradients, sums, buffers);
   announce(options.after_gradients, model.layout.head_bucket());
 
-  const auto moe_layers = static_cast<double>(config.moe_layers());
   int64_t moe_layer = config.moe_layers();
   for (int64_t layer = config.n_layers - 1; layer >= 0; --layer) {
     if (options.profile != nullptr) options.profile->set_layer(layer);
-    std::vector<float> balance;
-    float z = 0;
-    if (!config.is_dense(layer)) {
-      --moe_layer;
-      balance = counts->score_gradient(moe_layer, config.routed_top_k(), loss.divisor);
-      add_routing(a->blocks[layer].moe.routing, balance, T, &sums->layers[moe_layer]);
-      for (float& b : balance) b *= static_cast<float>(contract.balance_weight / moe_layers);
-      z = static_cast<float>(contract.z_weight / moe_layers / loss.divisor);
-    }
     BlockActivations* kept = &a->blocks[layer];
+    RouterLosses losses;
+    if (!config.is_dense(layer)) {
+      losses = router_losses(model, loss, --moe_layer, kept->moe.routing, T, counts, sums);
+    }
     if (options.recompute == Recompute::kBlock) {
-      kept = &a->recomputed;
-      run_block(model, context, rope, batch, options, layer, shape_buffer(&a->ignored, {T, D}),
-                kept, a);
+      kept = &buffers->recomputed;
+      run_block(model, context, rope, batch, options, layer, a->blocks[layer].x,
+                shape_buffer(&buffers->ignored, {T, D}), kept, buffers);
     }
     block_backward(context, model.weights.layers[layer], gradients->views.layers[layer], rope,
-                   batch, balance, z, a->d, kept, &a->buffers);
+                   batch, losses.balance, losses.z, buffers->d, kept, &buffers->block);
     announce(options.after_gradients, layer_bucket(layer));
   }
   if (options.profile != nullptr) options.profile->set_layer(-1);
-  timed.switch_to(Work::kOther);
-  embed_backward(T, D, batch.tokens.const_data_ptr<int32_t>(), a->d.const_data_ptr<float>(),
-                 gradients->views.embedding);
-  timed.pause();
+  {
+    const Timed timed(options.profile, Work::kOther);
+    embed_backward(T, D, batch.tokens.const_data_ptr<int32_t>(), buffers->d.const_data_ptr<float>(),
+                   gradients->views.embedding);
+  }
   announce(options.after_gradients, kEmbeddingBucket);
+}
+
+}  // namespace
+
+void forward_backward(const Model& model, const RopeTable& rope,
+                      const std::vector<MicroBatch>& slices, const PassOptions& options,
+                      const LossOptions& loss, Communicator& world, BalanceCounts* counts,
+                      Gradients* gradients, LossSums* sums, PassMemory* memory) {
+  memory->slices.resize(slices.size());
+  std::vector<const Routing*> routings;  // [slices x MoE layers]
+  int64_t tokens = 0;
+  for (size_t s = 0; s < slices.size(); ++s) {
+    Activations* a = &memory->slices[s];
+    forward(model, rope, slices[s], options, a, &memory->buffers);
+    for (int64_t layer = 0; layer < model.config.n_layers; ++layer) {
+      if (!model.config.is_dense(layer)) routings.push_back(&a->blocks[layer].moe.routing);
+    }
+    tokens += slices[s].num_tokens();
+  }
+  // Counts travel behind the head and the cross-entropy; the backward pass is the first to need
+  // them.
+  counts->start(world, routings, tokens);
+  PassOptions not_last = options;
+  not_last.after_gradients = nullptr;
+  for (size_t s = 0; s < slices.size(); ++s) {
+    backward(model, rope, slices[s], s + 1 < slices.size() ? not_last : options, loss, counts,
+             gradients, sums, &memory->slices[s], &memory->buffers);
+  }
 }
 
 }  // namespace emo

@@ -38,17 +38,27 @@ struct Gradients {
   explicit Gradients(const Model& model);
 };
 
-// Memory of a pass, kept from pass to pass.
+// What a forward pass keeps for its backward pass; the memory stays from pass to pass.
 struct Activations {
   std::vector<BlockActivations> blocks;  // [L]; with Recompute::kBlock only x and moe.routing
-  BlockActivations recomputed;           // of one block at a time, with Recompute::kBlock
-  at::Tensor ignored;                    // [T, D] the output of a block that is computed again
   at::Tensor last;                       // [T, D] output of the last block
   at::Tensor normalised;                 // [T, D] input of the head
   at::Tensor reciprocal;                 // [T] of the final norm
-  at::Tensor d;                          // [T, D] gradient of the residual stream
-  at::Tensor d_normalised;               // [T, D]
-  BlockBuffers buffers;
+};
+
+// Memory that all passes share, one after another.
+struct PassBuffers {
+  BlockActivations recomputed;  // of one block at a time, with Recompute::kBlock
+  at::Tensor ignored;           // [T, D] the output of a block that is computed again
+  at::Tensor d;                 // [T, D] gradient of the residual stream
+  at::Tensor d_normalised;      // [T, D]
+  BlockBuffers block;
+};
+
+// The memory of a training pass: activations of every slice, and one set of buffers.
+struct PassMemory {
+  std::vector<Activations> slices;
+  PassBuffers buffers;
 };
 
 // What a pass needs beside the model and the batch.
@@ -69,7 +79,7 @@ struct PassOptions {
 
 // Collective over ep. Fills `activations` up to `normalised`.
 void forward(const Model& model, const RopeTable& rope, const MicroBatch& batch,
-             const PassOptions& options, Activations* activations);
+             const PassOptions& options, Activations* activations, PassBuffers* buffers);
 
 // Divisor and weights of a training micro-batch's losses.
 struct LossOptions {
@@ -77,11 +87,14 @@ struct LossOptions {
   double lm_z_weight = 1e-5;  //
 };
 
-// Collective over ep, and over `world` for the balance counts. Adds the micro-batch's gradients to
-// `gradients` and its losses to `sums`.
-void forward_backward(const Model& model, const RopeTable& rope, const MicroBatch& batch,
-                      const PassOptions& options, const LossOptions& loss, Communicator& world,
-                      BalanceCounts* counts, Gradients* gradients, LossSums* sums,
-                      Activations* activations);
+// Collective over ep, and over `world` for the balance counts. Adds a micro-batch's gradients to
+// `gradients` and its losses to `sums`. The micro-batch comes in slices, as many on every rank: all
+// forward passes first, then one all-reduce of the counts of expert choices, then the backward
+// passes, so that the balance loss sees the whole micro-batch. Gradients of one slice and of many
+// differ by the order of their sums alone.
+void forward_backward(const Model& model, const RopeTable& rope,
+                      const std::vector<MicroBatch>& slices, const PassOptions& options,
+                      const LossOptions& loss, Communicator& world, BalanceCounts* counts,
+                      Gradients* gradients, LossSums* sums, PassMemory* memory);
 
 }  // namespace emo

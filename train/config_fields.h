@@ -102,6 +102,7 @@ void visit_config(Visitor& v, RunConfig& c) {
   if (v.section("parallel")) {
     v.field("ep", &c.parallel.ep, Range{1, 1e6});
     names("recompute", {"none", "moe", "block"}, &c.parallel.recompute);
+    v.field("slices", &c.parallel.slices, positive);
   }
   if (v.section("checkpoint")) {
     v.field("every", &c.checkpoint.every, any_count);

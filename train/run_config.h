@@ -52,6 +52,7 @@ struct RunConfig {
   struct Parallel {
     int64_t ep = 1;
     Recompute recompute = Recompute::kNone;
+    int64_t slices = 1;
   } parallel;
   struct Checkpoint {
     int64_t every = 1000;  // steps; 0: only at the end

@@ -11,12 +11,16 @@ absl::StatusOr<StepBatches> load_step(const ChunkSource& source, const RunConfig
   StepBatches step;
   for (int64_t m = 0; m < config.train.micro_batches; ++m) {
     const SequenceRange all{first_sequence + m * size, first_sequence + (m + 1) * size};
-    absl::StatusOr<Batch> batch =
-        load(source, config.loader(), share_of(all, mesh.world->rank(), mesh.world->size()));
-    if (!batch.ok()) return batch.status();
-    step.divisor_share += divisor_share(*batch);
-    if (m == 0) step.attention_ends = batch->attention_ends;
-    step.micro_batches.push_back(to_tensors(*batch));
+    const SequenceRange mine = share_of(all, mesh.world->rank(), mesh.world->size());
+    SlicedBatch& slices = step.micro_batches.emplace_back();
+    for (int64_t s = 0; s < config.parallel.slices; ++s) {
+      absl::StatusOr<Batch> batch =
+          load(source, config.loader(), share_of(mine, s, config.parallel.slices));
+      if (!batch.ok()) return batch.status();
+      step.divisor_share += divisor_share(*batch);
+      if (m == 0 && s == 0) step.attention_ends = batch->attention_ends;
+      slices.push_back(to_tensors(*batch));
+    }
   }
   return step;
 }
@@ -27,7 +31,8 @@ StepOptions step_options_of(const RunConfig& config) {
   options.clip = config.train.clip;
   options.adamw = config.optimizer;
   options.seed = config.run.seed;
-  options.recompute = config.parallel.recompute;
+  // Slices are there to save memory: they keep what stands between blocks and nothing else.
+  options.recompute = config.parallel.slices > 1 ? Recompute::kBlock : config.parallel.recompute;
   return options;
 }
 

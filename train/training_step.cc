@@ -40,7 +40,7 @@ void start_gathering(const Mesh& mesh, const ParameterLayout& layout, size_t buc
 
 }  // namespace
 
-StepResult compute_gradients(const Mesh& mesh, const std::vector<MicroBatch>& micro_batches,
+StepResult compute_gradients(const Mesh& mesh, const std::vector<SlicedBatch>& micro_batches,
                              int64_t divisor_share, const StepOptions& options,
                              TrainingState* state) {
   const Model& model = state->model;
@@ -76,7 +76,7 @@ StepResult compute_gradients(const Mesh& mesh, const std::vector<MicroBatch>& mi
       };
     }
     forward_backward(model, state->rope, micro_batches[m], pass, loss, *mesh.world, &state->balance,
-                     &state->gradients, &result.sums, &state->activations);
+                     &state->gradients, &result.sums, &state->memory);
   }
   timed.switch_to(Work::kExchange);
   reductions.wait_all();
@@ -86,7 +86,7 @@ StepResult compute_gradients(const Mesh& mesh, const std::vector<MicroBatch>& mi
   return result;
 }
 
-StepResult training_step(const Mesh& mesh, const std::vector<MicroBatch>& micro_batches,
+StepResult training_step(const Mesh& mesh, const std::vector<SlicedBatch>& micro_batches,
                          int64_t divisor_share, const StepOptions& options, TrainingState* state) {
   StepResult result = compute_gradients(mesh, micro_batches, divisor_share, options, state);
   if (!result.finite()) return result;

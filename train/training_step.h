@@ -17,7 +17,7 @@ struct TrainingState {
   OptimizerState optimizer;
   RopeTable rope;
   BalanceCounts balance;
-  Activations activations;
+  PassMemory memory;
   PendingBuckets updates;  // parameters that other ranks updated, on their way
 
   TrainingState(const ModelConfig& config, const RoutingContract& contract, int64_t sequence_length,
@@ -44,11 +44,14 @@ struct StepResult {
   bool finite() const;
 };
 
+// One micro-batch of a step, this rank's rows of it, cut into as many slices on every rank.
+using SlicedBatch = std::vector<MicroBatch>;
+
 // Collective. Zeroes the gradients, then leaves those of the whole step in state->gradients: on
 // each rank the parts that it owns, summed over all ranks while the backward pass ran; elsewhere
 // what this rank alone contributed. `divisor_share` is this rank's part of N (batch_tensors.h),
 // over all micro-batches.
-StepResult compute_gradients(const Mesh& mesh, const std::vector<MicroBatch>& micro_batches,
+StepResult compute_gradients(const Mesh& mesh, const std::vector<SlicedBatch>& micro_batches,
                              int64_t divisor_share, const StepOptions& options,
                              TrainingState* state);
 
@@ -58,7 +61,7 @@ void gather_gradients(const Mesh& mesh, TrainingState* state);
 // Collective: compute_gradients, clip, update. Where the result is not finite nothing is updated,
 // on any rank. The updated parameters are still travelling when it returns; the next step waits for
 // each as it needs it, everything else calls wait_for_parameters() first.
-StepResult training_step(const Mesh& mesh, const std::vector<MicroBatch>& micro_batches,
+StepResult training_step(const Mesh& mesh, const std::vector<SlicedBatch>& micro_batches,
                          int64_t divisor_share, const StepOptions& options, TrainingState* state);
 
 // After this, state->model holds the updated parameters.

@@ -26,7 +26,8 @@ struct Case {
 struct Pass {
   LossSums sums;
   std::unique_ptr<Gradients> gradients;
-  Activations activations;
+  PassMemory memory;
+  const Activations& activations() const { return memory.slices[0]; }
 };
 
 Pass run(const Model& model, const MicroBatch& batch, const PassOptions& options,
@@ -41,8 +42,8 @@ Pass run(const Model& model, const MicroBatch& batch, const PassOptions& options
   PassOptions with_ep = options;
   with_ep.ep = world.get();
   counts.start_step();
-  forward_backward(model, rope, batch, with_ep, loss, *world, &counts, pass.gradients.get(),
-                   &pass.sums, &pass.activations);
+  forward_backward(model, rope, {batch}, with_ep, loss, *world, &counts, pass.gradients.get(),
+                   &pass.sums, &pass.memory);
   return pass;
 }
 
@@ -141,7 +142,7 @@ TEST(Pools, OfAllExpertsAreTheStandardMoeBitForBit) {
       const Pass pass = run(model, batch, options, loss);
       EXPECT_TRUE(at::equal(pass.gradients->buffers.dense, expected.gradients->buffers.dense));
       EXPECT_TRUE(at::equal(pass.gradients->buffers.experts, expected.gradients->buffers.experts));
-      EXPECT_TRUE(at::equal(pass.activations.normalised, expected.activations.normalised));
+      EXPECT_TRUE(at::equal(pass.activations().normalised, expected.activations().normalised));
       EXPECT_EQ(pass.sums.cross_entropy, expected.sums.cross_entropy);
       for (int64_t layer = 0; layer < config.n_layers; ++layer) {
         EXPECT_EQ(pass.sums.layers[layer].counts, expected.sums.layers[layer].counts);
@@ -217,12 +218,14 @@ TEST(Activations, CarryNothingFromPassToPass) {
   options.pool = contract.pool;
   options.ep = world.get();
   Activations used;
+  PassBuffers used_buffers;
   for (const int64_t rows : {3, 1, 4, 2}) {
     options.recompute = static_cast<Recompute>(rows % 3);
     const MicroBatch batch = to_tensors(random_batch(rows, 48, config.vocab_size, 9, rows));
     Activations fresh;
-    forward(model, rope, batch, options, &used);
-    forward(model, rope, batch, options, &fresh);
+    PassBuffers fresh_buffers;
+    forward(model, rope, batch, options, &used, &used_buffers);
+    forward(model, rope, batch, options, &fresh, &fresh_buffers);
     EXPECT_TRUE(at::equal(used.normalised, fresh.normalised)) << rows;
   }
 }

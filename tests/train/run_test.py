@@ -46,6 +46,7 @@ def main() -> None:
     with Program(sys.argv[1]) as emo:
         resumes_bit_for_bit(emo, 0, "checkpoint.keep=0")
         resumes_bit_for_bit(emo, 2, "checkpoint.keep=0", "parallel.ep=2")
+        resumes_bit_for_bit(emo, 4, "checkpoint.keep=0", "parallel.ep=2")  # moments cut over 4 and 2 ranks
 
         # The number of threads, and what is computed again, change no bit.
         for name, threads, recompute in [("one", 1, "none"), ("three", 3, "none"), ("again", 2, "block"),
@@ -56,14 +57,15 @@ def main() -> None:
             check(weights(emo.folder / name, 6) == weights(emo.folder / "one", 6), f"weights of {name} differ")
 
         # Another layout goes on from the same checkpoint, to the same losses within rounding.
-        other = emo.folder / "other"
-        shutil.copytree(emo.folder / "whole2", other)
-        for later in (10, 12):
-            shutil.rmtree(other / f"step-{later:07d}")
-        emo.run("train", TINY, f"run.folder={other}", "train.steps=12", "train.micro_batches=2",
-                "schedule.warmup_steps=3", "checkpoint.keep=0", "--quiet")
-        for a, b in zip(metrics(other), metrics(emo.folder / "whole2")):
-            check(abs(a["train/CE loss"] - b["train/CE loss"]) < 1e-4, f"step {a['step']} on another layout")
+        for ranks, layout in [(0, []), (2, ["parallel.ep=1"]), (4, ["parallel.ep=4"]), (0, ["parallel.slices=3"])]:
+            other = emo.folder / f"other{ranks}{len(layout)}"
+            shutil.copytree(emo.folder / "whole4", other)
+            for later in (10, 12):
+                shutil.rmtree(other / f"step-{later:07d}")
+            emo.run("train", TINY, f"run.folder={other}", "train.steps=12", "train.micro_batches=2",
+                    "schedule.warmup_steps=3", "checkpoint.keep=0", "--quiet", *layout, ranks=ranks)
+            for a, b in zip(metrics(other), metrics(emo.folder / "whole4")):
+                check(abs(a["train/CE loss"] - b["train/CE loss"]) < 1e-4, f"step {a['step']} on another layout")
 
         # A config that changes the run is refused, with the key; one that does not is taken.
         run = emo.folder / "whole0"
