@@ -157,10 +157,6 @@ class NcclCommunicator : public Communicator {
 
   void barrier() override { host_->barrier(); }
 
-  void all_reduce(const at::Tensor& tensor, ReduceOp op) override {
-    all_reduce_async(tensor, op)->wait();
-  }
-
   std::unique_ptr<Pending> all_reduce_async(const at::Tensor& tensor, ReduceOp op) override {
     if (!on_device(tensor, "all_reduce")) return host_->all_reduce_async(tensor, op);
     const ncclDataType_t type = nccl_type(tensor);
@@ -182,36 +178,33 @@ class NcclCommunicator : public Communicator {
     })->wait();
   }
 
-  void all_gather(const at::Tensor& output, const at::Tensor& input) override {
-    if (!both_on_device(output, input, "all_gather")) return host_->all_gather(output, input);
+  std::unique_ptr<Pending> all_gather_async(const at::Tensor& output,
+                                            const at::Tensor& input) override {
+    if (!both_on_device(output, input, "all_gather")) return host_->all_gather_async(output, input);
     TORCH_CHECK(
         output.numel() == input.numel() * size() && output.scalar_type() == input.scalar_type(),
         "all_gather: ", input.sizes(), " on ", size(), " ranks into ", output.sizes());
     const ncclDataType_t type = nccl_type(input);
-    if (input.numel() == 0) return;
-    start("all_gather", {output, input}, [&] {
+    if (input.numel() == 0) return std::make_unique<Done>();
+    return start("all_gather", {output, input}, [&] {
       return ncclAllGather(input.data_ptr(), output.data_ptr(), input.numel(), type, comm_,
                            stream_->get());
-    })->wait();
+    });
   }
 
-  void reduce_scatter(const at::Tensor& output, const at::Tensor& input) override {
+  std::unique_ptr<Pending> reduce_scatter_async(const at::Tensor& output,
+                                                const at::Tensor& input) override {
     if (!both_on_device(output, input, "reduce_scatter"))
-      return host_->reduce_scatter(output, input);
+      return host_->reduce_scatter_async(output, input);
     TORCH_CHECK(
         input.numel() == output.numel() * size() && output.scalar_type() == input.scalar_type(),
         "reduce_scatter: ", input.sizes(), " on ", size(), " ranks into ", output.sizes());
     const ncclDataType_t type = nccl_type(input);
-    if (output.numel() == 0) return;
-    start("reduce_scatter", {output, input}, [&] {
+    if (output.numel() == 0) return std::make_unique<Done>();
+    return start("reduce_scatter", {output, input}, [&] {
       return ncclReduceScatter(input.data_ptr(), output.data_ptr(), output.numel(), type, ncclSum,
                                comm_, stream_->get());
-    })->wait();
-  }
-
-  void all_to_all(const at::Tensor& receive, const std::vector<int64_t>& receive_rows,
-                  const at::Tensor& send, const std::vector<int64_t>& send_rows) override {
-    all_to_all_async(receive, receive_rows, send, send_rows)->wait();
+    });
   }
 
   std::unique_ptr<Pending> all_to_all_async(const at::Tensor& receive,

@@ -80,13 +80,14 @@ TEST_F(CommunicatorTest, ReduceScatterGivesEachRankItsPart) {
 }
 
 TEST_F(CommunicatorTest, ReduceScatterAndAllGatherWorkInPlace) {
-  const at::Tensor mine = at::arange(4 * size_, at::kFloat) + static_cast<float>(100 * rank_);
+  const at::Tensor counting = at::arange(4 * size_, on_device(at::kFloat));
+  const at::Tensor mine = counting + static_cast<float>(100 * rank_);
   at::Tensor values = mine.clone();
   const at::Tensor part = values.slice(0, 4 * rank_, 4 * rank_ + 4);
   const auto pending = world_.reduce_scatter_async(part, values);
   pending->wait();
   const auto ranks = static_cast<float>(size_);
-  const at::Tensor sums = at::arange(4 * size_, at::kFloat) * ranks + 50 * ranks * (ranks - 1);
+  const at::Tensor sums = counting * ranks + 50 * ranks * (ranks - 1);
   at::Tensor expected = mine.clone();
   expected.slice(0, 4 * rank_, 4 * rank_ + 4).copy_(sums.slice(0, 4 * rank_, 4 * rank_ + 4));
   EXPECT_TRUE(on_all_ranks(at::equal(values, expected)));
