@@ -12,12 +12,20 @@ target_link_libraries(libtorch INTERFACE torch_cpu c10)
 # Loops are vectorised by `#pragma omp simd`; threads are the program's own (parallel/thread_pool.h).
 target_compile_options(libtorch INTERFACE -fopenmp-simd)
 
+# What NCCL's communicator is compiled with, on machines without a GPU too. crt/ is a package of its own.
+file(GLOB nvidia_folder "${EMO_PYTHON_FOLDER}/lib/python3*/site-packages/nvidia")
+foreach(header nccl/include/nccl.h cu13/include/cuda_runtime_api.h cu13/include/crt/host_defines.h)
+  if(NOT EXISTS "${nvidia_folder}/${header}")
+    message(FATAL_ERROR "no nvidia/${header} in ${EMO_PYTHON_FOLDER}: run launch/setup.sh first (launch/setup_full.sh for the cuda preset)")
+  endif()
+endforeach()
+add_library(nccl_headers INTERFACE)
+target_include_directories(nccl_headers SYSTEM INTERFACE "${nvidia_folder}/nccl/include" "${nvidia_folder}/cu13/include")
+
 if(EMO_WITH_CUDA)
-  file(GLOB nvidia_folder "${EMO_PYTHON_FOLDER}/lib/python3*/site-packages/nvidia")
   add_library(nccl INTERFACE)
-  target_include_directories(nccl SYSTEM INTERFACE "${nvidia_folder}/nccl/include" "${nvidia_folder}/cu13/include")
   target_link_options(nccl INTERFACE "-Wl,-rpath,${nvidia_folder}/nccl/lib" "-Wl,-rpath,${nvidia_folder}/cu13/lib")
-  target_link_libraries(nccl INTERFACE "${nvidia_folder}/nccl/lib/libnccl.so.2" "${nvidia_folder}/cu13/lib/libcudart.so.13")
+  target_link_libraries(nccl INTERFACE nccl_headers "${nvidia_folder}/nccl/lib/libnccl.so.2" "${nvidia_folder}/cu13/lib/libcudart.so.13")
   target_link_libraries(libtorch INTERFACE torch_cuda c10_cuda nccl)
 endif()
 

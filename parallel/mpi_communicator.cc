@@ -46,7 +46,6 @@ void check_host(const at::Tensor& tensor, const char* operation) {
               ": needs a contiguous tensor in host memory");
 }
 
-// Ends the job where an MPI call failed: the others would wait for this rank.
 void check_mpi(int result, const char* operation) {
   if (result == MPI_SUCCESS) return;
   char text[MPI_MAX_ERROR_STRING] = {};
@@ -54,8 +53,7 @@ void check_mpi(int result, const char* operation) {
   int rank = -1;
   MPI_Error_string(result, text, &length);
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-  std::fprintf(stderr, "emo: rank %d: %s failed: %s\n", rank, operation, text);
-  abort_job(kPeerLost);
+  abort_collective(rank, operation, text);
 }
 
 int64_t elements_of_row(const at::Tensor& rows) {
@@ -401,6 +399,12 @@ void abort_job(int exit_code) {
   std::fflush(stderr);
   if (initialized && !finalized) MPI_Abort(MPI_COMM_WORLD, exit_code);
   std::_Exit(exit_code);
+}
+
+void abort_collective(int64_t rank, const char* operation, const char* error) {
+  std::fprintf(stderr, "emo: rank %lld: %s failed: %s\n", static_cast<long long>(rank), operation,
+               error);
+  abort_job(kPeerLost);
 }
 
 }  // namespace emo

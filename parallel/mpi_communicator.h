@@ -5,6 +5,7 @@
 // take any size.
 #pragma once
 
+#include <cstdint>
 #include <memory>
 
 #include "parallel/communicator.h"
@@ -27,5 +28,9 @@ bool is_first_rank();
 
 // Ends the whole job at once with this exit code, from any rank.
 [[noreturn]] void abort_job(int exit_code);
+
+// Ends the whole job because a collective failed on `rank` of the job: the others would wait for
+// it.
+[[noreturn]] void abort_collective(int64_t rank, const char* operation, const char* error);
 
 }  // namespace emo

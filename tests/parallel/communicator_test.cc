@@ -14,6 +14,11 @@ namespace {
 
 class CommunicatorTest : public ::testing::Test {
  protected:
+  // A kind of tensor where the communicator's collectives work.
+  static at::TensorOptions on_device(at::ScalarType type) {
+    return at::TensorOptions(test_device()).dtype(type);
+  }
+
   Communicator& world_ = test_world();
   const int64_t rank_ = world_.rank();
   const int64_t size_ = world_.size();
@@ -22,7 +27,7 @@ class CommunicatorTest : public ::testing::Test {
 TEST_F(CommunicatorTest, AllReduceSumsAndTakesTheLargestInEveryType) {
   for (const at::ScalarType type : {at::kFloat, at::kDouble, at::kInt, at::kLong}) {
     for (const int64_t count : {0, 1, 7, 4099}) {
-      const at::Tensor base = at::arange(count, type);
+      const at::Tensor base = at::arange(count, on_device(type));
       at::Tensor sum = base + rank_;
       world_.all_reduce(sum, ReduceOp::kSum);
       at::Tensor largest = base * (rank_ + 1);
@@ -34,52 +39,55 @@ TEST_F(CommunicatorTest, AllReduceSumsAndTakesTheLargestInEveryType) {
 }
 
 TEST_F(CommunicatorTest, AsynchronousReductionsOverlapAndEndInAnyOrder) {
-  at::Tensor a = at::full({1000}, static_cast<float>(rank_ + 1));
-  at::Tensor b = at::full({3}, rank_, at::kLong);
+  at::Tensor a = at::full({1000}, rank_ + 1, on_device(at::kFloat));
+  at::Tensor b = at::full({3}, rank_, on_device(at::kLong));
   auto first = world_.all_reduce_async(a, ReduceOp::kSum);
   auto second = world_.all_reduce_async(b, ReduceOp::kMax);
   second->wait();
   first->wait();
   EXPECT_TRUE(
-      on_all_ranks(at::equal(a, at::full({1000}, static_cast<float>(size_ * (size_ + 1) / 2)))));
-  EXPECT_TRUE(on_all_ranks(at::equal(b, at::full({3}, size_ - 1, at::kLong))));
+      on_all_ranks(at::equal(a, at::full({1000}, size_ * (size_ + 1) / 2, on_device(at::kFloat)))));
+  EXPECT_TRUE(on_all_ranks(at::equal(b, at::full({3}, size_ - 1, on_device(at::kLong)))));
 }
 
 TEST_F(CommunicatorTest, BroadcastFromEveryRoot) {
   for (int64_t root = 0; root < size_; ++root) {
-    at::Tensor values = at::full({5}, static_cast<double>(rank_), at::kDouble);
+    at::Tensor values = at::full({5}, rank_, on_device(at::kDouble));
     world_.broadcast(values, root);
-    EXPECT_TRUE(
-        on_all_ranks(at::equal(values, at::full({5}, static_cast<double>(root), at::kDouble))));
+    EXPECT_TRUE(on_all_ranks(at::equal(values, at::full({5}, root, on_device(at::kDouble)))));
   }
 }
 
 TEST_F(CommunicatorTest, AllGatherKeepsTheOrderOfRanks) {
-  const at::Tensor mine = at::arange(3, at::kFloat) + 10.0f * static_cast<float>(rank_);
-  at::Tensor all = at::zeros({size_, 3});
+  const at::Tensor counting = at::arange(3, on_device(at::kFloat));
+  const at::Tensor mine = counting + 10.0f * static_cast<float>(rank_);
+  at::Tensor all = at::zeros({size_, 3}, on_device(at::kFloat));
   world_.all_gather(all, mine);
   const at::Tensor expected =
-      at::arange(3, at::kFloat) + 10 * at::arange(size_, at::kFloat).view({-1, 1});
+      counting + 10 * at::arange(size_, on_device(at::kFloat)).view({-1, 1});
   EXPECT_TRUE(on_all_ranks(at::equal(all, expected)));
 }
 
 TEST_F(CommunicatorTest, ReduceScatterGivesEachRankItsPart) {
-  const at::Tensor input = at::arange(4 * size_, at::kFloat) * static_cast<float>(rank_ + 1);
-  at::Tensor part = at::zeros({4});
+  const at::Tensor input =
+      at::arange(4 * size_, on_device(at::kFloat)) * static_cast<float>(rank_ + 1);
+  at::Tensor part = at::zeros({4}, on_device(at::kFloat));
   world_.reduce_scatter(part, input);
-  const at::Tensor expected = (at::arange(4, at::kFloat) + static_cast<float>(4 * rank_)) *
-                              static_cast<float>(size_ * (size_ + 1) / 2);
+  const at::Tensor expected =
+      (at::arange(4, on_device(at::kFloat)) + static_cast<float>(4 * rank_)) *
+      static_cast<float>(size_ * (size_ + 1) / 2);
   EXPECT_TRUE(on_all_ranks(at::equal(part, expected)));
 }
 
 TEST_F(CommunicatorTest, ReduceScatterAndAllGatherWorkInPlace) {
-  const at::Tensor mine = at::arange(4 * size_, at::kFloat) + static_cast<float>(100 * rank_);
+  const at::Tensor counting = at::arange(4 * size_, on_device(at::kFloat));
+  const at::Tensor mine = counting + static_cast<float>(100 * rank_);
   at::Tensor values = mine.clone();
   const at::Tensor part = values.slice(0, 4 * rank_, 4 * rank_ + 4);
   const auto pending = world_.reduce_scatter_async(part, values);
   pending->wait();
   const auto ranks = static_cast<float>(size_);
-  const at::Tensor sums = at::arange(4 * size_, at::kFloat) * ranks + 50 * ranks * (ranks - 1);
+  const at::Tensor sums = counting * ranks + 50 * ranks * (ranks - 1);
   at::Tensor expected = mine.clone();
   expected.slice(0, 4 * rank_, 4 * rank_ + 4).copy_(sums.slice(0, 4 * rank_, 4 * rank_ + 4));
   EXPECT_TRUE(on_all_ranks(at::equal(values, expected)));
@@ -103,9 +111,10 @@ TEST_F(CommunicatorTest, AllToAllMovesUnevenRows) {
   const auto stack = [](const std::vector<at::Tensor>& list) {
     return list.empty() ? at::empty({0, 3}) : at::stack(list);
   };
-  at::Tensor received = at::zeros({static_cast<int64_t>(expected.size()), 3});
-  world_.all_to_all_async(received, receive_rows, stack(rows), send_rows)->wait();
-  EXPECT_TRUE(on_all_ranks(at::equal(received, stack(expected))));
+  at::Tensor received =
+      at::zeros({static_cast<int64_t>(expected.size()), 3}, on_device(at::kFloat));
+  world_.all_to_all_async(received, receive_rows, stack(rows).to(test_device()), send_rows)->wait();
+  EXPECT_TRUE(on_all_ranks(at::equal(received, stack(expected).to(test_device()))));
 
   std::vector<int64_t> counted;
   const at::Tensor uncounted = world_.all_to_all_uncounted(stack(rows), send_rows, &counted);
@@ -126,12 +135,15 @@ TEST_F(CommunicatorTest, UncountedExchangesMayFollowEachOther) {
 }
 
 TEST_F(CommunicatorTest, WrongSizesAreRefusedBeforeAnythingTravels) {
-  const at::Tensor five = at::zeros({5, 2});
+  const at::TensorOptions floats = on_device(at::kFloat);
+  const at::Tensor five = at::zeros({5, 2}, floats);
   EXPECT_THROW(
       world_.all_to_all(five, std::vector<int64_t>(size_, 1), five, std::vector<int64_t>(size_, 9)),
       c10::Error);
-  EXPECT_THROW(world_.all_gather(at::zeros({size_ * 5 + 1}), at::zeros({5})), c10::Error);
-  EXPECT_THROW(world_.reduce_scatter(at::zeros({5}), at::zeros({size_ * 5 + 1})), c10::Error);
+  EXPECT_THROW(world_.all_gather(at::zeros({size_ * 5 + 1}, floats), at::zeros({5}, floats)),
+               c10::Error);
+  EXPECT_THROW(world_.reduce_scatter(at::zeros({5}, floats), at::zeros({size_ * 5 + 1}, floats)),
+               c10::Error);
   world_.barrier();
 }
 
@@ -139,7 +151,7 @@ TEST_F(CommunicatorTest, SplitGroupsByColourAndOrdersByKey) {
   const auto part = world_.split(rank_ % 2, -rank_);
   const int64_t expected = (size_ + 1 - rank_ % 2) / 2;
   EXPECT_TRUE(on_all_ranks(part->size() == expected));
-  at::Tensor sum = at::full({1}, rank_, at::kLong);
+  at::Tensor sum = at::full({1}, rank_, on_device(at::kLong));
   part->all_reduce(sum, ReduceOp::kSum);
   int64_t wanted = 0;
   for (int64_t r = rank_ % 2; r < size_; r += 2) wanted += r;

@@ -12,10 +12,10 @@ int main(int argc, char** argv) {
   ::testing::InitGoogleTest(&argc, argv);
   const std::string argument = argc > 1 ? argv[1] : "";
   if (argument.rfind("--ranks=", 0) != 0) {
-    std::fprintf(stderr, "usage: parallel_test --ranks=N\n");
+    std::fprintf(stderr, "usage: PROGRAM --ranks=N\n");
     return 64;
   }
-  const auto world = emo::world_communicator();
+  const auto world = emo::communicator_under_test(emo::world_communicator());
   const int ranks = std::stoi(argument.substr(8));
   if (world->size() != ranks) {
     std::fprintf(stderr, "expected %d ranks, there are %d\n", ranks,
