@@ -122,14 +122,14 @@ OrderedJson measure(Communicator& world, const ExchangeBenchOptions& o, const Po
   const Routing routing = route_documents(o, pool, world.rank());
   const ExpertPlacement placement{o.experts, world.size()};
   ExchangePlan once, naive;
+  ExchangeBuffers buffers;
   plan_exchange(world, placement, routing.experts, routing.weights, ExchangeMode::kOncePerRank,
-                &once);
+                &once, &buffers);
   plan_exchange(world, placement, routing.experts, routing.weights, ExchangeMode::kOncePerExpert,
-                &naive);
+                &naive, &buffers);
   const at::Tensor tokens = at::ones({o.tokens, o.width});
   const at::Tensor results = at::empty({o.tokens, o.width});
   at::Tensor memory;
-  ExchangeBuffers buffers;
   results.zero_();
   const auto there_and_back = [&](const ExchangePlan& plan) {
     const at::Tensor rows = send_rows(world, plan, tokens, &memory, &buffers).wait();
@@ -150,7 +150,7 @@ OrderedJson measure(Communicator& world, const ExchangeBenchOptions& o, const Po
     const double one_per_expert = time_of(world, [&] { there_and_back(naive); });
     const double planning = time_of(world, [&] {
       plan_exchange(world, placement, routing.experts, routing.weights, ExchangeMode::kOncePerRank,
-                    &once);
+                    &once, &buffers);
     });
     if (repeat < 0) continue;
     plan_seconds.push_back(planning);

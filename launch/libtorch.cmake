@@ -22,10 +22,10 @@ endforeach()
 add_library(nccl_headers INTERFACE)
 target_include_directories(nccl_headers SYSTEM INTERFACE "${nvidia_folder}/nccl/include" "${nvidia_folder}/cu13/include")
 
+add_library(nccl INTERFACE)
+target_link_options(nccl INTERFACE "-Wl,-rpath,${nvidia_folder}/nccl/lib" "-Wl,-rpath,${nvidia_folder}/cu13/lib")
+target_link_libraries(nccl INTERFACE nccl_headers "${nvidia_folder}/nccl/lib/libnccl.so.2" "${nvidia_folder}/cu13/lib/libcudart.so.13")
 if(EMO_WITH_CUDA)
-  add_library(nccl INTERFACE)
-  target_link_options(nccl INTERFACE "-Wl,-rpath,${nvidia_folder}/nccl/lib" "-Wl,-rpath,${nvidia_folder}/cu13/lib")
-  target_link_libraries(nccl INTERFACE nccl_headers "${nvidia_folder}/nccl/lib/libnccl.so.2" "${nvidia_folder}/cu13/lib/libcudart.so.13")
   target_link_libraries(libtorch INTERFACE torch_cuda c10_cuda nccl)
 endif()
 

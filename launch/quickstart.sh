@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # From a bare Debian 12 machine to a trained model and a report: sets up, builds, fetches real text of
-# twelve domains, trains EMO and the standard MoE on it with two MPI ranks, and shows what each loses
+# eight domains, trains EMO and the standard MoE on it with two MPI ranks, and shows what each loses
 # when only a domain's experts are kept. About 8 minutes on two cores after set-up and build.
 #
 # Environment: QUICKSTART_FOLDER (runs/quickstart), QUICKSTART_TOKENS (what each model sees; the
-# configs say 2.6M), QUICKSTART_SEED (1).
+# configs say 2M), QUICKSTART_SEED (1).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=${QUICKSTART_FOLDER:-runs/quickstart}

@@ -1,4 +1,4 @@
-"""Real text for the quick start: fixed Debian packages become JSON lines of twelve distinct domains.
+"""Real text for the quick start: fixed Debian packages become JSON lines of eight distinct domains.
 
 Usage: texts.py OUTPUT_FOLDER
 
@@ -9,7 +9,6 @@ files. Needs nothing but Python's standard library and apt.
 """
 import gzip
 import hashlib
-import html
 import json
 import pathlib
 import re
@@ -66,12 +65,6 @@ def plain_manual(text: str) -> str:
     return re.sub(r"^\.[A-Za-z]{1,2} ?", "", text, flags=re.M)
 
 
-def plain_html(text: str) -> str:
-    text = re.sub(r"(?s)<(script|style|head).*?</\1>", " ", text)
-    text = html.unescape(re.sub(r"<[^>]+>", "", text))
-    return re.sub(r"\n\s*\n+", "\n\n", text)
-
-
 def dictionary(folder: pathlib.Path):
     text = read_text(next(folder.rglob("gcide.dict.dz")))
     text = re.sub(r"\n *\[[^]\n]*1913 Webster[^]\n]*\]", "", text)
@@ -114,13 +107,8 @@ def scripture(packages: pathlib.Path):
 DOMAINS = {
     "python": (["libpython3.11-stdlib"], lambda p: files(p / "libpython3.11-stdlib", "*.py", "\n\n")),
     "go": (["golang-1.19-src"], lambda p: files(p / "golang-1.19-src", "*.go", "\n\n")),
-    "perl manual": (["perl-doc"], lambda p: files(p / "perl-doc", "*.pod", "\n\n")),
-    "c manual": (["manpages-dev"], lambda p: files(p / "manpages-dev", "*.gz", "\n", plain_manual)),
     "french manual": (["manpages-fr"], lambda p: files(p / "manpages-fr", "*.gz", "\n", plain_manual)),
     "german manual": (["manpages-de"], lambda p: files(p / "manpages-de", "*.gz", "\n", plain_manual)),
-    "spanish manual": (["manpages-es"], lambda p: files(p / "manpages-es", "*.gz", "\n", plain_manual)),
-    "database manual": (["postgresql-doc-15"],
-                        lambda p: files(p / "postgresql-doc-15", "*.html", "\n\n", plain_html)),
     "dictionary": (["dict-gcide"], lambda p: dictionary(p / "dict-gcide")),
     "word senses": (["wordnet-base"], lambda p: word_senses(p / "wordnet-base")),
     "essays": (["anarchism"], lambda p: files(p / "anarchism", "*.md.gz", "\n\n")),

@@ -80,7 +80,7 @@ void moe_forward(const MoeContext& context, const LayerWeights& weights, const a
   timed.switch_to(Work::kExchange);
   if (context.routed_off) kept->routing.experts.fill_(-1);
   plan_exchange(*context.ep, context.placement, kept->routing.experts, kept->routing.weights,
-                context.mode, &kept->plan);
+                context.mode, &kept->plan, &buffers->exchange);
   RowsInFlight flight = send_rows(*context.ep, kept->plan, x, &kept->arrived, &buffers->exchange);
 
   timed.switch_to(Work::kExperts);
@@ -123,7 +123,8 @@ void moe_backward(const MoeContext& context, const LayerWeights& weights,
   timed.switch_to(Work::kExchange);
   return_rows(*context.ep, kept->plan, buffers->d_rows, dx, &buffers->exchange);
   zero_buffer(shape_buffer(&buffers->slots, {T, context.config->routed_top_k()}));
-  return_pairs(*context.ep, kept->plan, buffers->experts.pair_scalars, buffers->slots);
+  return_pairs(*context.ep, kept->plan, buffers->experts.pair_scalars, buffers->slots,
+               &buffers->exchange);
 
   timed.switch_to(Work::kRouter);
   shape_buffer(&buffers->d_logits, {T, E});

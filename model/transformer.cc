@@ -42,6 +42,17 @@ void add_routing(const Routing& routing, const std::vector<float>& score_gradien
   sums->documents += static_cast<double>(routing.documents);
 }
 
+// Moves what the exchange counted to the layer that it was counted for.
+void take_counters(int64_t layer, PassBuffers* buffers) {
+  const ExchangeCounters counted =
+      std::exchange(buffers->block.feed_forward.exchange.counters, ExchangeCounters());
+  if (static_cast<int64_t>(buffers->traffic.size()) <= layer) buffers->traffic.resize(layer + 1);
+  ExchangeCounters& total = buffers->traffic[layer];
+  total.bytes += counted.bytes;
+  total.pairs += counted.pairs;
+  total.waited += counted.waited;
+}
+
 // One block's forward pass from x to y; what it keeps goes into `kept`.
 void run_block(const Model& model, const MoeContext& context, const RopeTable& rope,
                const MicroBatch& batch, const PassOptions& options, int64_t layer,
@@ -54,6 +65,7 @@ void run_block(const Model& model, const MoeContext& context, const RopeTable& r
       draw_pool_sizes(pool, context.contract->pool_draw, options.seed, batch.sequence_index,
                       batch.ordinal, layer, model.config.routed_experts()),
       options.subsets.empty() ? ExpertSubset() : options.subsets[layer], y, kept, &buffers->block);
+  take_counters(layer, buffers);
 }
 
 }  // namespace
@@ -179,6 +191,7 @@ void backward(const Model& model, const RopeTable& rope, const MicroBatch& batch
     }
     block_backward(context, model.weights.layers[layer], gradients->views.layers[layer], rope,
                    batch, losses.balance, losses.z, buffers->d, kept, &buffers->block);
+    take_counters(layer, buffers);
     announce(options.after_gradients, layer_bucket(layer));
   }
   if (options.profile != nullptr) options.profile->set_layer(-1);

@@ -53,6 +53,7 @@ struct PassBuffers {
   at::Tensor d;                 // [T, D] gradient of the residual stream
   at::Tensor d_normalised;      // [T, D]
   BlockBuffers block;
+  std::vector<ExchangeCounters> traffic;  // [L] counted up from pass to pass
 };
 
 // The memory of a training pass: activations of every slice, and one set of buffers.

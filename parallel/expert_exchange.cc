@@ -4,6 +4,7 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <numeric>
 #include <utility>
@@ -25,6 +26,24 @@ constexpr int64_t kGrain = 256;  // rows a thread should at least copy
 
 at::Tensor wire_view(std::vector<WirePair>& pairs) {
   return at::from_blob(pairs.data(), {static_cast<int64_t>(pairs.size()), kWireInts}, at::kInt);
+}
+
+// Adds the time from here to the end of the scope to `counters`.
+class Waiting {
+ public:
+  explicit Waiting(ExchangeCounters* counters) : counters_(counters), begin_(Clock::now()) {}
+  ~Waiting() { counters_->waited += std::chrono::duration<double>(Clock::now() - begin_).count(); }
+  Waiting(const Waiting&) = delete;
+  Waiting& operator=(const Waiting&) = delete;
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  ExchangeCounters* counters_;
+  Clock::time_point begin_;
+};
+
+void count_bytes(int64_t count, size_t size, ExchangeCounters* counters) {
+  counters->bytes += static_cast<double>(count) * static_cast<double>(size);
 }
 
 int64_t sum(const std::vector<int64_t>& counts) {
@@ -173,7 +192,8 @@ int64_t ExpertPlacement::owner(int64_t expert) const {
 }
 
 void plan_exchange(Communicator& ep, const ExpertPlacement& placement, const at::Tensor& experts,
-                   const at::Tensor& weights, ExchangeMode mode, ExchangePlan* plan) {
+                   const at::Tensor& weights, ExchangeMode mode, ExchangePlan* plan,
+                   ExchangeBuffers* buffers) {
   TORCH_CHECK(
       experts.dim() == 2 && experts.sizes() == weights.sizes() && placement.ranks == ep.size(),
       "plan_exchange: experts ", experts.sizes(), ", weights ", weights.sizes(), " on ", ep.size(),
@@ -186,18 +206,27 @@ void plan_exchange(Communicator& ep, const ExpertPlacement& placement, const at:
   set_own_apart(own, plan);
   plan->receive_pairs.assign(ep.size(), 0);
   if (ep.size() > 1) {
-    const at::Tensor received = ep.all_to_all_uncounted(wire_view(pairs).slice(0, plan->own_pairs),
-                                                        plan->send_pairs, &plan->receive_pairs);
+    at::Tensor received;
+    {
+      const Waiting waiting(&buffers->counters);
+      received = ep.all_to_all_uncounted(wire_view(pairs).slice(0, plan->own_pairs),
+                                         plan->send_pairs, &plan->receive_pairs);
+    }
+    count_bytes(sum(plan->send_pairs), sizeof(WirePair), &buffers->counters);
     const auto* begin = reinterpret_cast<const WirePair*>(received.const_data_ptr<int32_t>());
     pairs.resize(plan->own_pairs);
     pairs.insert(pairs.end(), begin, begin + received.size(0));
   }
   plan_receiving(pairs, placement.count(own), plan);
+  buffers->counters.pairs += static_cast<double>(plan->pairs);
 }
 
 at::Tensor RowsInFlight::wait() {
-  if (pending != nullptr) pending->wait();
-  pending.reset();
+  if (pending != nullptr) {
+    const Waiting waiting(counters);
+    pending->wait();
+    pending.reset();
+  }
   return rows;
 }
 
@@ -234,19 +263,20 @@ void add_rows(const int32_t* token_of_row, int64_t count, const float* from,
 
 RowsInFlight send_rows(Communicator& ep, const ExchangePlan& plan, const at::Tensor& tokens,
                        at::Tensor* arrived, ExchangeBuffers* buffers) {
-  if (plan.local) return {tokens, nullptr};
+  if (plan.local) return {tokens, nullptr, nullptr};
   const int64_t D = tokens.size(1);
   const int64_t travelling = sum(plan.send_rows);
   const int32_t* token_of_row = plan.token_of_sent_row.data();
   const auto* from = tokens.const_data_ptr<float>();
   shape_buffer(arrived, {plan.rows, D});
-  RowsInFlight flight{*arrived, nullptr};
+  RowsInFlight flight{*arrived, nullptr, &buffers->counters};
   if (ep.size() > 1) {
     shape_buffer(&buffers->sent, {travelling, D});
     gather_rows(token_of_row + plan.own_rows, travelling, D, from,
                 buffers->sent.mutable_data_ptr<float>());
     flight.pending = ep.all_to_all_async(arrived->slice(0, plan.own_rows), plan.receive_rows,
                                          buffers->sent, plan.send_rows);
+    count_bytes(travelling * D, sizeof(float), &buffers->counters);
   }
   gather_rows(token_of_row, plan.own_rows, D, from, arrived->mutable_data_ptr<float>());
   return flight;
@@ -272,7 +302,11 @@ void return_rows(Communicator& ep, const ExchangePlan& plan, const at::Tensor& r
   const int32_t* token_of_row = plan.token_of_sent_row.data();
   add_rows(token_of_row, plan.own_rows, rows.const_data_ptr<float>(), tokens);
   if (pending == nullptr) return;
-  pending->wait();
+  count_bytes((plan.rows - plan.own_rows) * D, sizeof(float), &buffers->counters);
+  {
+    const Waiting waiting(&buffers->counters);
+    pending->wait();
+  }
   const auto* from = buffers->returned.const_data_ptr<float>();
   int64_t begin = 0;
   for (const int64_t count : plan.send_rows) {
@@ -282,7 +316,7 @@ void return_rows(Communicator& ep, const ExchangePlan& plan, const at::Tensor& r
 }
 
 void return_pairs(Communicator& ep, const ExchangePlan& plan, const at::Tensor& values,
-                  const at::Tensor& slots) {
+                  const at::Tensor& slots, ExchangeBuffers* buffers) {
   const auto* sorted = values.const_data_ptr<float>();
   auto* to = slots.mutable_data_ptr<float>();
   std::vector<float> travelling(plan.pairs - plan.own_pairs);  // in order of arrival
@@ -299,7 +333,11 @@ void return_pairs(Communicator& ep, const ExchangePlan& plan, const at::Tensor& 
   const auto column = [](std::vector<float>& numbers) {
     return at::from_blob(numbers.data(), {static_cast<int64_t>(numbers.size()), 1}, at::kFloat);
   };
-  ep.all_to_all(column(returned), plan.send_pairs, column(travelling), plan.receive_pairs);
+  {
+    const Waiting waiting(&buffers->counters);
+    ep.all_to_all(column(returned), plan.send_pairs, column(travelling), plan.receive_pairs);
+  }
+  count_bytes(plan.pairs - plan.own_pairs, sizeof(float), &buffers->counters);
   for (size_t i = 0; i < returned.size(); ++i) {
     to[plan.slot_of_sent_pair[plan.own_pairs + i]] = returned[i];
   }

@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "parallel/communicator.h"
+#include "parallel/traffic.h"
 
 namespace emo {
 
@@ -63,22 +64,25 @@ struct ExchangePlan {
   bool local = false;  // one rank: rows are the tokens, nothing travels
 };
 
+// What all exchanges of a rank share, one after another: memory, and counts of what they cost.
+struct ExchangeBuffers {
+  at::Tensor sent;      // [sum(send_rows), D] packed
+  at::Tensor returned;  // the same shape
+  ExchangeCounters counters;
+};
+
 // Collective over `ep`. Makes the plan for `experts` i32 [T, K] (routed experts; -1: slot unused)
 // and `weights` f32 [T, K]. Reuses the memory of `plan`. One message to each rank, which tells its
 // own size; no round trip before it.
 void plan_exchange(Communicator& ep, const ExpertPlacement& placement, const at::Tensor& experts,
-                   const at::Tensor& weights, ExchangeMode mode, ExchangePlan* plan);
-
-// Memory that all exchanges of a rank share, one after another.
-struct ExchangeBuffers {
-  at::Tensor sent;      // [sum(send_rows), D] packed
-  at::Tensor returned;  // the same shape
-};
+                   const at::Tensor& weights, ExchangeMode mode, ExchangePlan* plan,
+                   ExchangeBuffers* buffers);
 
 // A tensor's rows on their way; wait() before reading the answer.
 struct RowsInFlight {
   at::Tensor rows;  // [R, D]
   std::unique_ptr<Pending> pending;
+  ExchangeCounters* counters;
   at::Tensor wait();  // [R, D]
 };
 
@@ -96,6 +100,6 @@ void return_rows(Communicator& ep, const ExchangePlan& plan, const at::Tensor& r
 // Collective over `ep`: one number per pair back to its slot. `values` f32 [Q] in sorted order;
 // `slots` f32 [T, K] is overwritten where a slot is used.
 void return_pairs(Communicator& ep, const ExchangePlan& plan, const at::Tensor& values,
-                  const at::Tensor& slots);
+                  const at::Tensor& slots, ExchangeBuffers* buffers);
 
 }  // namespace emo

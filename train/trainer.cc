@@ -10,6 +10,7 @@
 #include "data/dataset_chunks.h"
 #include "data/progress.h"
 #include "train/agreement.h"
+#include "train/exchange_metrics.h"
 #include "train/flops.h"
 #include "train/metrics_log.h"
 #include "train/router_metrics.h"
@@ -72,6 +73,8 @@ Metrics step_metrics(const RunConfig& config, const StepResult& result, double l
        router_metrics(config.model, config.routing, result.sums, result.divisor)) {
     metrics.emplace_back("train/" + name, value);
   }
+  const Metrics exchange = exchange_metrics(config.model, result);
+  metrics.insert(metrics.end(), exchange.begin(), exchange.end());
   return metrics;
 }
 

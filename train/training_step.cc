@@ -63,6 +63,8 @@ StepResult compute_gradients(const Mesh& mesh, const std::vector<SlicedBatch>& m
   zero_buffer(gradients.experts);
   timed.pause();
   state->balance.start_step();
+  std::vector<ExchangeCounters>& traffic = state->memory.buffers.traffic;
+  traffic.assign(model.config.n_layers, {});
   PendingBuckets reductions;
   pass.before_parameters = [&](size_t bucket) {
     const Timed waiting(options.profile, Work::kExchange);
@@ -81,6 +83,10 @@ StepResult compute_gradients(const Mesh& mesh, const std::vector<SlicedBatch>& m
   timed.switch_to(Work::kExchange);
   reductions.wait_all();
   all_reduce_sums(*mesh.world, &result.sums);
+  if (mesh.ep->size() > 1) {
+    result.traffic = reduce_traffic(*mesh.world, traffic);
+    result.waited = waited_by_rank(*mesh.world, traffic);
+  }
   timed.switch_to(Work::kOptimizer);
   result.gradient_norm = gradient_norm(mesh, model.layout, gradients);
   return result;

@@ -36,9 +36,11 @@ struct StepOptions {
 };
 
 struct StepResult {
-  LossSums sums;             // of all ranks and micro-batches
-  double divisor = 0;        // N
-  double gradient_norm = 0;  // before clipping
+  LossSums sums;                         // of all ranks and micro-batches
+  double divisor = 0;                    // N
+  double gradient_norm = 0;              // before clipping
+  std::vector<ExchangeTraffic> traffic;  // [L]; empty where experts are not spread over ranks
+  std::vector<double> waited;            // seconds, by rank; empty with `traffic`
   double cross_entropy() const { return sums.cross_entropy / divisor; }
   double z_loss(double weight) const { return weight * sums.z_squares / divisor; }
   bool finite() const;

@@ -42,9 +42,9 @@ TEST_P(ExchangeTest, TokensMeetTheirExpertsAndComeBack) {
       random_choices(T, E, K, 100 + static_cast<uint64_t>(world.rank()), &experts, &weights);
       const at::Tensor x = at::randint(-9, 9, {T, D}).to(at::kFloat);
       ExchangePlan plan;
-      plan_exchange(world, placement, experts, weights, GetParam(), &plan);
-      at::Tensor arrived;
       ExchangeBuffers buffers;
+      plan_exchange(world, placement, experts, weights, GetParam(), &plan, &buffers);
+      at::Tensor arrived;
       const at::Tensor rows = send_rows(world, plan, x, &arrived, &buffers).wait();
       at::Tensor results = at::zeros({plan.rows, D});
       at::Tensor values = at::zeros({plan.pairs});
@@ -63,7 +63,7 @@ TEST_P(ExchangeTest, TokensMeetTheirExpertsAndComeBack) {
       at::Tensor y = at::ones({T, D});
       return_rows(world, plan, results, y, &buffers);
       at::Tensor slots = at::full({T, K}, -1.0f);
-      return_pairs(world, plan, values, slots);
+      return_pairs(world, plan, values, slots, &buffers);
       at::Tensor expected = at::ones({T, D});
       for (int64_t t = 0; t < T; ++t) {
         for (int64_t k = 0; k < K; ++k) {
@@ -75,6 +75,15 @@ TEST_P(ExchangeTest, TokensMeetTheirExpertsAndComeBack) {
           at::where(experts.ge(0), experts.to(at::kFloat) + 1, at::full({T, K}, -1.0f));
       EXPECT_TRUE(on_all_ranks(at::equal(y, expected))) << E << " experts, " << T << " tokens";
       EXPECT_TRUE(on_all_ranks(at::equal(slots, wanted_slots)));
+
+      double sent = 0;  // rows there and back, what each pair is, and its gradient back
+      for (int64_t rank = 0; rank < world.size(); ++rank) {
+        sent += static_cast<double>((plan.send_rows[rank] + plan.receive_rows[rank]) * D * 4 +
+                                    plan.send_pairs[rank] * 12 + plan.receive_pairs[rank] * 4);
+      }
+      EXPECT_TRUE(on_all_ranks(buffers.counters.bytes == sent));
+      EXPECT_TRUE(on_all_ranks(buffers.counters.pairs == static_cast<double>(plan.pairs)));
+      EXPECT_TRUE(on_all_ranks((buffers.counters.waited > 0) == (world.size() > 1)));
     }
   }
 }
@@ -89,8 +98,11 @@ TEST(Exchange, ATokenTravelsOncePerRank) {
   const int64_t T = 10, K = 8;  // every token wants every expert
   const at::Tensor experts = at::arange(8, at::kInt).repeat({T, 1});
   ExchangePlan once, naive;
-  plan_exchange(world, placement, experts, at::ones({T, K}), ExchangeMode::kOncePerRank, &once);
-  plan_exchange(world, placement, experts, at::ones({T, K}), ExchangeMode::kOncePerExpert, &naive);
+  ExchangeBuffers buffers;
+  plan_exchange(world, placement, experts, at::ones({T, K}), ExchangeMode::kOncePerRank, &once,
+                &buffers);
+  plan_exchange(world, placement, experts, at::ones({T, K}), ExchangeMode::kOncePerExpert, &naive,
+                &buffers);
   EXPECT_TRUE(on_all_ranks(once.token_of_sent_row.size() == static_cast<size_t>(T * world.size())));
   EXPECT_TRUE(on_all_ranks(naive.token_of_sent_row.size() == static_cast<size_t>(T * K)));
 }

@@ -181,6 +181,76 @@ TEST(UnevenExperts, EqualOneProcess) {
   EXPECT_TRUE(on_all_ranks(worst.empty())) << worst;
 }
 
+// Counts the all-reduces that pass through it; nothing else is expected of it.
+class CountingCommunicator : public Communicator {
+ public:
+  explicit CountingCommunicator(Communicator* inner) : inner_(inner) {}
+  int64_t all_reduces() const { return all_reduces_; }
+
+  int64_t rank() const override { return inner_->rank(); }
+  int64_t size() const override { return inner_->size(); }
+  void barrier() override { fail(); }
+  std::unique_ptr<Pending> all_reduce_async(const at::Tensor& tensor, ReduceOp op) override {
+    ++all_reduces_;
+    return inner_->all_reduce_async(tensor, op);
+  }
+  void broadcast(const at::Tensor&, int64_t) override { fail(); }
+  std::unique_ptr<Pending> all_gather_async(const at::Tensor&, const at::Tensor&) override {
+    return fail();
+  }
+  std::unique_ptr<Pending> reduce_scatter_async(const at::Tensor&, const at::Tensor&) override {
+    return fail();
+  }
+  std::unique_ptr<Pending> all_to_all_async(const at::Tensor&, const std::vector<int64_t>&,
+                                            const at::Tensor&,
+                                            const std::vector<int64_t>&) override {
+    return fail();
+  }
+  at::Tensor all_to_all_uncounted(const at::Tensor&, const std::vector<int64_t>&,
+                                  std::vector<int64_t>*) override {
+    fail();
+    return {};
+  }
+  std::unique_ptr<Communicator> split(int64_t, int64_t) override {
+    fail();
+    return nullptr;
+  }
+
+ private:
+  static std::unique_ptr<Pending> fail() {
+    ADD_FAILURE() << "a collective over all ranks that is not an all-reduce";
+    return nullptr;
+  }
+  Communicator* inner_;
+  int64_t all_reduces_ = 0;
+};
+
+// Beside the exchange inside ep, a micro-batch has one collective: the counts of all its layers and
+// slices.
+TEST(GlobalBalance, TakesOneCollectivePerMicroBatch) {
+  Communicator& world = test_world();
+  CountingCommunicator counting(&world);
+  RoutingContract contract;
+  contract.pool.min = 4;
+  contract.pool.max = 20;
+  const auto mesh = make_mesh(world.split(0, world.rank()), 1, world.size());
+  TrainingState state(small_config(), contract, 48, mesh->position());
+  fill_random(state.model, 21);
+  const Batch mine = rows_of(random_batch(5, 48, 61, 9, 50), world.rank(), world.size());
+  PassOptions options;
+  options.ep = mesh->ep.get();
+  options.pool = contract.pool;
+  options.recompute = Recompute::kBlock;
+  LossSums sums = make_loss_sums(small_config().moe_layers(), small_config().routed_experts());
+  for (int64_t slices = 1; slices <= 3; ++slices) {
+    SlicedBatch batch;
+    for (int64_t s = 0; s < slices; ++s) batch.push_back(to_tensors(rows_of(mine, s, slices)));
+    forward_backward(state.model, state.rope, batch, options, {240.0, 1e-5}, counting,
+                     &state.balance, &state.gradients, &sums, &state.memory);
+    EXPECT_TRUE(on_all_ranks(counting.all_reduces() == slices));  // one more each time
+  }
+}
+
 // Micro-batches do not change what does not look across tokens of different micro-batches: with the
 // balance loss off, one of 6 rows and three of 2 rows give the same gradients.
 TEST(Accumulation, OfMicroBatchesIsTheWholeBatch) {

@@ -17,7 +17,8 @@ CLOCK = ("throughput/TPS", "throughput/device/TPS", "throughput/model FLOP/s", "
 
 def metrics(folder: pathlib.Path) -> list[dict]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if key not in CLOCK} for line in lines]
+    return [{key: value for key, value in line.items() if key not in CLOCK and "wait seconds" not in key}
+            for line in lines]
 
 
 def weights(folder: pathlib.Path, step: int) -> dict[str, bytes]:
