@@ -106,6 +106,11 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
     }
     const Clock::time_point begin = Clock::now();
     training_step(mesh, batches->micro_batches, batches->divisor_share, step_options, &state);
+    {
+      // In training this hides behind the next step; here there is other work between steps.
+      const Timed waiting(&profile, Work::kExchange);
+      wait_for_parameters(&state);
+    }
     const double total = seconds_since(begin);
     if (traced) {
       thread_pool().set_trace(nullptr);

@@ -158,7 +158,8 @@ absl::StatusOr<EvalResult> evaluate(const Model& model, const Mesh& mesh, const 
   pass.want_probability = options.want_probability;
   pass.routed_off = options.routed_off;
   pass.subsets = options.subsets;
-  pass.recompute = Recompute::kBlock;  // no backward pass: one block's memory serves all
+  pass.recompute =
+      Recompute::kBlock;  // no backward pass: keeps inputs of blocks and routing, no more
   const RopeTable rope(options.sequence_length, config.head_dim(), config.rope_theta);
   std::vector<float> token_loss;
 

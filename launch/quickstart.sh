@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # From a bare Debian 12 machine to a trained model and a report: sets up, builds, fetches real text of
 # eight domains, trains EMO and the standard MoE on it with two MPI ranks, and shows what each loses
-# when only a domain's experts are kept. About 8 minutes on two cores after set-up and build.
+# when only a domain's experts are kept. About 4 minutes on two cores after set-up and build.
 #
 # Environment: QUICKSTART_FOLDER (runs/quickstart), QUICKSTART_TOKENS (what each model sees; the
-# configs say 2M), QUICKSTART_SEED (1).
+# configs say 1.8M), QUICKSTART_SEED (1).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 folder=${QUICKSTART_FOLDER:-runs/quickstart}
@@ -20,7 +20,7 @@ fi
 ./launch/build.sh release emo
 
 if [ ! -e "$data/train.jsonl" ]; then
-  say "fetching text: 13 Debian packages, 75 MB, unpacked and not installed"
+  say "fetching text: 9 Debian packages, 58 MB, unpacked and not installed"
   if ! apt-get download --print-uris dict-gcide >/dev/null 2>&1; then
     if [ "$(id -u)" = 0 ]; then apt-get update -qq; else sudo apt-get update -qq; fi
   fi

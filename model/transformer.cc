@@ -209,6 +209,7 @@ void forward_backward(const Model& model, const RopeTable& rope,
                       const std::vector<MicroBatch>& slices, const PassOptions& options,
                       const LossOptions& loss, Communicator& world, BalanceCounts* counts,
                       Gradients* gradients, LossSums* sums, PassMemory* memory) {
+  TORCH_CHECK(!slices.empty(), "a micro-batch without slices: give one without rows");
   memory->slices.resize(slices.size());
   std::vector<const Routing*> routings;  // [slices x MoE layers]
   int64_t tokens = 0;

@@ -2,8 +2,8 @@
 //
 // Every function but rank() and size() is collective: all ranks of the group call the same
 // functions in the same order with fitting sizes. Sizes and types come from the tensors, never from
-// a count beside them. Tensors are contiguous, on the host (self, MPI) or the device (NCCL), and
-// belong to the caller; asynchronous ones stay untouched until wait().
+// a count beside them. Tensors are contiguous, on the host or (NCCL) the device, and belong to
+// the caller; asynchronous ones stay untouched until wait().
 //
 // A collective that fails ends the job, naming rank and operation: a rank that came back with an
 // error would leave the others waiting.

@@ -128,8 +128,8 @@ std::vector<int32_t> number_rows(const std::vector<WirePair>& pairs, ExchangePla
     int64_t rows = 0;
     for (const int64_t end = arrival + count; arrival < end; ++arrival) {
       const int64_t row = pairs[arrival].row;
-      TORCH_CHECK(row == rows - 1 || row == rows, "expert exchange: a peer sent a pair for row ",
-                  row, " after ", rows, " rows");
+      TORCH_CHECK(row >= 0 && (row == rows - 1 || row == rows),
+                  "expert exchange: a peer sent a pair for row ", row, " after ", rows, " rows");
       rows = row + 1;
       row_of_arrival[arrival] = static_cast<int32_t>(first_row + row);
     }

@@ -53,7 +53,7 @@ void check_mpi(int result, const char* operation) {
   int rank = -1;
   MPI_Error_string(result, text, &length);
   MPI_Comm_rank(MPI_COMM_WORLD, &rank);
-  abort_collective(rank, operation, text);
+  abort_collective(rank, operation, text, kPeerLost);
 }
 
 int64_t elements_of_row(const at::Tensor& rows) {
@@ -135,18 +135,11 @@ class SumOfParts : public Pending {
     if (arrival_ == nullptr) return;
     arrival_->wait();
     arrival_.reset();
-    switch (sum_.scalar_type()) {
-      case at::kFloat:
-        return add_parts<float>(parts_, sum_);
-      case at::kDouble:
-        return add_parts<double>(parts_, sum_);
-      case at::kInt:
-        return add_parts<int32_t>(parts_, sum_);
-      case at::kLong:
-        return add_parts<int64_t>(parts_, sum_);
-      default:
-        TORCH_CHECK(false, "reduce_scatter: no sums of ", sum_.scalar_type());
-    }
+    if (sum_.scalar_type() == at::kFloat) add_parts<float>(parts_, sum_);
+    if (sum_.scalar_type() == at::kDouble) add_parts<double>(parts_, sum_);
+    if (sum_.scalar_type() == at::kInt) add_parts<int32_t>(parts_, sum_);
+    if (sum_.scalar_type() == at::kLong) add_parts<int64_t>(parts_, sum_);
+    parts_.reset();
   }
 
   std::unique_ptr<Pending> arrival_;
@@ -253,9 +246,7 @@ class MpiCommunicator : public Communicator {
     TORCH_CHECK(input.numel() == output.numel() * size_ && output.numel() <= kLargest &&
                     output.scalar_type() == input.scalar_type(),
                 "reduce_scatter: ", input.sizes(), " on ", size_, " ranks into ", output.sizes());
-    if (size_ == 1 && input.const_data_ptr() == output.const_data_ptr()) {
-      return std::make_unique<SeveralRequests>(std::vector<std::unique_ptr<Pending>>());
-    }
+    TORCH_CHECK(output.scalar_type() != at::kByte, "reduce_scatter: no sums of bytes");
     const at::Tensor parts = at::empty({size_, output.numel()}, output.options());
     const auto count = static_cast<int>(output.numel());
     MPI_Request request = MPI_REQUEST_NULL;
@@ -312,18 +303,17 @@ class MpiCommunicator : public Communicator {
                           kUncountedTag, comm_, &requests.emplace_back()),
                 kOperation);
     }
-    Rows received(std::vector<int64_t>(size_, 0));
     std::vector<MPI_Message> messages(size_, MPI_MESSAGE_NULL);
-    received.counts[rank_] = sent.counts[rank_];
+    receive_rows->assign(size_, sent.counts[rank_]);
     for (int source = 0; source < size_; ++source) {
-      if (source != rank_) {
-        MPI_Status status;
-        check_mpi(MPI_Mprobe(source, kUncountedTag, comm_, &messages[source], &status), kOperation);
-        check_mpi(MPI_Get_count(&status, row, &received.counts[source]), kOperation);
-      }
-      if (source > 0)
-        received.starts[source] = received.starts[source - 1] + received.counts[source - 1];
+      if (source == rank_) continue;
+      MPI_Status status;
+      int count = 0;
+      check_mpi(MPI_Mprobe(source, kUncountedTag, comm_, &messages[source], &status), kOperation);
+      check_mpi(MPI_Get_count(&status, row, &count), kOperation);
+      (*receive_rows)[source] = count;
     }
+    const Rows received(*receive_rows);
     std::vector<int64_t> shape = send.sizes().vec();
     shape[0] = received.total();
     at::Tensor receive = at::empty(shape, send.options());
@@ -341,7 +331,6 @@ class MpiCommunicator : public Communicator {
     check_mpi(MPI_Waitall(static_cast<int>(requests.size()), requests.data(), MPI_STATUSES_IGNORE),
               kOperation);
     MPI_Type_free(&row);
-    receive_rows->assign(received.counts.begin(), received.counts.end());
     return receive;
   }
 
@@ -401,10 +390,10 @@ void abort_job(int exit_code) {
   std::_Exit(exit_code);
 }
 
-void abort_collective(int64_t rank, const char* operation, const char* error) {
+void abort_collective(int64_t rank, const char* operation, const char* error, int exit_code) {
   std::fprintf(stderr, "emo: rank %lld: %s failed: %s\n", static_cast<long long>(rank), operation,
                error);
-  abort_job(kPeerLost);
+  abort_job(exit_code);
 }
 
 }  // namespace emo

@@ -1,8 +1,8 @@
 // Collectives over MPI, for tensors in host memory.
 //
 // MPI is initialised with MPI_THREAD_FUNNELED: only the thread that called world_communicator() may
-// use a communicator. No tensor may have 2^31 rows or more in one all_to_all; other collectives
-// take any size.
+// use a communicator. No tensor may have 2^31 rows or more in one all-to-all, nor a rank's part of
+// an all-gather or reduce-scatter more than 2^30 elements; larger ones are refused.
 #pragma once
 
 #include <cstdint>
@@ -31,6 +31,7 @@ bool is_first_rank();
 
 // Ends the whole job because a collective failed on `rank` of the job: the others would wait for
 // it.
-[[noreturn]] void abort_collective(int64_t rank, const char* operation, const char* error);
+[[noreturn]] void abort_collective(int64_t rank, const char* operation, const char* error,
+                                   int exit_code);
 
 }  // namespace emo

@@ -15,6 +15,10 @@
 namespace emo {
 namespace {
 
+// Exit codes, data/exit_code.h: starting again helps where a peer was lost, not after our mistakes.
+constexpr int kPeerLost = 69;
+constexpr int kLocalFailure = 70;
+
 ncclDataType_t nccl_type(const at::Tensor& tensor) {
   switch (tensor.scalar_type()) {
     case at::kFloat:
@@ -38,7 +42,8 @@ ncclRedOp_t nccl_op(ReduceOp op) { return op == ReduceOp::kSum ? ncclSum : ncclM
 
 // Ends the job where a CUDA call failed: the others would wait for this rank.
 void check_cuda(cudaError_t result, int64_t rank, const char* operation) {
-  if (result != cudaSuccess) abort_collective(rank, operation, cudaGetErrorString(result));
+  if (result != cudaSuccess)
+    abort_collective(rank, operation, cudaGetErrorString(result), kLocalFailure);
 }
 
 // A stream that does not wait for the default stream; only events order the two.
@@ -272,7 +277,8 @@ class NcclCommunicator : public Communicator {
     if (result == ncclSuccess) return;
     const std::string error =
         std::string(ncclGetErrorString(result)) + ": " + ncclGetLastError(comm_);
-    abort_collective(job_rank_, operation, error.c_str());
+    const bool others = result == ncclRemoteError || result == ncclSystemError;
+    abort_collective(job_rank_, operation, error.c_str(), others ? kPeerLost : kLocalFailure);
   }
 
   // Calls `launch`, which puts an operation on `tensors` on the communication stream, so that it

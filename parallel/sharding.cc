@@ -25,6 +25,16 @@ at::Tensor owned_view(const Sharding& sharding, size_t bucket, const at::Tensor&
   return owned.slice(0, begin, begin + sharding.part_size(bucket));
 }
 
+class Done : public Pending {
+ public:
+  void wait() override {}
+};
+
+// The same answer on all ranks of the group.
+bool travels(const Sharding& sharding, size_t bucket) {
+  return sharding.ranks > 1 && sharding.buckets[bucket].size > 0;
+}
+
 }  // namespace
 
 int64_t Sharding::size() const {
@@ -41,12 +51,14 @@ int64_t Sharding::owned_begin(size_t bucket) const { return buckets[bucket].begi
 
 std::unique_ptr<Pending> reduce_scatter_bucket(Communicator& group, const Sharding& sharding,
                                                size_t bucket, const at::Tensor& flat) {
+  if (!travels(sharding, bucket)) return std::make_unique<Done>();
   return group.reduce_scatter_async(part_view(sharding, bucket, flat),
                                     bucket_view(sharding, bucket, flat));
 }
 
 std::unique_ptr<Pending> all_gather_bucket(Communicator& group, const Sharding& sharding,
                                            size_t bucket, const at::Tensor& flat) {
+  if (!travels(sharding, bucket)) return std::make_unique<Done>();
   return group.all_gather_async(bucket_view(sharding, bucket, flat),
                                 part_view(sharding, bucket, flat));
 }

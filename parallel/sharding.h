@@ -34,8 +34,8 @@ struct Sharding {
   int64_t owned_begin(size_t bucket) const;  // of this rank, when its parts are stored side by side
 };
 
-// Collective over `group`. Starts to sum a bucket of `flat` [size()] over the ranks, in order of
-// ranks; after wait() this rank's part holds the sum and the others' parts what was there before.
+// Collective over `group`. Starts to sum a bucket of `flat` [size()] over the ranks; after wait()
+// this rank's part holds the sum and the others' parts what was there before.
 std::unique_ptr<Pending> reduce_scatter_bucket(Communicator& group, const Sharding& sharding,
                                                size_t bucket, const at::Tensor& flat);
 

@@ -8,34 +8,47 @@
 namespace emo {
 namespace {
 
-Metrics named(const std::string& prefix, const ExchangeTraffic& traffic) {
-  return {{prefix + "exchange/MB sent", traffic.bytes / 1e6},
-          {prefix + "exchange/expert rows max over mean", traffic.pairs_max_over_mean},
-          {prefix + "exchange/wait seconds", traffic.waited_mean},
-          {prefix + "exchange/largest wait seconds", traffic.waited_max}};
+// `by_rank`: one counter for each rank.
+void add_metrics(const std::string& prefix, const std::vector<ExchangeCounters>& by_rank,
+                 Metrics* metrics) {
+  ExchangeCounters sum, largest;
+  for (const ExchangeCounters& c : by_rank) {
+    sum.bytes += c.bytes;
+    sum.pairs += c.pairs;
+    sum.waited += c.waited;
+    largest.pairs = std::max(largest.pairs, c.pairs);
+    largest.waited = std::max(largest.waited, c.waited);
+  }
+  const auto ranks = static_cast<double>(by_rank.size());
+  const double imbalance = sum.pairs > 0 ? largest.pairs / (sum.pairs / ranks) : 1;
+  metrics->emplace_back(prefix + "exchange/MB sent", sum.bytes / ranks / 1e6);
+  metrics->emplace_back(prefix + "exchange/expert rows max over mean", imbalance);
+  metrics->emplace_back(prefix + "exchange/wait seconds", sum.waited / ranks);
+  metrics->emplace_back(prefix + "exchange/largest wait seconds", largest.waited);
 }
 
 }  // namespace
 
-Metrics exchange_metrics(const ModelConfig& config, const StepResult& result) {
+Metrics exchange_metrics(const ModelConfig& config,
+                         const std::vector<std::vector<ExchangeCounters>>& counted) {
   Metrics metrics;
-  ExchangeTraffic total;
-  if (result.traffic.empty()) return metrics;
+  if (counted.empty()) return metrics;
+  std::vector<ExchangeCounters> total(counted.size());  // by rank
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
     if (config.is_dense(layer)) continue;
-    const ExchangeTraffic& here = result.traffic[static_cast<size_t>(layer)];
-    for (auto& metric : named(absl::StrFormat("block %02d/", layer), here)) {
-      metrics.push_back(std::move(metric));
+    std::vector<ExchangeCounters> by_rank;
+    for (size_t rank = 0; rank < counted.size(); ++rank) {
+      const ExchangeCounters& c = by_rank.emplace_back(counted[rank][static_cast<size_t>(layer)]);
+      total[rank].bytes += c.bytes;
+      total[rank].pairs += c.pairs;
+      total[rank].waited += c.waited;
     }
-    total.bytes += here.bytes;
-    total.pairs_max_over_mean = std::max(total.pairs_max_over_mean, here.pairs_max_over_mean);
-    total.waited_mean += here.waited_mean;
-    total.waited_max += here.waited_max;
+    add_metrics(absl::StrFormat("block %02d/", layer), by_rank, &metrics);
   }
-  for (auto& metric : named("", total)) metrics.push_back(std::move(metric));
-  for (size_t rank = 0; rank < result.waited.size(); ++rank) {
+  add_metrics("", total, &metrics);
+  for (size_t rank = 0; rank < total.size(); ++rank) {
     metrics.emplace_back(absl::StrFormat("rank %03d/exchange/wait seconds", rank),
-                         result.waited[rank]);
+                         total[rank].waited);
   }
   return metrics;
 }

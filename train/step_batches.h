@@ -17,7 +17,7 @@ namespace emo {
 struct StepBatches {
   std::vector<SlicedBatch> micro_batches;
   int64_t divisor_share = 0;            // of the step's N, summed over micro-batches
-  std::vector<int32_t> attention_ends;  // of the first micro-batch, to count FLOPs
+  std::vector<int32_t> attention_ends;  // of the first slice, to count FLOPs
 };
 
 // Sequences [first_sequence, first_sequence + train.batch) of the order, each micro-batch dealt to

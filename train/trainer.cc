@@ -73,7 +73,7 @@ Metrics step_metrics(const RunConfig& config, const StepResult& result, double l
        router_metrics(config.model, config.routing, result.sums, result.divisor)) {
     metrics.emplace_back("train/" + name, value);
   }
-  const Metrics exchange = exchange_metrics(config.model, result);
+  const Metrics exchange = exchange_metrics(config.model, result.exchange);
   metrics.insert(metrics.end(), exchange.begin(), exchange.end());
   return metrics;
 }
@@ -173,7 +173,9 @@ absl::StatusOr<RunEnd> train(const RunConfig& config, const Mesh& mesh,
     if (!status.ok()) break;
 
     const int64_t step = position.step + 1;
+    const bool logs = step % config.train.log_every == 0 || step == total;
     step_options.learning_rate = learning_rate(config.schedule, step, total);
+    step_options.want_exchange = logs;
     const StepResult result =
         training_step(mesh, batches->micro_batches, batches->divisor_share, step_options, &state);
     if (!result.finite()) return not_finite(mesh, result, step, &state);
@@ -181,7 +183,7 @@ absl::StatusOr<RunEnd> train(const RunConfig& config, const Mesh& mesh,
     position.step = step;
     position.sequences += config.train.batch;
     position.tokens += config.train.batch * config.data.sequence_length;
-    if (log->has_value() && (step % config.train.log_every == 0 || step == total)) {
+    if (log->has_value() && logs) {
       const double seconds =
           std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
       const absl::Status logged =

@@ -74,6 +74,8 @@ StepResult compute_gradients(const Mesh& mesh, const std::vector<SlicedBatch>& m
     if (m + 1 == micro_batches.size()) {  // the last to add to the gradients
       pass.after_gradients = [&](size_t bucket) {
         const Timed sending(options.profile, Work::kExchange);
+        // Two on their way at a time: each needs memory as large as itself until it is added up.
+        if (bucket + 2 <= model.layout.head_bucket()) reductions.wait(bucket + 2);
         start_reduction(mesh, model.layout, bucket, gradients, &reductions);
       };
     }
@@ -83,9 +85,8 @@ StepResult compute_gradients(const Mesh& mesh, const std::vector<SlicedBatch>& m
   timed.switch_to(Work::kExchange);
   reductions.wait_all();
   all_reduce_sums(*mesh.world, &result.sums);
-  if (mesh.ep->size() > 1) {
-    result.traffic = reduce_traffic(*mesh.world, traffic);
-    result.waited = waited_by_rank(*mesh.world, traffic);
+  if (options.want_exchange && mesh.ep->size() > 1) {
+    result.exchange = gather_counters(*mesh.world, traffic);
   }
   timed.switch_to(Work::kOptimizer);
   result.gradient_norm = gradient_norm(mesh, model.layout, gradients);
@@ -96,12 +97,14 @@ StepResult training_step(const Mesh& mesh, const std::vector<SlicedBatch>& micro
                          int64_t divisor_share, const StepOptions& options, TrainingState* state) {
   StepResult result = compute_gradients(mesh, micro_batches, divisor_share, options, state);
   if (!result.finite()) return result;
-  const Timed timed(options.profile, Work::kOptimizer);
+  Timed timed(options.profile, Work::kOptimizer);
   const Model& model = state->model;
   adamw_step(model.layout, options.adamw, options.learning_rate,
              clip_factor(result.gradient_norm, options.clip), state->gradients.buffers,
              model.parameters, &state->optimizer, [&](size_t bucket) {
+               timed.switch_to(Work::kExchange);
                start_gathering(mesh, model.layout, bucket, model.parameters, &state->updates);
+               timed.switch_to(Work::kOptimizer);
              });
   return result;
 }

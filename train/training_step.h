@@ -32,15 +32,15 @@ struct StepOptions {
   uint64_t seed = 0;  // of pool sizes
   ExchangeMode exchange = ExchangeMode::kOncePerRank;
   Recompute recompute = Recompute::kNone;
+  bool want_exchange = false;  // StepResult::exchange, where experts are spread over ranks
   Profile* profile = nullptr;
 };
 
 struct StepResult {
-  LossSums sums;                         // of all ranks and micro-batches
-  double divisor = 0;                    // N
-  double gradient_norm = 0;              // before clipping
-  std::vector<ExchangeTraffic> traffic;  // [L]; empty where experts are not spread over ranks
-  std::vector<double> waited;            // seconds, by rank; empty with `traffic`
+  LossSums sums;                                        // of all ranks and micro-batches
+  double divisor = 0;                                   // N
+  double gradient_norm = 0;                             // before clipping
+  std::vector<std::vector<ExchangeCounters>> exchange;  // by rank and layer, where wanted
   double cross_entropy() const { return sums.cross_entropy / divisor; }
   double z_loss(double weight) const { return weight * sums.z_squares / divisor; }
   bool finite() const;
@@ -66,7 +66,7 @@ void gather_gradients(const Mesh& mesh, TrainingState* state);
 StepResult training_step(const Mesh& mesh, const std::vector<SlicedBatch>& micro_batches,
                          int64_t divisor_share, const StepOptions& options, TrainingState* state);
 
-// After this, state->model holds the updated parameters.
+// Local. After this, state->model holds the updated parameters.
 void wait_for_parameters(TrainingState* state);
 
 }  // namespace emo
