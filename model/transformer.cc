@@ -11,9 +11,9 @@ namespace {
 
 MoeContext moe_context(const Model& model, const RoutingContract& contract,
                        const PassOptions& options) {
-  return {&model.config,          &contract,         options.ep,
-          model.layout.placement, options.mode,      options.want_probability,
-          options.routed_off,     options.recompute, options.profile};
+  return {
+      &model.config,      &contract,         options.ep,     options.mode, options.want_probability,
+      options.routed_off, options.recompute, options.profile};
 }
 
 void announce(const std::function<void(size_t)>& listener, size_t bucket) {
@@ -70,10 +70,11 @@ void run_block(const Model& model, const MoeContext& context, const RopeTable& r
 
 }  // namespace
 
-Model::Model(const ModelConfig& c, const RoutingContract& r, const GridPosition& position)
+Model::Model(const ModelConfig& c, const RoutingContract& r, const GridPosition& position,
+             const ExpertOrder& order)
     : config(c),
       contract(r),
-      layout(make_layout(c, position)),
+      layout(make_layout(c, position, order)),
       parameters(make_buffers(layout)),
       weights(bind_weights(config, layout, parameters)) {}
 

@@ -26,7 +26,7 @@ struct Model {
 
   // Allocates; parameters are zero until initialise() or a checkpoint fills them.
   Model(const ModelConfig& config, const RoutingContract& contract,
-        const GridPosition& position = {});
+        const GridPosition& position = {}, const ExpertOrder& order = {});
   Model(const Model&) = delete;
   Model& operator=(const Model&) = delete;
 };

@@ -53,6 +53,7 @@ struct RunConfig {
     int64_t ep = 1;
     Recompute recompute = Recompute::kNone;
     int64_t slices = 1;
+    std::string placement;  // file of emo experts place; "": what the checkpoint carries
   } parallel;
   struct Checkpoint {
     int64_t every = 1000;  // steps; 0: only at the end

@@ -146,7 +146,10 @@ absl::StatusOr<RunEnd> train(const RunConfig& config, const Mesh& mesh,
   absl::StatusOr<std::unique_ptr<ChunkSource>> source = open_source(config);
   absl::Status status = agree(*mesh.world, source.status());
   if (!status.ok()) return status;
-  TrainingState state(config.model, config.routing, config.data.sequence_length, mesh.position());
+  absl::StatusOr<ExpertOrder> order = expert_order_for_run(config, mesh);
+  if (!order.ok()) return order.status();
+  TrainingState state(config.model, config.routing, config.data.sequence_length, mesh.position(),
+                      *order);
   absl::StatusOr<TrainingPosition> start = start_run(config, **source, mesh, &state);
   if (!start.ok()) return start.status();
   TrainingPosition position = *start;

@@ -10,13 +10,13 @@
 namespace emo {
 
 TrainingState::TrainingState(const ModelConfig& config, const RoutingContract& contract,
-                             int64_t sequence_length, const GridPosition& position)
-    : model(config, contract, position),
+                             int64_t sequence_length, const GridPosition& position,
+                             const ExpertOrder& order)
+    : model(config, contract, position, order),
       gradients(model),
       optimizer(make_optimizer_state(model.layout)),
       rope(sequence_length, config.head_dim(), config.rope_theta),
-      balance(config.moe_layers(), config.moe_layers() > 0 ? config.routed_experts() : 0,
-              contract.balance_scope) {}
+      balance(config.moe_layers(), config.routed_experts(), contract.balance_scope) {}
 
 bool StepResult::finite() const {
   return std::isfinite(sums.cross_entropy) && std::isfinite(gradient_norm);
@@ -57,7 +57,7 @@ StepResult compute_gradients(const Mesh& mesh, const std::vector<SlicedBatch>& m
 
   StepResult result;
   result.divisor = loss.divisor;
-  result.sums = make_loss_sums(model.config.moe_layers(), model.layout.placement.experts);
+  result.sums = make_loss_sums(model.config.moe_layers(), model.config.routed_experts());
   Timed timed(options.profile, Work::kOther);
   zero_buffer(gradients.dense);
   zero_buffer(gradients.experts);

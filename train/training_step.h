@@ -21,7 +21,7 @@ struct TrainingState {
   PendingBuckets updates;  // parameters that other ranks updated, on their way
 
   TrainingState(const ModelConfig& config, const RoutingContract& contract, int64_t sequence_length,
-                const GridPosition& position);
+                const GridPosition& position, const ExpertOrder& order = {});
 };
 
 struct StepOptions {

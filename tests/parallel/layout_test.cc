@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <numeric>
+
 #include "data/loader.h"
 #include "eval/golden_folder.h"
 #include "parallel/self_communicator.h"
@@ -25,12 +27,14 @@ struct HowToRun {
   ModelConfig config = small_config();
   Recompute recompute = Recompute::kNone;
   int64_t slices = 1;
+  ExpertOrder order = {};
 };
 
 Outcome run(const Mesh& mesh, const RoutingContract& contract, const std::vector<Batch>& global,
             const HowToRun& how = {}) {
   Outcome outcome;
-  outcome.state = std::make_unique<TrainingState>(how.config, contract, 48, mesh.position());
+  outcome.state =
+      std::make_unique<TrainingState>(how.config, contract, 48, mesh.position(), how.order);
   fill_random(outcome.state->model, 21);
   std::vector<SlicedBatch> micro_batches;
   int64_t share = 0;
@@ -158,6 +162,39 @@ INSTANTIATE_TEST_SUITE_P(
         LayoutCase{7, 2, BalanceScope::kGlobalBatch, true, kRange, Recompute::kBlock, 3},
         LayoutCase{6, 1, BalanceScope::kMicroBatch, false, kRange, Recompute::kNone, 2},
         LayoutCase{6, 1, BalanceScope::kMicroBatch, false, kRange, Recompute::kMoe, 2}));
+
+// Where experts lie is not what they compute: any order of them gives the one process's results.
+TEST(PlacedExperts, EqualOneProcess) {
+  Communicator& world = test_world();
+  HowToRun how;
+  RoutingContract contract;
+  contract.pool.min = 4;
+  contract.pool.max = 20;
+  const std::vector<Batch> global = {random_batch(5, 48, 61, 9, 8)};
+  const auto alone = make_mesh(self_communicator(), 1, 1);
+  const Outcome one = run(*alone, contract, global, how);
+  const int64_t E = how.config.routed_experts();
+  how.order.resize(how.config.n_layers);
+  for (int64_t layer = 0; layer < how.config.n_layers; ++layer) {
+    if (how.config.is_dense(layer)) continue;
+    const int64_t step = layer + 2;  // e -> step e + 1 mod E, where that is a permutation
+    for (int64_t e = 0; e < E; ++e) {
+      how.order[layer].push_back(static_cast<int32_t>((step * e + 1) % E));
+    }
+    if (!is_permutation(how.order[layer], E)) {
+      std::iota(how.order[layer].rbegin(), how.order[layer].rend(), 0);
+    }
+  }
+  for (const int64_t dp : {1, 2}) {
+    if (world.size() % dp != 0) continue;
+    const auto mesh = make_mesh(world.split(0, world.rank()), dp, world.size() / dp);
+    const Outcome many = run(*mesh, contract, global, how);
+    EXPECT_TRUE(on_all_ranks(close(many.result.cross_entropy(), one.result.cross_entropy(), 1e-6)));
+    EXPECT_TRUE(on_all_ranks(pools_equal(many, one, global[0], world.rank(), world.size())));
+    const std::string worst = worst_gradient(many, one);
+    EXPECT_TRUE(on_all_ranks(worst.empty())) << worst << ", dp " << dp;
+  }
+}
 
 // The reference's 127 routed experts, spread over all ranks: on 8 of them 16 seven times and 15.
 TEST(UnevenExperts, EqualOneProcess) {
