@@ -10,7 +10,14 @@ namespace emo {
 namespace {
 
 constexpr double kMostLoad = 1.05;  // of the mean
-constexpr uint64_t kRandomStarts = 8;
+constexpr uint64_t kStarts = 16;
+
+// What a rank may compute where it can be kept to: pairs.
+double most_load(const ExpertPairs& pairs, int64_t ranks) {
+  double sum = 0;
+  for (int64_t e = 0; e < pairs.experts; ++e) sum += pairs.at(e, e);
+  return kMostLoad * sum / static_cast<double>(ranks);
+}
 
 // Experts dealt to ranks, and what moving one would change.
 class Grouping {
@@ -48,6 +55,8 @@ class Grouping {
     for (int64_t e = 0; e < pairs_->experts; ++e) sum += together_[e * ranks_ + rank_of_[e]];
     return sum / 2;
   }
+
+  double largest_load() const { return *std::max_element(load_.begin(), load_.end()); }
 
   // By rank, then by number.
   std::vector<int32_t> order() const {
@@ -107,13 +116,36 @@ class Grouping {
   double most_load_ = 0;
 };
 
-std::vector<int32_t> random_order(int64_t experts, uint64_t seed, uint64_t start) {
-  std::vector<int32_t> order(experts);
-  std::iota(order.begin(), order.end(), 0);
-  std::sort(order.begin(), order.end(), [&](int32_t a, int32_t b) {
-    return random_bits(seed, start, static_cast<uint64_t>(a)) <
-           random_bits(seed, start, static_cast<uint64_t>(b));
-  });
+// Rank by rank: from an expert drawn at random, always the expert that is chosen most often with
+// those already there, as long as that is not too much load; then the one with the least load.
+std::vector<int32_t> grow_groups(const ExpertPairs& pairs, int64_t ranks, uint64_t seed,
+                                 uint64_t start) {
+  const ExpertPlacement sizes{pairs.experts, ranks, {}};
+  const double limit = most_load(pairs, ranks);
+  std::vector<int32_t> left(pairs.experts);
+  std::iota(left.begin(), left.end(), 0);
+  std::vector<int32_t> order;
+  for (int64_t rank = 0; rank < ranks; ++rank) {
+    std::vector<double> together(pairs.experts, 0.0);
+    double load = 0;
+    for (int64_t i = 0; i < sizes.count(rank); ++i) {
+      const auto better = [&](int32_t a, int32_t b) {
+        const bool a_fits = load + pairs.at(a, a) <= limit;
+        const bool b_fits = load + pairs.at(b, b) <= limit;
+        if (a_fits != b_fits) return a_fits;
+        return a_fits ? together[a] > together[b] : pairs.at(a, a) < pairs.at(b, b);
+      };
+      const auto first = static_cast<int64_t>(
+          random_below(random_bits(seed, start, static_cast<uint64_t>(rank)), left.size()));
+      const auto next =
+          i == 0 ? left.begin() + first : std::min_element(left.begin(), left.end(), better);
+      const int32_t e = *next;
+      left.erase(next);
+      order.push_back(e);
+      load += pairs.at(e, e);
+      for (int64_t other = 0; other < pairs.experts; ++other) together[other] += pairs.at(other, e);
+    }
+  }
   return order;
 }
 
@@ -139,12 +171,15 @@ void add_choices(const at::Tensor& choices, int64_t begin, int64_t end, ExpertPa
 std::vector<int32_t> group_experts(const ExpertPairs& pairs, int64_t ranks, uint64_t seed) {
   ExpertPlacement placement{pairs.experts, ranks, {}};
   Grouping best(pairs, placement);
+  const double largest_load = std::max(best.largest_load(), most_load(pairs, ranks));
   best.improve();
-  for (uint64_t start = 0; start < kRandomStarts; ++start) {
-    placement.order = random_order(pairs.experts, seed, start);
+  for (uint64_t start = 0; start < kStarts; ++start) {
+    placement.order = grow_groups(pairs, ranks, seed, start);
     Grouping next(pairs, placement);
     next.improve();
-    if (next.pairs_within() > best.pairs_within()) best = next;
+    if (next.largest_load() <= largest_load && next.pairs_within() > best.pairs_within()) {
+      best = next;
+    }
   }
   return best.order();
 }

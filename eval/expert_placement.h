@@ -25,10 +25,11 @@ ExpertPairs make_expert_pairs(int64_t experts);
 void add_choices(const at::Tensor& choices, int64_t begin, int64_t end, ExpertPairs* pairs);
 
 // An order of the experts (ExpertPlacement::order) in which the experts of each of `ranks` ranks
-// are chosen together as often as a local search finds: from several random starts, and from the
-// order by number, two experts change places while that gains pairs within ranks and lets no rank
-// compute more than 1.05 times the mean (or than the busier of the two did before). A function of
-// its arguments alone.
+// are chosen together as often as a local search finds. It starts from the order by number and from
+// groups that grew around experts drawn at random; then two experts change places as long as that
+// gains pairs within ranks and lets no rank compute more than 1.05 times the mean, or than the
+// busier of the two did before. No rank computes more than that, or than the busiest by number. A
+// function of its arguments alone.
 std::vector<int32_t> group_experts(const ExpertPairs& pairs, int64_t ranks, uint64_t seed);
 
 // What a placement costs tokens with these choices.
