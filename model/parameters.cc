@@ -188,6 +188,23 @@ ParameterLayout make_layout(const ModelConfig& config, const GridPosition& posit
   return layout;
 }
 
+ParameterLayout fold_buckets(const ParameterLayout& layout) {
+  ParameterLayout folded = layout;
+  const auto fold_buffer = [&](ParameterBuffer buffer, const Sharding& whole, Sharding* sharding) {
+    if (whole.ranks == 1) return;
+    *sharding = fold(whole);
+    for (ParameterInfo& parameter : folded.parameters) {
+      if (parameter.buffer != buffer) continue;
+      size_t bucket = 0;
+      while (parameter.offset >= whole.buckets[bucket].begin + whole.buckets[bucket].size) ++bucket;
+      parameter.offset += sharding->buckets[bucket].begin - whole.buckets[bucket].begin;
+    }
+  };
+  fold_buffer(ParameterBuffer::kDense, layout.dense, &folded.dense);
+  fold_buffer(ParameterBuffer::kExperts, layout.experts, &folded.experts);
+  return folded;
+}
+
 FlatBuffers make_buffers(const ParameterLayout& layout) {
   const auto options = at::TensorOptions().dtype(at::kFloat);
   return {at::zeros({layout.dense.size()}, options), at::zeros({layout.experts.size()}, options)};

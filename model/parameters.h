@@ -53,6 +53,10 @@ struct ParameterLayout {
 ParameterLayout make_layout(const ModelConfig& config, const GridPosition& position,
                             const ExpertOrder& order = {});
 
+// The same parameters with the buckets folded (parallel/sharding.h) of each buffer that several
+// ranks hold: for gradients, of which a rank then keeps a few buckets.
+ParameterLayout fold_buckets(const ParameterLayout& layout);
+
 // Two flat fp32 buffers in a layout: parameters, gradients or moments.
 struct FlatBuffers {
   at::Tensor dense;    // [layout.dense.size()]

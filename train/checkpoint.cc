@@ -62,8 +62,8 @@ absl::StatusOr<OrderedJson> write_shards(FileSystem& fs, const Mesh& mesh,
                                          const CheckpointContents& contents) {
   OrderedJson written = OrderedJson::array();
   const ParameterLayout& layout = contents.model->layout;
-  const FlatBuffers exp_avg = gather_moments(mesh, layout, contents.optimizer->exp_avg);
-  const FlatBuffers exp_avg_sq = gather_moments(mesh, layout, contents.optimizer->exp_avg_sq);
+  const FlatBuffers exp_avg = gather_owned(mesh, layout, contents.optimizer->exp_avg);
+  const FlatBuffers exp_avg_sq = gather_owned(mesh, layout, contents.optimizer->exp_avg_sq);
   if (!writes(mesh)) return written;
   const bool with_dense = mesh.ep->rank() == 0;
   std::vector<NamedTensor> parameters, moments;

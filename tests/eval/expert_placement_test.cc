@@ -16,7 +16,8 @@ at::Tensor choices_by_topic(int64_t tokens, int64_t experts, int64_t topics, int
   auto* chosen = choices.mutable_data_ptr<int32_t>();
   for (int64_t t = 0; t < tokens; ++t) {
     std::vector<int32_t> of_topic;
-    for (int64_t e = t % topics; e < experts; e += topics) of_topic.push_back(static_cast<int32_t>(e));
+    for (int64_t e = t % topics; e < experts; e += topics)
+      of_topic.push_back(static_cast<int32_t>(e));
     std::shuffle(of_topic.begin(), of_topic.end(), random);
     std::copy_n(of_topic.begin(), K, chosen + t * K);
   }
