@@ -25,10 +25,11 @@ making the batch is outside. All clip, all use AdamW (OLMoE torch's fused one), 
 def programs(steps: int, layers: int) -> dict[str, Program]:
     cut = f"model.n_layers={layers}"
     all_programs = {"emo": emo_step("emo", CONFIG, cut, steps=steps, threads=THREADS),
-                    WHOLE_ROWS: emo_step(WHOLE_ROWS, CONFIG, cut, *WHOLE_ROWS_OVERRIDES, steps=steps, threads=THREADS)}
+                    WHOLE_ROWS: emo_step(WHOLE_ROWS, CONFIG, cut, *WHOLE_ROWS_OVERRIDES, steps=steps,
+                                         threads=THREADS)}
     for name, experts in PEERS.items():
-        all_programs[name] = Program(name, [sys.executable, "tests/bench/olmoe_step.py", experts, str(steps), str(layers)],
-                                     {"OMP_NUM_THREADS": str(THREADS)})
+        command = [sys.executable, "tests/bench/olmoe_step.py", experts, str(steps), str(layers)]
+        all_programs[name] = Program(name, command, {"OMP_NUM_THREADS": str(THREADS)})
     return all_programs
 
 
@@ -59,7 +60,8 @@ def body() -> None:
     medians = {name: statistics.median(of_program) for name, of_program in rates.items()}
     best = best_peer(medians)
     if options.json:
-        print(json.dumps({"median_tokens_per_second": medians, "best_peer": best, "ratio": medians["emo"] / medians[best],
+        print(json.dumps({"median_tokens_per_second": medians, "best_peer": best,
+                          "ratio": medians["emo"] / medians[best],
                           "ratio_whole_rows": medians[WHOLE_ROWS] / medians[best], "runs": results}))
         return
     rows = [row(str(i + 1), {name: of_program[i] for name, of_program in rates.items()})
@@ -67,7 +69,8 @@ def body() -> None:
     rows.append(row("median", medians))
     print(table(["run", *(f"{name}, tokens/s" for name in rates), "best peer", "emo / best",
                  "emo, whole rows / best"], rows))
-    print(f"\nemo at {median_of(results['emo'], 'peak_fraction'):.0%} of the matrix-product peak measured in the same run.")
+    peak = median_of(results["emo"], "peak_fraction")
+    print(f"\nemo at {peak:.0%} of the matrix-product peak measured in the same run.")
     share = median_of(results["emo"], "flops_per_token") / median_of(results[WHOLE_ROWS], "flops_per_token")
     print(REMARKS.format(steps=options.steps, share=share))
 
