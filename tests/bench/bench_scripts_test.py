@@ -5,6 +5,7 @@ import types
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests/bench")]
+import compare_step  # noqa: E402
 import experts_and_documents  # noqa: E402
 import interleave  # noqa: E402
 import memory_formula  # noqa: E402
@@ -53,6 +54,16 @@ def errors() -> None:
             check(False, "an error was expected")
         except interleave.BenchError as error:
             check(all(word in str(error) for word in ["peer", *words]), str(error))
+    slow = interleave.Program("peer", [sys.executable, "-c", "import time; time.sleep(60)"], limit=0.1)
+    try:
+        interleave.run(slow)
+        check(False, "a program past its limit")
+    except interleave.TooSlow as error:
+        check("0.1 s" in str(error), str(error))
+    check(compare_step.run_peer(slow) == {"tokens_per_second": 0.0}, "a slow peer stops nothing")
+    rates = {"emo": 6.0, compare_step.WHOLE_ROWS: 5.0, "OLMoE grouped_mm": 2.0, "OLMoE eager": 0.0}
+    row = compare_step.row("1", rates)
+    check(row == ["1", "6", "5", "2", "0", "OLMoE grouped_mm", "3.00", "2.50"], str(row))
     both = interleave.run_together([interleave.Program("p", [sys.executable, "-c", f"print({n})"]) for n in (1, 2)])
     check(both == [1, 2], str(both))
 

@@ -4,7 +4,8 @@ import json
 import statistics
 import sys
 
-from interleave import Program, arguments, emo_step, in_turn, main, median_of, positive, run, table
+from interleave import (BenchError, Program, TooSlow, arguments, emo_step, in_turn, main, median_of, positive, run,
+                        table)
 
 CONFIG, THREADS = "configs/bench-107m.yaml", 2
 PEERS = {"OLMoE grouped_mm": "grouped_mm", "OLMoE eager": "eager"}
@@ -19,18 +20,28 @@ OLMoE's; emo's own work is {share:.0%} of that.
 - shared expert: emo has 127 routed experts with 7 a token and one that all tokens use; OLMoE has 128 with 8 a \
 token and none that is shared. The products of a token are as many.
 - count: 4096 tokens over the time from zeroed gradients to updated parameters, the median of {steps} steps; \
-making the batch is outside. All clip, all use AdamW (OLMoE torch's fused one), all compute in fp32."""
+making the batch is outside. A peer that takes longer than {limit} s for a run counts as 0.
+- All clip, all use AdamW (OLMoE torch's fused one), all compute in fp32."""
 
 
-def programs(steps: int, layers: int) -> dict[str, Program]:
+def programs(steps: int, layers: int, limit: float) -> dict[str, Program]:
     cut = f"model.n_layers={layers}"
     all_programs = {"emo": emo_step("emo", CONFIG, cut, steps=steps, threads=THREADS),
                     WHOLE_ROWS: emo_step(WHOLE_ROWS, CONFIG, cut, *WHOLE_ROWS_OVERRIDES, steps=steps,
                                          threads=THREADS)}
     for name, experts in PEERS.items():
         command = [sys.executable, "tests/bench/olmoe_step.py", experts, str(steps), str(layers)]
-        all_programs[name] = Program(name, command, {"OMP_NUM_THREADS": str(THREADS)})
+        all_programs[name] = Program(name, command, {"OMP_NUM_THREADS": str(THREADS)}, limit)
     return all_programs
+
+
+def run_peer(program: Program) -> dict:
+    """A peer that is past its limit counts as 0 tokens per second and stops nothing."""
+    try:
+        return run(program)
+    except TooSlow as slow:
+        print(f"[bench] {slow}", file=sys.stderr)
+        return {"tokens_per_second": 0.0}
 
 
 def rate(result: dict) -> float:
@@ -42,7 +53,7 @@ def rate(result: dict) -> float:
 def row(label: str, rates: dict[str, float]) -> list[str]:
     best = best_peer(rates)
     return [label, *(f"{rate:.0f}" for rate in rates.values()), best,
-            *(f"{rates[ours] / rates[best]:.2f}" for ours in ("emo", WHOLE_ROWS))]
+            *(f"{rates[ours] / rates[best]:.2f}" if rates[best] > 0 else "" for ours in ("emo", WHOLE_ROWS))]
 
 
 def best_peer(rates: dict[str, float]) -> str:
@@ -53,12 +64,16 @@ def body() -> None:
     parser = arguments(__doc__, ("rounds", 3, "times that each program runs"))
     parser.add_argument("--steps", type=positive, default=3, help="timed steps of a run (default 3)")
     parser.add_argument("--layers", type=positive, default=8, help="of all models (default 8)")
+    parser.add_argument("--limit", type=positive, default=150, help="seconds of a peer's run (default 150)")
     options = parser.parse_args()
-    jobs = {name: functools.partial(run, program) for name, program in programs(options.steps, options.layers).items()}
+    jobs = {name: functools.partial(run_peer if name in PEERS else run, program)
+            for name, program in programs(options.steps, options.layers, options.limit).items()}
     results = in_turn(jobs, options.rounds, options.minutes)
     rates = {name: [rate(result) for result in of_program] for name, of_program in results.items()}
     medians = {name: statistics.median(of_program) for name, of_program in rates.items()}
     best = best_peer(medians)
+    if medians[best] == 0:
+        raise BenchError(f"no peer was done within {options.limit} s; --limit gives them more")
     if options.json:
         print(json.dumps({"median_tokens_per_second": medians, "best_peer": best,
                           "ratio": medians["emo"] / medians[best],
@@ -72,7 +87,7 @@ def body() -> None:
     peak = median_of(results["emo"], "peak_fraction")
     print(f"\nemo at {peak:.0%} of the matrix-product peak measured in the same run.")
     share = median_of(results["emo"], "flops_per_token") / median_of(results[WHOLE_ROWS], "flops_per_token")
-    print(REMARKS.format(steps=options.steps, share=share))
+    print(REMARKS.format(steps=options.steps, limit=options.limit, share=share))
 
 
 if __name__ == "__main__":

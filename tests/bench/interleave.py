@@ -24,12 +24,17 @@ class BenchError(Exception):
     """A message for the user; no traceback."""
 
 
+class TooSlow(BenchError):
+    """A program that did not end within its limit."""
+
+
 @dataclass(frozen=True)
 class Program:
     """A command that prints one JSON object, run from the repository's root."""
     name: str
     command: Sequence[str]
     environment: dict[str, str] = field(default_factory=dict)
+    limit: float | None = None  # seconds
 
 
 def emo_step(name: str, config: str, *overrides: str, ranks: int = 1, steps: int = 3, warmup: int = 2,
@@ -50,9 +55,13 @@ def start(program: Program) -> subprocess.Popen:
 
 
 def finish(program: Program, process: subprocess.Popen) -> dict:
-    """What the program printed. BenchError with its last words where it failed."""
+    """What the program printed. BenchError with its last words where it failed; TooSlow past its limit."""
     try:
-        out, error = process.communicate()
+        out, error = process.communicate(timeout=program.limit)
+    except subprocess.TimeoutExpired as late:
+        process.kill()
+        process.wait()
+        raise TooSlow(f"{program.name}: not done after {program.limit:g} s; --limit gives it more") from late
     except BaseException:
         process.terminate()
         raise
