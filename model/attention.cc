@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
+#include <utility>
 
 #include "model/linear.h"
 #include "model/simd.h"
@@ -73,47 +75,119 @@ EMO_SIMD void softmax_backward_rows(int64_t rows, int64_t keys, int64_t visible,
 }
 
 // delta[i] = out_i . d_out_i, the inner product that the softmax's gradient needs.
-EMO_SIMD void row_products(int64_t rows, int64_t width, int64_t stride, const float* out,
-                           const float* d_out, float* delta) {
+EMO_SIMD void row_products(int64_t rows, int64_t width, ConstMatrixView out, ConstMatrixView d_out,
+                           float* delta) {
   for (int64_t i = 0; i < rows; ++i) {
+    const float* a = out.data + i * out.stride;
+    const float* b = d_out.data + i * d_out.stride;
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
-    for (int64_t d = 0; d < width; ++d) sum += out[i * stride + d] * d_out[i * stride + d];
+    for (int64_t d = 0; d < width; ++d) sum += a[d] * b[d];
     delta[i] = sum;
   }
 }
 
-void attend(const AttentionShape& shape, const Task& task, const float* qkv, float* out,
-            float* logsumexp, Scratch* scratch) {
+EMO_SIMD void widen_rows(int64_t rows, int64_t width, ConstBf16MatrixView from, MatrixView to) {
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t d = 0; d < width; ++d) {
+      to.data[i * to.stride + d] = widen(from.data[i * from.stride + d]);
+    }
+  }
+}
+
+EMO_SIMD void narrow_rows(int64_t rows, int64_t width, ConstMatrixView from, Bf16MatrixView to) {
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t d = 0; d < width; ++d) {
+      to.data[i * to.stride + d] = narrow<Bf16>(from.data[i * from.stride + d]);
+    }
+  }
+}
+
+// Stored matrices of one head in fp32: where they lie, or in memory that is taken piece by piece.
+template <typename E>
+class InFp32 {
+ public:
+  InFp32(int64_t rows, int64_t width, float* memory) : rows_(rows), width_(width), next_(memory) {}
+
+  // What `matrices` of them need.
+  static int64_t floats(int64_t matrices, int64_t rows, int64_t width) {
+    return std::is_same_v<E, float> ? 0 : matrices * rows * width;
+  }
+
+  ConstMatrixView read(const E* data, int64_t stride) {
+    if constexpr (std::is_same_v<E, float>) {
+      return {data, stride};
+    } else {
+      const MatrixView copy = take();
+      widen_rows(rows_, width_, {data, stride}, copy);
+      return copy;
+    }
+  }
+  // To be written, and then stored.
+  MatrixView write(E* data, int64_t stride) {
+    if constexpr (std::is_same_v<E, float>) {
+      return {data, stride};
+    } else {
+      return take();
+    }
+  }
+  void store(ConstMatrixView written, E* data, int64_t stride) const {
+    if constexpr (!std::is_same_v<E, float>) narrow_rows(rows_, width_, written, {data, stride});
+  }
+
+ private:
+  MatrixView take() { return {std::exchange(next_, next_ + rows_ * width_), width_}; }
+  int64_t rows_, width_;
+  float* next_;
+};
+
+ConstMatrixView from_row(ConstMatrixView matrix, int64_t row) {
+  return {matrix.data + row * matrix.stride, matrix.stride};
+}
+MatrixView from_row(MatrixView matrix, int64_t row) {
+  return {matrix.data + row * matrix.stride, matrix.stride};
+}
+
+template <typename E>
+void attend(const AttentionShape& shape, const Task& task, const E* qkv, E* out, float* logsumexp,
+            Scratch* scratch) {
   const int64_t W = shape.head_dim;
-  const float* q = qkv + task.begin * task.stride + task.head_offset;
-  const float* k = q + task.D;
-  const float* v = k + task.D;
+  const E* of_head = qkv + task.begin * task.stride + task.head_offset;
+  E* out_of_head = out + task.begin * task.D + task.head_offset;
+  InFp32<E> stored(task.length, W, scratch->get(1, InFp32<E>::floats(4, task.length, W)));
+  const ConstMatrixView q = stored.read(of_head, task.stride);
+  const ConstMatrixView k = stored.read(of_head + task.D, task.stride);
+  const ConstMatrixView v = stored.read(of_head + 2 * task.D, task.stride);
+  const MatrixView attended = stored.write(out_of_head, task.D);
   for (int64_t first = 0; first < task.length; first += kQueries) {
     const int64_t rows = std::min(kQueries, task.length - first);
     const int64_t keys = first + rows;
     float* scores = scratch->get(0, kQueries * keys);
-    linear(rows, keys, W, {q + first * task.stride, task.stride}, {k, task.stride}, 0,
-           {scores, keys}, task.scale);
+    linear(rows, keys, W, from_row(q, first), k, 0, {scores, keys}, task.scale);
     const int64_t t = task.begin + first;
     softmax_rows(rows, keys, first + 1, scores, logsumexp + t * shape.heads + task.head_offset / W,
                  shape.heads);
-    linear_input_gradient(rows, keys, W, {scores, keys}, {v, task.stride}, 0,
-                          {out + t * task.D + task.head_offset, task.D});
+    linear_input_gradient(rows, keys, W, {scores, keys}, v, 0, from_row(attended, first));
   }
+  stored.store(attended, out_of_head, task.D);
 }
 
-void attend_backward(const AttentionShape& shape, const Task& task, const float* qkv,
-                     const float* out, const float* logsumexp, const float* d_out, float* d_qkv,
-                     Scratch* scratch) {
+template <typename E>
+void attend_backward(const AttentionShape& shape, const Task& task, const E* qkv, const E* out,
+                     const float* logsumexp, const E* d_out, E* d_qkv, Scratch* scratch) {
   const int64_t W = shape.head_dim;
-  const int64_t offset = task.begin * task.stride + task.head_offset;
-  const float* q = qkv + offset;
-  const float* k = q + task.D;
-  const float* v = k + task.D;
-  float* dq = d_qkv + offset;
-  float* dk = dq + task.D;
-  float* dv = dk + task.D;
+  const E* of_head = qkv + task.begin * task.stride + task.head_offset;
+  E* d_of_head = d_qkv + task.begin * task.stride + task.head_offset;
+  const int64_t out_offset = task.begin * task.D + task.head_offset;
+  InFp32<E> stored(task.length, W, scratch->get(3, InFp32<E>::floats(8, task.length, W)));
+  const ConstMatrixView q = stored.read(of_head, task.stride);
+  const ConstMatrixView k = stored.read(of_head + task.D, task.stride);
+  const ConstMatrixView v = stored.read(of_head + 2 * task.D, task.stride);
+  const ConstMatrixView attended = stored.read(out + out_offset, task.D);
+  const ConstMatrixView d_attended = stored.read(d_out + out_offset, task.D);
+  const MatrixView dq = stored.write(d_of_head, task.stride);
+  const MatrixView dk = stored.write(d_of_head + task.D, task.stride);
+  const MatrixView dv = stored.write(d_of_head + 2 * task.D, task.stride);
   // From the last queries, which see all keys and so write every row of dk and dv, to the first,
   // which add to theirs.
   const int64_t blocks = (task.length + kQueries - 1) / kQueries;
@@ -126,36 +200,46 @@ void attend_backward(const AttentionShape& shape, const Task& task, const float*
     float* ds = scratch->get(1, kQueries * keys);
     float* delta = scratch->get(2, kQueries);
     const int64_t t = task.begin + first;
-    const ConstMatrixView q_rows(q + first * task.stride, task.stride);
-    const ConstMatrixView d_rows(d_out + t * task.D + task.head_offset, task.D);
-    linear(rows, keys, W, q_rows, {k, task.stride}, 0, {p, keys}, task.scale);
-    linear(rows, keys, W, d_rows, {v, task.stride}, 0, {ds, keys});
-    row_products(rows, W, task.D, out + t * task.D + task.head_offset, d_rows.data, delta);
+    const ConstMatrixView q_rows = from_row(q, first);
+    const ConstMatrixView d_rows = from_row(d_attended, first);
+    linear(rows, keys, W, q_rows, k, 0, {p, keys}, task.scale);
+    linear(rows, keys, W, d_rows, v, 0, {ds, keys});
+    row_products(rows, W, from_row(attended, first), d_rows, delta);
     softmax_backward_rows(rows, keys, first + 1, task.scale,
                           logsumexp + t * shape.heads + task.head_offset / W, shape.heads, delta, p,
                           ds);
-    linear_weight_gradient(rows, keys, W, {p, keys}, d_rows, beta, {dv, task.stride});
-    linear_weight_gradient(rows, keys, W, {ds, keys}, q_rows, beta, {dk, task.stride});
-    linear_input_gradient(rows, keys, W, {ds, keys}, {k, task.stride}, 0,
-                          {dq + first * task.stride, task.stride});
+    linear_weight_gradient(rows, keys, W, {p, keys}, d_rows, beta, dv);
+    linear_weight_gradient(rows, keys, W, {ds, keys}, q_rows, beta, dk);
+    linear_input_gradient(rows, keys, W, {ds, keys}, k, 0, from_row(dq, first));
   }
+  stored.store(dq, d_of_head, task.stride);
+  stored.store(dk, d_of_head + task.D, task.stride);
+  stored.store(dv, d_of_head + 2 * task.D, task.stride);
 }
 
 }  // namespace
 
-void attention(const AttentionShape& shape, const float* qkv, float* out, float* logsumexp,
+template <typename E>
+void attention(const AttentionShape& shape, const E* qkv, E* out, float* logsumexp,
                Scratch* scratch) {
   parallel_tasks(shape.spans * shape.heads, [&](int64_t i) {
     attend(shape, task_at(shape, i), qkv, out, logsumexp, scratch);
   });
 }
 
-void attention_backward(const AttentionShape& shape, const float* qkv, const float* out,
-                        const float* logsumexp, const float* d_out, float* d_qkv,
-                        Scratch* scratch) {
+template <typename E>
+void attention_backward(const AttentionShape& shape, const E* qkv, const E* out,
+                        const float* logsumexp, const E* d_out, E* d_qkv, Scratch* scratch) {
   parallel_tasks(shape.spans * shape.heads, [&](int64_t i) {
     attend_backward(shape, task_at(shape, i), qkv, out, logsumexp, d_out, d_qkv, scratch);
   });
 }
+
+template void attention(const AttentionShape&, const float*, float*, float*, Scratch*);
+template void attention(const AttentionShape&, const Bf16*, Bf16*, float*, Scratch*);
+template void attention_backward(const AttentionShape&, const float*, const float*, const float*,
+                                 const float*, float*, Scratch*);
+template void attention_backward(const AttentionShape&, const Bf16*, const Bf16*, const float*,
+                                 const Bf16*, Bf16*, Scratch*);
 
 }  // namespace emo

@@ -103,6 +103,7 @@ void visit_config(Visitor& v, RunConfig& c) {
     v.field("ep", &c.parallel.ep, Range{1, 1e6});
     names("recompute", {"none", "moe", "block"}, &c.parallel.recompute);
     v.field("slices", &c.parallel.slices, positive);
+    names("precision", {"fp32", "bf16"}, &c.parallel.precision);
   }
   if (v.section("checkpoint")) {
     v.field("every", &c.checkpoint.every, any_count);

@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "data/loader.h"
 #include "data/synthetic.h"
+#include "model/bf16.h"
 #include "model/config.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
@@ -53,6 +54,7 @@ struct RunConfig {
     int64_t ep = 1;
     Recompute recompute = Recompute::kNone;
     int64_t slices = 1;
+    Precision precision = Precision::kFp32;  // asked for: see choose_precision()
   } parallel;
   struct Checkpoint {
     int64_t every = 1000;  // steps; 0: only at the end
