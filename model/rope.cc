@@ -14,6 +14,7 @@ namespace {
 template <typename E>
 EMO_SIMD void rotate_head(int64_t half, const float* cosines, const float* sines, float direction,
                           E* x) {
+#pragma omp simd
   for (int64_t i = 0; i < half; ++i) {
     const float a = widen(x[i]);
     const float b = widen(x[i + half]);
