@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <type_traits>
-#include <utility>
 
 #include "model/linear.h"
 #include "model/simd.h"
@@ -34,64 +33,82 @@ Task task_at(const AttentionShape& shape, int64_t i) {
           1.0f / std::sqrt(static_cast<float>(shape.head_dim))};
 }
 
-// Causal softmax of `rows` rows of scores [rows, keys] in place; row i sees keys [0, visible + i).
-EMO_SIMD void softmax_rows(int64_t rows, int64_t keys, int64_t visible, float* scores,
-                           float* logsumexp, int64_t logsumexp_stride) {
+// MKL scales scores while it computes them; the bf16 product leaves that to the softmax.
+template <typename E>
+constexpr bool kScaledByProduct = std::is_same_v<E, float>;
+
+template <typename E>
+void compute_scores(int64_t rows, int64_t keys, int64_t width, BasicConstMatrixView<E> q,
+                    BasicConstMatrixView<E> k, float scale, MatrixView scores) {
+  if constexpr (kScaledByProduct<E>) {
+    linear(rows, keys, width, q, k, 0, scores, scale);
+  } else {
+    linear(rows, keys, width, q, k, 0, scores);
+  }
+}
+
+// Causal softmax of `rows` rows of scores [rows, keys], which are overwritten, into p, which may be
+// the same memory; row i sees keys [0, visible + i). Scores are first multiplied by `scale`.
+template <typename E>
+EMO_SIMD void softmax_rows(int64_t rows, int64_t keys, int64_t visible, float scale, float* scores,
+                           E* p, float* logsumexp, int64_t logsumexp_stride) {
   for (int64_t i = 0; i < rows; ++i) {
     float* row = scores + i * keys;
+    E* to = p + i * keys;
     const int64_t seen = visible + i;
-    float largest = row[0];
+    float largest = row[0] * scale;
 #pragma omp simd reduction(max : largest)
-    for (int64_t j = 0; j < seen; ++j) largest = std::max(largest, row[j]);
+    for (int64_t j = 0; j < seen; ++j) largest = std::max(largest, row[j] * scale);
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (int64_t j = 0; j < seen; ++j) {
-      row[j] = fast_exp(row[j] - largest);
+      row[j] = fast_exp(row[j] * scale - largest);
       sum += row[j];
     }
     const float inverse = 1.0f / sum;
-    for (int64_t j = 0; j < seen; ++j) row[j] *= inverse;
-    std::fill(row + seen, row + keys, 0.0f);
+#pragma omp simd
+    for (int64_t j = 0; j < seen; ++j) to[j] = narrow<E>(row[j] * inverse);
+    std::fill(to + seen, to + keys, narrow<E>(0));
     logsumexp[i * logsumexp_stride] = largest + std::log(sum);
   }
 }
 
-// From scores to probabilities, and from the gradient of probabilities to that of scores, in place.
-EMO_SIMD void softmax_backward_rows(int64_t rows, int64_t keys, int64_t visible, float scale,
-                                    const float* logsumexp, int64_t logsumexp_stride,
-                                    const float* delta, float* scores, float* d_scores) {
+// From scores, first multiplied by `left`, to probabilities p, and from the gradient of
+// probabilities to ds, that of the unscaled scores; p and ds may be the memory that they come from.
+template <typename E>
+EMO_SIMD void softmax_backward_rows(int64_t rows, int64_t keys, int64_t visible, float left,
+                                    float scale, const float* logsumexp, int64_t logsumexp_stride,
+                                    const float* delta, const float* scores,
+                                    const float* d_probabilities, E* p, E* ds) {
   for (int64_t i = 0; i < rows; ++i) {
-    float* p = scores + i * keys;
-    float* ds = d_scores + i * keys;
+    const float* score = scores + i * keys;
+    const float* dp = d_probabilities + i * keys;
+    E* p_row = p + i * keys;
+    E* ds_row = ds + i * keys;
     const int64_t seen = visible + i;
     const float lse = logsumexp[i * logsumexp_stride];
+#pragma omp simd
     for (int64_t j = 0; j < seen; ++j) {
-      p[j] = fast_exp(p[j] - lse);
-      ds[j] = p[j] * (ds[j] - delta[i]) * scale;
+      const float probability = fast_exp(score[j] * left - lse);
+      ds_row[j] = narrow<E>(probability * (dp[j] - delta[i]) * scale);
+      p_row[j] = narrow<E>(probability);
     }
-    std::fill(p + seen, p + keys, 0.0f);
-    std::fill(ds + seen, ds + keys, 0.0f);
+    std::fill(p_row + seen, p_row + keys, narrow<E>(0));
+    std::fill(ds_row + seen, ds_row + keys, narrow<E>(0));
   }
 }
 
 // delta[i] = out_i . d_out_i, the inner product that the softmax's gradient needs.
-EMO_SIMD void row_products(int64_t rows, int64_t width, ConstMatrixView out, ConstMatrixView d_out,
-                           float* delta) {
+template <typename E>
+EMO_SIMD void row_products(int64_t rows, int64_t width, int64_t stride, const E* out,
+                           const E* d_out, float* delta) {
   for (int64_t i = 0; i < rows; ++i) {
-    const float* a = out.data + i * out.stride;
-    const float* b = d_out.data + i * d_out.stride;
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
-    for (int64_t d = 0; d < width; ++d) sum += a[d] * b[d];
-    delta[i] = sum;
-  }
-}
-
-EMO_SIMD void widen_rows(int64_t rows, int64_t width, ConstBf16MatrixView from, MatrixView to) {
-  for (int64_t i = 0; i < rows; ++i) {
     for (int64_t d = 0; d < width; ++d) {
-      to.data[i * to.stride + d] = widen(from.data[i * from.stride + d]);
+      sum += widen(out[i * stride + d]) * widen(d_out[i * stride + d]);
     }
+    delta[i] = sum;
   }
 }
 
@@ -103,91 +120,69 @@ EMO_SIMD void narrow_rows(int64_t rows, int64_t width, ConstMatrixView from, Bf1
   }
 }
 
-// Stored matrices of one head in fp32: where they lie, or in memory that is taken piece by piece.
+// A block of fp32 scores and the same entries as factors of products: of fp32 the same memory.
 template <typename E>
-class InFp32 {
- public:
-  InFp32(int64_t rows, int64_t width, float* memory) : rows_(rows), width_(width), next_(memory) {}
-
-  // What `matrices` of them need.
-  static int64_t floats(int64_t matrices, int64_t rows, int64_t width) {
-    return std::is_same_v<E, float> ? 0 : matrices * rows * width;
-  }
-
-  ConstMatrixView read(const E* data, int64_t stride) {
-    if constexpr (std::is_same_v<E, float>) {
-      return {data, stride};
-    } else {
-      const MatrixView copy = take();
-      widen_rows(rows_, width_, {data, stride}, copy);
-      return copy;
-    }
-  }
-  // To be written, and then stored.
-  MatrixView write(E* data, int64_t stride) {
-    if constexpr (std::is_same_v<E, float>) {
-      return {data, stride};
-    } else {
-      return take();
-    }
-  }
-  void store(ConstMatrixView written, E* data, int64_t stride) const {
-    if constexpr (!std::is_same_v<E, float>) narrow_rows(rows_, width_, written, {data, stride});
-  }
-
- private:
-  MatrixView take() { return {std::exchange(next_, next_ + rows_ * width_), width_}; }
-  int64_t rows_, width_;
-  float* next_;
+struct Scores {
+  float* values;
+  E* factors;
+  Scores(Scratch* scratch, int slot, int64_t count)
+      : values(scratch->get(slot, std::is_same_v<E, float> ? count : count + (count + 1) / 2)),
+        factors(reinterpret_cast<E*>(std::is_same_v<E, float> ? values : values + count)) {}
 };
 
-ConstMatrixView from_row(ConstMatrixView matrix, int64_t row) {
-  return {matrix.data + row * matrix.stride, matrix.stride};
-}
-MatrixView from_row(MatrixView matrix, int64_t row) {
-  return {matrix.data + row * matrix.stride, matrix.stride};
-}
+// A sum over blocks of queries, [rows, width] of a head: of fp32 where it is stored, else in
+// `memory` until all are added.
+template <typename E>
+struct Sum {
+  E* stored;
+  int64_t stride;
+  MatrixView sum;
+  Sum(E* data, int64_t s, int64_t width, float* memory) : stored(data), stride(s), sum{} {
+    if constexpr (std::is_same_v<E, float>) {
+      sum = {data, s};
+    } else {
+      sum = {memory, width};
+    }
+  }
+  void store(int64_t rows, int64_t width) const {
+    if constexpr (!std::is_same_v<E, float>) narrow_rows(rows, width, sum, {stored, stride});
+  }
+};
 
 template <typename E>
 void attend(const AttentionShape& shape, const Task& task, const E* qkv, E* out, float* logsumexp,
             Scratch* scratch) {
   const int64_t W = shape.head_dim;
-  const E* of_head = qkv + task.begin * task.stride + task.head_offset;
-  E* out_of_head = out + task.begin * task.D + task.head_offset;
-  InFp32<E> stored(task.length, W, scratch->get(1, InFp32<E>::floats(4, task.length, W)));
-  const ConstMatrixView q = stored.read(of_head, task.stride);
-  const ConstMatrixView k = stored.read(of_head + task.D, task.stride);
-  const ConstMatrixView v = stored.read(of_head + 2 * task.D, task.stride);
-  const MatrixView attended = stored.write(out_of_head, task.D);
+  const E* q = qkv + task.begin * task.stride + task.head_offset;
+  const BasicConstMatrixView<E> k(q + task.D, task.stride);
+  const BasicConstMatrixView<E> v(q + 2 * task.D, task.stride);
   for (int64_t first = 0; first < task.length; first += kQueries) {
     const int64_t rows = std::min(kQueries, task.length - first);
     const int64_t keys = first + rows;
-    float* scores = scratch->get(0, kQueries * keys);
-    linear(rows, keys, W, from_row(q, first), k, 0, {scores, keys}, task.scale);
+    const Scores<E> scores(scratch, 0, kQueries * keys);
+    compute_scores(rows, keys, W, {q + first * task.stride, task.stride}, k, task.scale,
+                   {scores.values, keys});
     const int64_t t = task.begin + first;
-    softmax_rows(rows, keys, first + 1, scores, logsumexp + t * shape.heads + task.head_offset / W,
-                 shape.heads);
-    linear_input_gradient(rows, keys, W, {scores, keys}, v, 0, from_row(attended, first));
+    softmax_rows(rows, keys, first + 1, kScaledByProduct<E> ? 1.0f : task.scale, scores.values,
+                 scores.factors, logsumexp + t * shape.heads + task.head_offset / W, shape.heads);
+    linear_input_gradient(rows, keys, W, {scores.factors, keys}, v, 0,
+                          {out + t * task.D + task.head_offset, task.D});
   }
-  stored.store(attended, out_of_head, task.D);
 }
 
 template <typename E>
 void attend_backward(const AttentionShape& shape, const Task& task, const E* qkv, const E* out,
                      const float* logsumexp, const E* d_out, E* d_qkv, Scratch* scratch) {
   const int64_t W = shape.head_dim;
-  const E* of_head = qkv + task.begin * task.stride + task.head_offset;
-  E* d_of_head = d_qkv + task.begin * task.stride + task.head_offset;
-  const int64_t out_offset = task.begin * task.D + task.head_offset;
-  InFp32<E> stored(task.length, W, scratch->get(3, InFp32<E>::floats(8, task.length, W)));
-  const ConstMatrixView q = stored.read(of_head, task.stride);
-  const ConstMatrixView k = stored.read(of_head + task.D, task.stride);
-  const ConstMatrixView v = stored.read(of_head + 2 * task.D, task.stride);
-  const ConstMatrixView attended = stored.read(out + out_offset, task.D);
-  const ConstMatrixView d_attended = stored.read(d_out + out_offset, task.D);
-  const MatrixView dq = stored.write(d_of_head, task.stride);
-  const MatrixView dk = stored.write(d_of_head + task.D, task.stride);
-  const MatrixView dv = stored.write(d_of_head + 2 * task.D, task.stride);
+  const int64_t offset = task.begin * task.stride + task.head_offset;
+  const E* q = qkv + offset;
+  const BasicConstMatrixView<E> k(q + task.D, task.stride);
+  const BasicConstMatrixView<E> v(q + 2 * task.D, task.stride);
+  E* dq = d_qkv + offset;
+  float* memory = scratch->get(3, std::is_same_v<E, float> ? 0 : 2 * task.length * W);
+  const Sum<E> dk(dq + task.D, task.stride, W, memory);
+  const Sum<E> dv(dq + 2 * task.D, task.stride, W,
+                  memory + (memory != nullptr ? task.length * W : 0));
   // From the last queries, which see all keys and so write every row of dk and dv, to the first,
   // which add to theirs.
   const int64_t blocks = (task.length + kQueries - 1) / kQueries;
@@ -196,25 +191,26 @@ void attend_backward(const AttentionShape& shape, const Task& task, const E* qkv
     const int64_t rows = std::min(kQueries, task.length - first);
     const int64_t keys = first + rows;
     const float beta = block == blocks - 1 ? 0.0f : 1.0f;
-    float* p = scratch->get(0, kQueries * keys);
-    float* ds = scratch->get(1, kQueries * keys);
+    const Scores<E> p(scratch, 0, kQueries * keys);
+    const Scores<E> ds(scratch, 1, kQueries * keys);
     float* delta = scratch->get(2, kQueries);
     const int64_t t = task.begin + first;
-    const ConstMatrixView q_rows = from_row(q, first);
-    const ConstMatrixView d_rows = from_row(d_attended, first);
-    linear(rows, keys, W, q_rows, k, 0, {p, keys}, task.scale);
-    linear(rows, keys, W, d_rows, v, 0, {ds, keys});
-    row_products(rows, W, from_row(attended, first), d_rows, delta);
-    softmax_backward_rows(rows, keys, first + 1, task.scale,
-                          logsumexp + t * shape.heads + task.head_offset / W, shape.heads, delta, p,
-                          ds);
-    linear_weight_gradient(rows, keys, W, {p, keys}, d_rows, beta, dv);
-    linear_weight_gradient(rows, keys, W, {ds, keys}, q_rows, beta, dk);
-    linear_input_gradient(rows, keys, W, {ds, keys}, k, 0, from_row(dq, first));
+    const int64_t out_offset = t * task.D + task.head_offset;
+    const BasicConstMatrixView<E> q_rows(q + first * task.stride, task.stride);
+    const BasicConstMatrixView<E> d_rows(d_out + out_offset, task.D);
+    compute_scores(rows, keys, W, q_rows, k, task.scale, {p.values, keys});
+    linear(rows, keys, W, d_rows, v, 0, {ds.values, keys});
+    row_products(rows, W, task.D, out + out_offset, d_rows.data, delta);
+    softmax_backward_rows(rows, keys, first + 1, kScaledByProduct<E> ? 1.0f : task.scale,
+                          task.scale, logsumexp + t * shape.heads + task.head_offset / W,
+                          shape.heads, delta, p.values, ds.values, p.factors, ds.factors);
+    linear_weight_gradient(rows, keys, W, {p.factors, keys}, d_rows, beta, dv.sum);
+    linear_weight_gradient(rows, keys, W, {ds.factors, keys}, q_rows, beta, dk.sum);
+    linear_input_gradient(rows, keys, W, {ds.factors, keys}, k, 0,
+                          {dq + first * task.stride, task.stride});
   }
-  stored.store(dq, d_of_head, task.stride);
-  stored.store(dk, d_of_head + task.D, task.stride);
-  stored.store(dv, d_of_head + 2 * task.D, task.stride);
+  dk.store(task.length, W);
+  dv.store(task.length, W);
 }
 
 }  // namespace

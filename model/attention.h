@@ -15,7 +15,8 @@ struct AttentionShape {
   int64_t spans = 0;                   // N
 };
 
-// E is what is stored, float or Bf16; the products inside a head are of fp32.
+// E is what is stored, float or Bf16, and what the products inside a head are of: probabilities and
+// the gradients of scores are rounded too. Scores, softmax and sums over blocks are fp32.
 
 // qkv [T, 3 D]: queries, keys and values side by side, rotated already. Writes out [T, D] and
 // logsumexp [T, H] of the scaled scores, for the backward pass.

@@ -73,25 +73,34 @@ EMO_AVX512_BF16 void transpose(__m512i (&rows)[16]) {
   }
 }
 
-EMO_AVX512_BF16 void pack_transposed(int64_t terms, int64_t columns, ConstMatrixView from,
+// The first `count` of 32 numbers, rounded; zeros behind them.
+EMO_AVX512_BF16 __m512i first_numbers(int64_t count, const float* from) {
+  return reinterpret_cast<__m512i>(
+      _mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(first_lanes(count - 16), from + 16),
+                          _mm512_maskz_loadu_ps(first_lanes(count), from)));
+}
+EMO_AVX512_BF16 __m512i first_numbers(int64_t count, const Bf16* from) {
+  const uint64_t lanes =
+      count >= 32 ? 0xFFFFFFFF : (uint64_t{1} << std::max<int64_t>(count, 0)) - 1;
+  return _mm512_maskz_loadu_epi16(static_cast<__mmask32>(lanes), from);
+}
+
+template <typename E>
+EMO_AVX512_BF16 void pack_transposed(int64_t terms, int64_t columns, BasicConstMatrixView<E> from,
                                      uint32_t* panel) {
   const int64_t pairs = (terms + 1) / 2;
   for (int64_t column = 0; column < kKernelColumns; column += 16) {
     for (int64_t pair = 0; pair < pairs; pair += 16) {
-      const __mmask16 first = first_lanes(terms - 2 * pair);
-      const __mmask16 second = first_lanes(terms - 2 * pair - 16);
+      const int64_t count = terms - 2 * pair;
       __m512i rows[16];
 #pragma GCC unroll 16
       for (int64_t j = 0; j < 16; ++j) {
         const bool inside = column + j < columns;
-        const float* row = from.data + (inside ? column + j : 0) * from.stride + 2 * pair;
-        rows[j] = reinterpret_cast<__m512i>(
-            _mm512_cvtne2ps_pbh(_mm512_maskz_loadu_ps(inside ? second : __mmask16{0}, row + 16),
-                                _mm512_maskz_loadu_ps(inside ? first : __mmask16{0}, row)));
+        rows[j] = first_numbers(inside ? count : 0,
+                                from.data + (inside ? column + j : 0) * from.stride + 2 * pair);
       }
       transpose(rows);
-      const int64_t count = std::min<int64_t>(16, pairs - pair);
-      for (int64_t p = 0; p < count; ++p) {
+      for (int64_t p = 0; p < std::min<int64_t>(16, pairs - pair); ++p) {
         _mm512_storeu_si512(panel + (pair + p) * kKernelColumns + column, rows[p]);
       }
     }
@@ -144,7 +153,8 @@ void multiply(int64_t rows, int64_t pairs, PairedRows a, const uint32_t* b, bool
 }  // namespace
 
 const Bf16Kernel* avx512_bf16_kernel() {
-  static const Bf16Kernel kernel{"AVX512_BF16", pack<float>, pack<Bf16>, pack_transposed, multiply};
+  static const Bf16Kernel kernel{"AVX512_BF16",          pack<float>,           pack<Bf16>,
+                                 pack_transposed<float>, pack_transposed<Bf16>, multiply};
   static const bool has_it =
       __builtin_cpu_supports("avx512bf16") != 0 && __builtin_cpu_supports("avx512bw") != 0 &&
       __builtin_cpu_supports("avx512dq") != 0 && __builtin_cpu_supports("avx512vl") != 0;

@@ -31,7 +31,10 @@ struct Bf16Kernel {
                     uint32_t* panel);
   // Packs `columns` <= kKernelColumns rows of a matrix whose columns are terms, [columns, terms],
   // into a panel of kKernelColumns.
-  void (*pack_transposed)(int64_t terms, int64_t columns, ConstMatrixView from, uint32_t* panel);
+  void (*pack_transposed_fp32)(int64_t terms, int64_t columns, ConstMatrixView from,
+                               uint32_t* panel);
+  void (*pack_transposed_bf16)(int64_t terms, int64_t columns, ConstBf16MatrixView from,
+                               uint32_t* panel);
 
   // c[rows, kKernelColumns] = (add ? c : 0) + a b for rows <= kKernelRows; b is a panel of
   // kKernelColumns, aligned to 64 bytes.

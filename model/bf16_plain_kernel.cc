@@ -27,9 +27,11 @@ void pack(int64_t terms, int64_t columns, int64_t width, BasicConstMatrixView<E>
              [&](int64_t j, int64_t k) { return widen(from.data[k * from.stride + j]); });
 }
 
-void pack_transposed(int64_t terms, int64_t columns, ConstMatrixView from, uint32_t* panel) {
+template <typename E>
+void pack_transposed(int64_t terms, int64_t columns, BasicConstMatrixView<E> from,
+                     uint32_t* panel) {
   pack_terms(terms, columns, kKernelColumns, panel,
-             [&](int64_t j, int64_t k) { return from.data[j * from.stride + k]; });
+             [&](int64_t j, int64_t k) { return widen(from.data[j * from.stride + k]); });
 }
 
 float first_of(uint32_t pair) { return std::bit_cast<float>(pair << 16); }
@@ -56,7 +58,8 @@ void multiply(int64_t rows, int64_t pairs, PairedRows a, const uint32_t* b, bool
 }  // namespace
 
 const Bf16Kernel& plain_bf16_kernel() {
-  static const Bf16Kernel kernel{"plain loops", pack<float>, pack<Bf16>, pack_transposed, multiply};
+  static const Bf16Kernel kernel{"plain loops",          pack<float>,           pack<Bf16>,
+                                 pack_transposed<float>, pack_transposed<Bf16>, multiply};
   return kernel;
 }
 

@@ -133,17 +133,23 @@ const Bf16Kernel& bf16_kernel() {
   return fast != nullptr ? *fast : plain_bf16_kernel();
 }
 
-template <typename C>
+template <typename B, typename C>
 void bf16_product(const Bf16Kernel& kernel, char op_b, int64_t m, int64_t n, int64_t k,
-                  ConstBf16MatrixView a, ConstMatrixView b, float beta, BasicMatrixView<C> c) {
+                  ConstBf16MatrixView a, BasicConstMatrixView<B> b, float beta,
+                  BasicMatrixView<C> c) {
+  constexpr bool kFromFp32 = std::is_same_v<B, float>;
   TORCH_CHECK(beta == 0 || (beta == 1 && std::is_same_v<C, float>), "bf16 product: beta ", beta);
   const auto pack_b = [&](int64_t term, int64_t terms, int64_t column, int64_t columns,
                           uint32_t* panel) {
-    if (op_b == 'N') {
-      kernel.pack_fp32(terms, columns, kKernelColumns,
-                       {b.data + term * b.stride + column, b.stride}, panel);
+    const bool transposed = op_b == 'T';
+    const BasicConstMatrixView<B> from(
+        b.data + (transposed ? column * b.stride + term : term * b.stride + column), b.stride);
+    if constexpr (kFromFp32) {
+      if (transposed) return kernel.pack_transposed_fp32(terms, columns, from, panel);
+      kernel.pack_fp32(terms, columns, kKernelColumns, from, panel);
     } else {
-      kernel.pack_transposed(terms, columns, {b.data + column * b.stride + term, b.stride}, panel);
+      if (transposed) return kernel.pack_transposed_bf16(terms, columns, from, panel);
+      kernel.pack_bf16(terms, columns, kKernelColumns, from, panel);
     }
   };
   const auto rows_of_a = [&](int64_t row, int64_t rows, int64_t term, int64_t terms,
@@ -156,9 +162,13 @@ void bf16_product(const Bf16Kernel& kernel, char op_b, int64_t m, int64_t n, int
   product(kernel, m, n, k, beta == 1, c, pack_b, rows_of_a);
 }
 template void bf16_product(const Bf16Kernel&, char, int64_t, int64_t, int64_t, ConstBf16MatrixView,
-                           ConstMatrixView, float, BasicMatrixView<float>);
+                           BasicConstMatrixView<float>, float, BasicMatrixView<float>);
 template void bf16_product(const Bf16Kernel&, char, int64_t, int64_t, int64_t, ConstBf16MatrixView,
-                           ConstMatrixView, float, BasicMatrixView<Bf16>);
+                           BasicConstMatrixView<float>, float, BasicMatrixView<Bf16>);
+template void bf16_product(const Bf16Kernel&, char, int64_t, int64_t, int64_t, ConstBf16MatrixView,
+                           BasicConstMatrixView<Bf16>, float, BasicMatrixView<float>);
+template void bf16_product(const Bf16Kernel&, char, int64_t, int64_t, int64_t, ConstBf16MatrixView,
+                           BasicConstMatrixView<Bf16>, float, BasicMatrixView<Bf16>);
 
 void bf16_product_transposed(const Bf16Kernel& kernel, int64_t m, int64_t n, int64_t k,
                              ConstBf16MatrixView a, ConstBf16MatrixView b, float beta,

@@ -20,10 +20,12 @@ bool cpu_has_bf16_products();
 const Bf16Kernel& bf16_kernel();
 
 // Each factor as it lies in memory, after op: 'N' as it is, 'T' transposed.
-// C[m, n] = beta * C + A[m, k] op(B)[k, n]; beta is 0 or 1, with a bf16 C 0.
-template <typename C>
+// C[m, n] = beta * C + A[m, k] op(B)[k, n]; beta is 0 or 1, with a bf16 C 0. B and C: float or
+// Bf16.
+template <typename B, typename C>
 void bf16_product(const Bf16Kernel& kernel, char op_b, int64_t m, int64_t n, int64_t k,
-                  ConstBf16MatrixView a, ConstMatrixView b, float beta, BasicMatrixView<C> c);
+                  ConstBf16MatrixView a, BasicConstMatrixView<B> b, float beta,
+                  BasicMatrixView<C> c);
 
 // C[m, n] = beta * C + A[k, m]^T B[k, n]; beta is 0 or 1.
 void bf16_product_transposed(const Bf16Kernel& kernel, int64_t m, int64_t n, int64_t k,

@@ -59,15 +59,14 @@ void gemm_tile(char op_a, char op_b, int64_t m, int64_t n, int64_t k, float alph
          &ldc);
 }
 
+template <typename B, typename C>
 void gemm_tile(char op_a, char op_b, int64_t m, int64_t n, int64_t k, float alpha,
-               ConstBf16MatrixView a, ConstBf16MatrixView b, float beta, MatrixView c) {
-  TORCH_CHECK(op_a == 'T' && op_b == 'N' && alpha == 1, "no such product of bf16 matrices");
-  bf16_product_transposed(bf16_kernel(), m, n, k, a, b, beta, c);
-}
-template <typename C>
-void gemm_tile(char op_a, char op_b, int64_t m, int64_t n, int64_t k, float alpha,
-               ConstBf16MatrixView a, ConstMatrixView b, float beta, BasicMatrixView<C> c) {
-  TORCH_CHECK(op_a == 'N' && alpha == 1, "no such product of a bf16 with an fp32 matrix");
+               ConstBf16MatrixView a, BasicConstMatrixView<B> b, float beta, BasicMatrixView<C> c) {
+  TORCH_CHECK(alpha == 1, "a bf16 product is not scaled");
+  if constexpr (std::is_same_v<B, Bf16> && std::is_same_v<C, float>) {
+    if (op_a == 'T') return bf16_product_transposed(bf16_kernel(), m, n, k, a, b, beta, c);
+  }
+  TORCH_CHECK(op_a == 'N', "a bf16 product with A transposed needs a bf16 B and an fp32 C");
   bf16_product(bf16_kernel(), op_b, m, n, k, a, b, beta, c);
 }
 
@@ -119,6 +118,10 @@ void linear(int64_t n, int64_t out, int64_t in, ConstBf16MatrixView x, ConstMatr
             float beta, Bf16MatrixView y) {
   gemm('N', 'T', n, out, in, 1, x, w, beta, y);
 }
+void linear(int64_t n, int64_t out, int64_t in, ConstBf16MatrixView x, ConstBf16MatrixView w,
+            float beta, MatrixView y) {
+  gemm('N', 'T', n, out, in, 1, x, w, beta, y);
+}
 
 void linear_input_gradient(int64_t n, int64_t out, int64_t in, ConstMatrixView dy,
                            ConstMatrixView w, float beta, MatrixView dx) {
@@ -130,6 +133,10 @@ void linear_input_gradient(int64_t n, int64_t out, int64_t in, ConstBf16MatrixVi
 }
 void linear_input_gradient(int64_t n, int64_t out, int64_t in, ConstBf16MatrixView dy,
                            ConstMatrixView w, float beta, Bf16MatrixView dx) {
+  gemm('N', 'N', n, in, out, 1, dy, w, beta, dx);
+}
+void linear_input_gradient(int64_t n, int64_t out, int64_t in, ConstBf16MatrixView dy,
+                           ConstBf16MatrixView w, float beta, Bf16MatrixView dx) {
   gemm('N', 'N', n, in, out, 1, dy, w, beta, dx);
 }
 

@@ -3,7 +3,7 @@
 //
 // Where x or dy is fp32 all is, and MKL inside libtorch computes the tiles. Where it is bf16 the
 // other factor is rounded to bf16 and sums are fp32 (model/bf16_product.h). Weights and their
-// gradients are fp32 in both.
+// gradients are fp32 in both; what stands in the place of a weight inside attention is bf16.
 #pragma once
 
 #include <cstdint>
@@ -19,6 +19,8 @@ void linear(int64_t n, int64_t out, int64_t in, ConstBf16MatrixView x, ConstMatr
             float beta, MatrixView y);
 void linear(int64_t n, int64_t out, int64_t in, ConstBf16MatrixView x, ConstMatrixView w,
             float beta, Bf16MatrixView y);  // beta 0
+void linear(int64_t n, int64_t out, int64_t in, ConstBf16MatrixView x, ConstBf16MatrixView w,
+            float beta, MatrixView y);
 
 // dx[n, in] = beta * dx + dy[n, out] W[out, in]
 void linear_input_gradient(int64_t n, int64_t out, int64_t in, ConstMatrixView dy,
@@ -27,6 +29,8 @@ void linear_input_gradient(int64_t n, int64_t out, int64_t in, ConstBf16MatrixVi
                            ConstMatrixView w, float beta, MatrixView dx);
 void linear_input_gradient(int64_t n, int64_t out, int64_t in, ConstBf16MatrixView dy,
                            ConstMatrixView w, float beta, Bf16MatrixView dx);  // beta 0
+void linear_input_gradient(int64_t n, int64_t out, int64_t in, ConstBf16MatrixView dy,
+                           ConstBf16MatrixView w, float beta, Bf16MatrixView dx);  // beta 0
 
 // dW[out, in] = beta * dW + dy[n, out]^T x[n, in]
 void linear_weight_gradient(int64_t n, int64_t out, int64_t in, ConstMatrixView dy,

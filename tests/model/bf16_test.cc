@@ -2,13 +2,18 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstring>
 #include <limits>
 #include <random>
 #include <vector>
 
+#include "model/attention.h"
 #include "model/bf16_product.h"
 #include "model/feed_forward.h"
 #include "model/linear.h"
+#include "model/lm_head.h"
+#include "model/rms_norm.h"
+#include "model/rope.h"
 #include "parallel/parallel_for.h"
 
 namespace emo {
@@ -55,11 +60,12 @@ TEST(Bf16Panels, AreTheSameFromEveryKernel) {
     const auto bf16 = random_numbers<Bf16>(stride * stride, 3);
     std::vector<std::vector<uint32_t>> found;
     for (const Bf16Kernel* kernel : kernels()) {
-      std::vector<uint32_t> panels(3 * 32 * 26 + 2 * 14 * 26, 77);
+      std::vector<uint32_t> panels(4 * 32 * 26 + 2 * 14 * 26, 77);
       uint32_t* next = panels.data();
       kernel->pack_fp32(terms, columns, kKernelColumns, {fp32.data(), stride}, next);
       kernel->pack_bf16(terms, columns, kKernelColumns, {bf16.data(), stride}, next += 32 * 26);
-      kernel->pack_transposed(terms, columns, {fp32.data(), stride}, next += 32 * 26);
+      kernel->pack_transposed_fp32(terms, columns, {fp32.data(), stride}, next += 32 * 26);
+      kernel->pack_transposed_bf16(terms, columns, {bf16.data(), stride}, next += 32 * 26);
       const int64_t narrow_columns = std::min<int64_t>(columns, kKernelRows);
       kernel->pack_fp32(terms, narrow_columns, kKernelRows, {fp32.data(), stride}, next += 32 * 26);
       kernel->pack_bf16(terms, narrow_columns, kKernelRows, {bf16.data(), stride}, next += 14 * 26);
@@ -110,9 +116,9 @@ TEST_P(Bf16Products, EqualPlainLoopsWithEveryKernel) {
     SCOPED_TRACE(kernel->name);
     for (const float beta : {0.0f, 1.0f}) {
       std::vector<float> y(n * out, 0.5f), dx(n * in, 0.5f), dw(out * in, 0.5f);
-      bf16_product(*kernel, 'T', n, out, in, {x.data(), in}, {w.data(), in}, beta,
+      bf16_product(*kernel, 'T', n, out, in, {x.data(), in}, ConstMatrixView(w.data(), in), beta,
                    MatrixView{y.data(), out});
-      bf16_product(*kernel, 'N', n, in, out, {dy.data(), out}, {w.data(), in}, beta,
+      bf16_product(*kernel, 'N', n, in, out, {dy.data(), out}, ConstMatrixView(w.data(), in), beta,
                    MatrixView{dx.data(), in});
       bf16_product_transposed(*kernel, out, in, n, {dy.data(), out}, {x.data(), in}, beta,
                               {dw.data(), in});
@@ -123,12 +129,22 @@ TEST_P(Bf16Products, EqualPlainLoopsWithEveryKernel) {
           dw, out, in, 0.5 * beta, n, [&](int64_t i, int64_t k) { return dy_at(k, i); }, x_at);
     }
     std::vector<Bf16> y(n * out), dx(n * in);
-    bf16_product(*kernel, 'T', n, out, in, {x.data(), in}, {w.data(), in}, 0,
+    bf16_product(*kernel, 'T', n, out, in, {x.data(), in}, ConstMatrixView(w.data(), in), 0,
                  Bf16MatrixView{y.data(), out});
-    bf16_product(*kernel, 'N', n, in, out, {dy.data(), out}, {w.data(), in}, 0,
+    bf16_product(*kernel, 'N', n, in, out, {dy.data(), out}, ConstMatrixView(w.data(), in), 0,
                  Bf16MatrixView{dx.data(), in});
     expect_product(y, n, out, 0, in, x_at, [&](int64_t k, int64_t j) { return w_at(j, k); });
     expect_product(dx, n, in, 0, out, dy_at, w_at);
+
+    std::vector<Bf16> w16;  // the same product where the weights are bf16 already
+    for (const float value : w) w16.push_back(narrow<Bf16>(value));
+    std::vector<Bf16> y16(n * out), dx16(n * in);
+    bf16_product(*kernel, 'T', n, out, in, {x.data(), in}, ConstBf16MatrixView(w16.data(), in), 0,
+                 Bf16MatrixView{y16.data(), out});
+    bf16_product(*kernel, 'N', n, in, out, {dy.data(), out}, ConstBf16MatrixView(w16.data(), in), 0,
+                 Bf16MatrixView{dx16.data(), in});
+    EXPECT_EQ(0, std::memcmp(y.data(), y16.data(), y.size() * sizeof(Bf16)));
+    EXPECT_EQ(0, std::memcmp(dx.data(), dx16.data(), dx.size() * sizeof(Bf16)));
   }
 }
 
@@ -185,7 +201,7 @@ TEST(Bf16Products, KeepNotANumber) {
     auto w = random_numbers<float>(out * in, 3);
     w[2 * in + 1] = std::numeric_limits<float>::quiet_NaN();
     std::vector<float> y(n * out);
-    bf16_product(*kernel, 'T', n, out, in, {x.data(), in}, {w.data(), in}, 0,
+    bf16_product(*kernel, 'T', n, out, in, {x.data(), in}, ConstMatrixView(w.data(), in), 0,
                  MatrixView{y.data(), out});
     for (int64_t j = 0; j < out; ++j) EXPECT_EQ(std::isnan(y[out + j]), j == 2) << kernel->name;
   }
@@ -227,6 +243,96 @@ TEST(Bf16FeedForward, StaysNearFp32) {
   }
   EXPECT_LT(difference, 0.01 * largest);
   EXPECT_GT(difference, 0) << "bf16 took the fp32 path";
+}
+
+// Largest difference as a part of the largest entry.
+template <typename A>
+double distance(const std::vector<A>& found, const std::vector<float>& expected) {
+  double largest = 0, difference = 0;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    largest = std::max(largest, std::abs(double{expected[i]}));
+    difference = std::max(difference, std::abs(double{widen(found[i])} - expected[i]));
+  }
+  return difference / largest;
+}
+
+// Spans of one token, of odd lengths and of more than one block of queries.
+TEST(Bf16Attention, StaysNearFp32OnTheSameInputs) {
+  const int64_t H = 3, W = 6, D = H * W;
+  const std::vector<int32_t> ends = {0, 1, 8, 145};
+  const int64_t T = ends.back();
+  const AttentionShape shape{H, W, ends.data(), 3};
+  const auto qkv16 = random_numbers<Bf16>(T * 3 * D, 1), d_out16 = random_numbers<Bf16>(T * D, 2);
+  const std::vector<float> qkv(qkv16.begin(), qkv16.end()), d_out(d_out16.begin(), d_out16.end());
+  std::vector<float> out(T * D), logsumexp(T * H), d_qkv(T * 3 * D), logsumexp16(T * H);
+  std::vector<Bf16> out16(T * D), d_qkv16(T * 3 * D);
+  Scratch scratch;
+  attention(shape, qkv.data(), out.data(), logsumexp.data(), &scratch);
+  attention_backward(shape, qkv.data(), out.data(), logsumexp.data(), d_out.data(), d_qkv.data(),
+                     &scratch);
+  attention(shape, qkv16.data(), out16.data(), logsumexp16.data(), &scratch);
+  attention_backward(shape, qkv16.data(), out16.data(), logsumexp16.data(), d_out16.data(),
+                     d_qkv16.data(), &scratch);
+  EXPECT_LT(distance(logsumexp16, logsumexp), 1e-5);  // scores are fp32 sums of the same numbers
+  EXPECT_LT(distance(out16, out), 0.01);
+  EXPECT_LT(distance(d_qkv16, d_qkv), 0.02);
+}
+
+TEST(Bf16Norm, IsTheFp32NormRounded) {
+  const int64_t T = 131, D = 37;
+  const auto x = random_numbers<float>(T * D, 1), w = random_numbers<float>(D, 2);
+  std::vector<float> y(T * D), reciprocal(T), reciprocal16(T);
+  std::vector<Bf16> y16(T * D);
+  rms_norm(T, D, x.data(), w.data(), 1e-6f, y.data(), reciprocal.data());
+  rms_norm(T, D, x.data(), w.data(), 1e-6f, y16.data(), reciprocal16.data());
+  EXPECT_LT(distance(reciprocal16, reciprocal), 1e-6);
+  for (int64_t i = 0; i < T * D; ++i) EXPECT_NEAR(widen(y16[i]), y[i], 0x1p-8 * std::abs(y[i]));
+}
+
+TEST(Bf16Rotation, TurnsBack) {
+  const int64_t T = 9, heads = 2, W = 34, stride = 3 * W;
+  const RopeTable table(T, W, 10000);
+  std::vector<int32_t> positions(T);
+  for (int64_t t = 0; t < T; ++t) positions[t] = static_cast<int32_t>(t);
+  const auto before = random_numbers<Bf16>(T * stride, 1);
+  std::vector<Bf16> x = before;
+  std::vector<float> fp32(before.begin(), before.end());
+  rotate(table, Rotation::kForward, T, positions.data(), heads, W, stride, x.data());
+  rotate(table, Rotation::kForward, T, positions.data(), heads, W, stride, fp32.data());
+  EXPECT_LT(distance(x, fp32), 0x1p-8);
+  rotate(table, Rotation::kBackward, T, positions.data(), heads, W, stride, x.data());
+  EXPECT_LT(distance(x, std::vector<float>(before.begin(), before.end())), 0x1p-6);
+}
+
+// Also where the model is sure of the label, and what is left of the gradient is a difference of
+// nearly equal numbers.
+TEST(Bf16Head, LossAndGradientsStayNearFp32) {
+  const int64_t T = 45, V = 301, D = 17;
+  for (const float sureness : {1.0f, 30.0f}) {
+    const auto w = random_numbers<float>(V * D, 1);
+    std::vector<Bf16> x16(T * D);
+    std::vector<int32_t> labels(T);
+    for (int64_t t = 0; t < T; ++t) {
+      labels[t] = t % 7 == 0 ? -100 : static_cast<int32_t>(t * 6);
+      for (int64_t d = 0; d < D; ++d) {
+        x16[t * D + d] = narrow<Bf16>(sureness / D * w[std::max(labels[t], 0) * D + d]);
+      }
+    }
+    const std::vector<float> x(x16.begin(), x16.end());
+    std::vector<float> wide_w = w;
+    for (float& value : wide_w) value = static_cast<float>(rounded(value));
+    std::vector<float> dx(T * D), dx16(T * D), dw(V * D), dw16(V * D);
+    Scratch scratch;
+    const LmHeadWeights head{wide_w.data(), V, D};
+    const LmLoss loss = lm_loss_and_gradients(head, {dw.data(), V, D}, T, x.data(), labels.data(),
+                                              0.1f, 1e-4f, dx.data(), &scratch);
+    const LmLoss loss16 = lm_loss_and_gradients(head, {dw16.data(), V, D}, T, x16.data(),
+                                                labels.data(), 0.1f, 1e-4f, dx16.data(), &scratch);
+    EXPECT_NEAR(loss16.cross_entropy, loss.cross_entropy, 1e-4 * loss.cross_entropy + 1e-4);
+    EXPECT_EQ(loss16.labels, loss.labels);
+    EXPECT_LT(distance(dx16, dx), 0.01) << sureness;
+    EXPECT_LT(distance(dw16, dw), 0.01) << sureness;
+  }
 }
 
 }  // namespace
