@@ -10,6 +10,7 @@
 #include "eval/bench_step.h"
 #include "eval/mesh_options.h"
 #include "parallel/mpi_communicator.h"
+#include "train/precision.h"
 
 namespace emo {
 namespace {
@@ -28,8 +29,8 @@ void print_step(const OrderedJson& result) {
               result["threads_per_rank"].get<int>());
   std::printf("model FLOPs/token   %12.3g   (the reference counts %.3g)\n",
               number("flops_per_token"), number("reference_flops_per_token"));
-  std::printf("matrix-product peak %12.1f   GFLOP/s, measured between steps\n",
-              number("gemm_peak_flops") / 1e9);
+  std::printf("matrix-product peak %12.1f   GFLOP/s in %s, measured between steps\n",
+              number("gemm_peak_flops") / 1e9, result["precision"].get<std::string>().c_str());
   std::printf("fraction of peak    %11.1f%%   (forward and backward alone: %.1f%%)\n",
               100 * number("peak_fraction"), 100 * number("peak_fraction_forward_backward"));
   std::printf("peak memory         %12.0f   MiB on the largest rank\n",
@@ -50,6 +51,7 @@ absl::StatusOr<int> run(const StepBench& options) {
   if (!config.ok()) return config.status();
   absl::StatusOr<Mesh> mesh = make_mesh(world_communicator(), /*dp=*/0, config->parallel.ep);
   if (!mesh.ok()) return mesh.status();
+  config->parallel.precision = choose_precision(config->parallel.precision, *mesh);
   absl::StatusOr<OrderedJson> result = bench_step(*config, *mesh, options.bench);
   if (!result.ok()) return result.status();
   if (mesh->is_first() && options.json) std::printf("%s", to_text(*result).c_str());

@@ -14,9 +14,11 @@
 #include "eval/median.h"
 #include "model/linear.h"
 #include "model/profile.h"
+#include "model/stored.h"
 #include "parallel/parallel_for.h"
 #include "train/agreement.h"
 #include "train/flops.h"
+#include "train/precision.h"
 #include "train/run_start.h"
 #include "train/step_batches.h"
 #include "train/trainer.h"
@@ -32,15 +34,17 @@ double seconds_since(Clock::time_point begin) {
 
 constexpr int64_t kPeakSize = 1536;
 
-// FLOP/s of large square fp32 products, one on each thread at a time, the best of a few: what the
-// machine gives at most, without meeting points between threads.
+// FLOP/s of large square products of a, of the pass's type E, with fp32 weights b, one on each
+// thread at a time, the best of a few: what the machine gives at most, without meeting points
+// between threads.
+template <typename E>
 double measure_gemm(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c) {
   constexpr int64_t n = kPeakSize;
   double best = 0;
   for (int i = 0; i < 3; ++i) {
     const Clock::time_point begin = Clock::now();
     parallel_tasks(num_threads(), [&](int64_t thread) {
-      linear(n, n, n, {a.const_data_ptr<float>(), n}, {b.const_data_ptr<float>(), n}, 0,
+      linear(n, n, n, {a.const_data_ptr<E>(), n}, {b.const_data_ptr<float>(), n}, 0,
              {c.mutable_data_ptr<float>() + thread * n * n, n});
     });
     const auto products = static_cast<double>(2 * n * n * n * num_threads());
@@ -90,6 +94,7 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
   step_options.profile = &profile;
 
   const at::Tensor a = at::rand({kPeakSize, kPeakSize}), b = at::rand({kPeakSize, kPeakSize});
+  at::Tensor rounded;
   const at::Tensor c = at::empty({num_threads(), kPeakSize, kPeakSize});
   std::vector<double> totals, forward_backwards, gemms;
   double flops = 0;
@@ -101,7 +106,9 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
     status = agree(*mesh.world, batches.status());
     if (!status.ok()) return status;
     flops = flops_per_token(config.model, batches->attention_ends);
-    const double gemm = measure_gemm(a, b, c);
+    const double gemm = with_element(config.parallel.precision, [&](auto element) {
+      return measure_gemm<decltype(element)>(as_stored<decltype(element)>(a, &rounded), b, c);
+    });
     mesh.world->barrier();
     profile.clear();
     const bool traced = !options.trace.empty() && step + 1 == options.warmup_steps + options.steps;
@@ -160,6 +167,7 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
                      {"share", share},
                      {"exchange_bytes_per_step", exchanged},
                      {"peak_memory_bytes", static_cast<int64_t>(memory)},
+                     {"precision", precision_name(config.parallel.precision)},
                      {"ranks", mesh.world->size()},
                      {"threads_per_rank", num_threads()}};
 }

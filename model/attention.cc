@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "model/linear.h"
 #include "model/simd.h"
@@ -32,88 +33,156 @@ Task task_at(const AttentionShape& shape, int64_t i) {
           1.0f / std::sqrt(static_cast<float>(shape.head_dim))};
 }
 
-// Causal softmax of `rows` rows of scores [rows, keys] in place; row i sees keys [0, visible + i).
-EMO_SIMD void softmax_rows(int64_t rows, int64_t keys, int64_t visible, float* scores,
-                           float* logsumexp, int64_t logsumexp_stride) {
+// MKL scales scores while it computes them; the bf16 product leaves that to the softmax.
+template <typename E>
+constexpr bool kScaledByProduct = std::is_same_v<E, float>;
+
+template <typename E>
+void compute_scores(int64_t rows, int64_t keys, int64_t width, BasicConstMatrixView<E> q,
+                    BasicConstMatrixView<E> k, float scale, MatrixView scores) {
+  if constexpr (kScaledByProduct<E>) {
+    linear(rows, keys, width, q, k, 0, scores, scale);
+  } else {
+    linear(rows, keys, width, q, k, 0, scores);
+  }
+}
+
+// Causal softmax of `rows` rows of scores [rows, keys], which are overwritten, into p, which may be
+// the same memory; row i sees keys [0, visible + i). Scores are first multiplied by `scale`.
+template <typename E>
+EMO_SIMD void softmax_rows(int64_t rows, int64_t keys, int64_t visible, float scale, float* scores,
+                           E* p, float* logsumexp, int64_t logsumexp_stride) {
   for (int64_t i = 0; i < rows; ++i) {
     float* row = scores + i * keys;
+    E* to = p + i * keys;
     const int64_t seen = visible + i;
-    float largest = row[0];
+    float largest = row[0] * scale;
 #pragma omp simd reduction(max : largest)
-    for (int64_t j = 0; j < seen; ++j) largest = std::max(largest, row[j]);
+    for (int64_t j = 0; j < seen; ++j) largest = std::max(largest, row[j] * scale);
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (int64_t j = 0; j < seen; ++j) {
-      row[j] = fast_exp(row[j] - largest);
+      row[j] = fast_exp(row[j] * scale - largest);
       sum += row[j];
     }
     const float inverse = 1.0f / sum;
-    for (int64_t j = 0; j < seen; ++j) row[j] *= inverse;
-    std::fill(row + seen, row + keys, 0.0f);
+#pragma omp simd
+    for (int64_t j = 0; j < seen; ++j) to[j] = narrow<E>(row[j] * inverse);
+    std::fill(to + seen, to + keys, narrow<E>(0));
     logsumexp[i * logsumexp_stride] = largest + std::log(sum);
   }
 }
 
-// From scores to probabilities, and from the gradient of probabilities to that of scores, in place.
-EMO_SIMD void softmax_backward_rows(int64_t rows, int64_t keys, int64_t visible, float scale,
-                                    const float* logsumexp, int64_t logsumexp_stride,
-                                    const float* delta, float* scores, float* d_scores) {
+// From scores, first multiplied by `left`, to probabilities p, and from the gradient of
+// probabilities to ds, that of the unscaled scores; p and ds may be the memory that they come from.
+template <typename E>
+EMO_SIMD void softmax_backward_rows(int64_t rows, int64_t keys, int64_t visible, float left,
+                                    float scale, const float* logsumexp, int64_t logsumexp_stride,
+                                    const float* delta, const float* scores,
+                                    const float* d_probabilities, E* p, E* ds) {
   for (int64_t i = 0; i < rows; ++i) {
-    float* p = scores + i * keys;
-    float* ds = d_scores + i * keys;
+    const float* score = scores + i * keys;
+    const float* dp = d_probabilities + i * keys;
+    E* p_row = p + i * keys;
+    E* ds_row = ds + i * keys;
     const int64_t seen = visible + i;
     const float lse = logsumexp[i * logsumexp_stride];
+#pragma omp simd
     for (int64_t j = 0; j < seen; ++j) {
-      p[j] = fast_exp(p[j] - lse);
-      ds[j] = p[j] * (ds[j] - delta[i]) * scale;
+      const float probability = fast_exp(score[j] * left - lse);
+      ds_row[j] = narrow<E>(probability * (dp[j] - delta[i]) * scale);
+      p_row[j] = narrow<E>(probability);
     }
-    std::fill(p + seen, p + keys, 0.0f);
-    std::fill(ds + seen, ds + keys, 0.0f);
+    std::fill(p_row + seen, p_row + keys, narrow<E>(0));
+    std::fill(ds_row + seen, ds_row + keys, narrow<E>(0));
   }
 }
 
 // delta[i] = out_i . d_out_i, the inner product that the softmax's gradient needs.
-EMO_SIMD void row_products(int64_t rows, int64_t width, int64_t stride, const float* out,
-                           const float* d_out, float* delta) {
+template <typename E>
+EMO_SIMD void row_products(int64_t rows, int64_t width, int64_t stride, const E* out,
+                           const E* d_out, float* delta) {
   for (int64_t i = 0; i < rows; ++i) {
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
-    for (int64_t d = 0; d < width; ++d) sum += out[i * stride + d] * d_out[i * stride + d];
+    for (int64_t d = 0; d < width; ++d) {
+      sum += widen(out[i * stride + d]) * widen(d_out[i * stride + d]);
+    }
     delta[i] = sum;
   }
 }
 
-void attend(const AttentionShape& shape, const Task& task, const float* qkv, float* out,
-            float* logsumexp, Scratch* scratch) {
+EMO_SIMD void narrow_rows(int64_t rows, int64_t width, ConstMatrixView from, Bf16MatrixView to) {
+  for (int64_t i = 0; i < rows; ++i) {
+    for (int64_t d = 0; d < width; ++d) {
+      to.data[i * to.stride + d] = narrow<Bf16>(from.data[i * from.stride + d]);
+    }
+  }
+}
+
+// A block of fp32 scores and the same entries as factors of products: of fp32 the same memory.
+template <typename E>
+struct Scores {
+  float* values;
+  E* factors;
+  Scores(Scratch* scratch, int slot, int64_t count)
+      : values(scratch->get(slot, std::is_same_v<E, float> ? count : count + (count + 1) / 2)),
+        factors(reinterpret_cast<E*>(std::is_same_v<E, float> ? values : values + count)) {}
+};
+
+// A sum over blocks of queries, [rows, width] of a head: of fp32 where it is stored, else in
+// `memory` until all are added.
+template <typename E>
+struct Sum {
+  E* stored;
+  int64_t stride;
+  MatrixView sum;
+  Sum(E* data, int64_t s, int64_t width, float* memory) : stored(data), stride(s), sum{} {
+    if constexpr (std::is_same_v<E, float>) {
+      sum = {data, s};
+    } else {
+      sum = {memory, width};
+    }
+  }
+  void store(int64_t rows, int64_t width) const {
+    if constexpr (!std::is_same_v<E, float>) narrow_rows(rows, width, sum, {stored, stride});
+  }
+};
+
+template <typename E>
+void attend(const AttentionShape& shape, const Task& task, const E* qkv, E* out, float* logsumexp,
+            Scratch* scratch) {
   const int64_t W = shape.head_dim;
-  const float* q = qkv + task.begin * task.stride + task.head_offset;
-  const float* k = q + task.D;
-  const float* v = k + task.D;
+  const E* q = qkv + task.begin * task.stride + task.head_offset;
+  const BasicConstMatrixView<E> k(q + task.D, task.stride);
+  const BasicConstMatrixView<E> v(q + 2 * task.D, task.stride);
   for (int64_t first = 0; first < task.length; first += kQueries) {
     const int64_t rows = std::min(kQueries, task.length - first);
     const int64_t keys = first + rows;
-    float* scores = scratch->get(0, kQueries * keys);
-    linear(rows, keys, W, {q + first * task.stride, task.stride}, {k, task.stride}, 0,
-           {scores, keys}, task.scale);
+    const Scores<E> scores(scratch, 0, kQueries * keys);
+    compute_scores(rows, keys, W, {q + first * task.stride, task.stride}, k, task.scale,
+                   {scores.values, keys});
     const int64_t t = task.begin + first;
-    softmax_rows(rows, keys, first + 1, scores, logsumexp + t * shape.heads + task.head_offset / W,
-                 shape.heads);
-    linear_input_gradient(rows, keys, W, {scores, keys}, {v, task.stride}, 0,
+    softmax_rows(rows, keys, first + 1, kScaledByProduct<E> ? 1.0f : task.scale, scores.values,
+                 scores.factors, logsumexp + t * shape.heads + task.head_offset / W, shape.heads);
+    linear_input_gradient(rows, keys, W, {scores.factors, keys}, v, 0,
                           {out + t * task.D + task.head_offset, task.D});
   }
 }
 
-void attend_backward(const AttentionShape& shape, const Task& task, const float* qkv,
-                     const float* out, const float* logsumexp, const float* d_out, float* d_qkv,
-                     Scratch* scratch) {
+template <typename E>
+void attend_backward(const AttentionShape& shape, const Task& task, const E* qkv, const E* out,
+                     const float* logsumexp, const E* d_out, E* d_qkv, Scratch* scratch) {
   const int64_t W = shape.head_dim;
   const int64_t offset = task.begin * task.stride + task.head_offset;
-  const float* q = qkv + offset;
-  const float* k = q + task.D;
-  const float* v = k + task.D;
-  float* dq = d_qkv + offset;
-  float* dk = dq + task.D;
-  float* dv = dk + task.D;
+  const E* q = qkv + offset;
+  const BasicConstMatrixView<E> k(q + task.D, task.stride);
+  const BasicConstMatrixView<E> v(q + 2 * task.D, task.stride);
+  E* dq = d_qkv + offset;
+  float* memory = scratch->get(3, std::is_same_v<E, float> ? 0 : 2 * task.length * W);
+  const Sum<E> dk(dq + task.D, task.stride, W, memory);
+  const Sum<E> dv(dq + 2 * task.D, task.stride, W,
+                  memory + (memory != nullptr ? task.length * W : 0));
   // From the last queries, which see all keys and so write every row of dk and dv, to the first,
   // which add to theirs.
   const int64_t blocks = (task.length + kQueries - 1) / kQueries;
@@ -122,40 +191,51 @@ void attend_backward(const AttentionShape& shape, const Task& task, const float*
     const int64_t rows = std::min(kQueries, task.length - first);
     const int64_t keys = first + rows;
     const float beta = block == blocks - 1 ? 0.0f : 1.0f;
-    float* p = scratch->get(0, kQueries * keys);
-    float* ds = scratch->get(1, kQueries * keys);
+    const Scores<E> p(scratch, 0, kQueries * keys);
+    const Scores<E> ds(scratch, 1, kQueries * keys);
     float* delta = scratch->get(2, kQueries);
     const int64_t t = task.begin + first;
-    const ConstMatrixView q_rows(q + first * task.stride, task.stride);
-    const ConstMatrixView d_rows(d_out + t * task.D + task.head_offset, task.D);
-    linear(rows, keys, W, q_rows, {k, task.stride}, 0, {p, keys}, task.scale);
-    linear(rows, keys, W, d_rows, {v, task.stride}, 0, {ds, keys});
-    row_products(rows, W, task.D, out + t * task.D + task.head_offset, d_rows.data, delta);
-    softmax_backward_rows(rows, keys, first + 1, task.scale,
-                          logsumexp + t * shape.heads + task.head_offset / W, shape.heads, delta, p,
-                          ds);
-    linear_weight_gradient(rows, keys, W, {p, keys}, d_rows, beta, {dv, task.stride});
-    linear_weight_gradient(rows, keys, W, {ds, keys}, q_rows, beta, {dk, task.stride});
-    linear_input_gradient(rows, keys, W, {ds, keys}, {k, task.stride}, 0,
+    const int64_t out_offset = t * task.D + task.head_offset;
+    const BasicConstMatrixView<E> q_rows(q + first * task.stride, task.stride);
+    const BasicConstMatrixView<E> d_rows(d_out + out_offset, task.D);
+    compute_scores(rows, keys, W, q_rows, k, task.scale, {p.values, keys});
+    linear(rows, keys, W, d_rows, v, 0, {ds.values, keys});
+    row_products(rows, W, task.D, out + out_offset, d_rows.data, delta);
+    softmax_backward_rows(rows, keys, first + 1, kScaledByProduct<E> ? 1.0f : task.scale,
+                          task.scale, logsumexp + t * shape.heads + task.head_offset / W,
+                          shape.heads, delta, p.values, ds.values, p.factors, ds.factors);
+    linear_weight_gradient(rows, keys, W, {p.factors, keys}, d_rows, beta, dv.sum);
+    linear_weight_gradient(rows, keys, W, {ds.factors, keys}, q_rows, beta, dk.sum);
+    linear_input_gradient(rows, keys, W, {ds.factors, keys}, k, 0,
                           {dq + first * task.stride, task.stride});
   }
+  dk.store(task.length, W);
+  dv.store(task.length, W);
 }
 
 }  // namespace
 
-void attention(const AttentionShape& shape, const float* qkv, float* out, float* logsumexp,
+template <typename E>
+void attention(const AttentionShape& shape, const E* qkv, E* out, float* logsumexp,
                Scratch* scratch) {
   parallel_tasks(shape.spans * shape.heads, [&](int64_t i) {
     attend(shape, task_at(shape, i), qkv, out, logsumexp, scratch);
   });
 }
 
-void attention_backward(const AttentionShape& shape, const float* qkv, const float* out,
-                        const float* logsumexp, const float* d_out, float* d_qkv,
-                        Scratch* scratch) {
+template <typename E>
+void attention_backward(const AttentionShape& shape, const E* qkv, const E* out,
+                        const float* logsumexp, const E* d_out, E* d_qkv, Scratch* scratch) {
   parallel_tasks(shape.spans * shape.heads, [&](int64_t i) {
     attend_backward(shape, task_at(shape, i), qkv, out, logsumexp, d_out, d_qkv, scratch);
   });
 }
+
+template void attention(const AttentionShape&, const float*, float*, float*, Scratch*);
+template void attention(const AttentionShape&, const Bf16*, Bf16*, float*, Scratch*);
+template void attention_backward(const AttentionShape&, const float*, const float*, const float*,
+                                 const float*, float*, Scratch*);
+template void attention_backward(const AttentionShape&, const Bf16*, const Bf16*, const float*,
+                                 const Bf16*, Bf16*, Scratch*);
 
 }  // namespace emo

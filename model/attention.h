@@ -15,13 +15,18 @@ struct AttentionShape {
   int64_t spans = 0;                   // N
 };
 
+// E is what is stored, float or Bf16, and what the products inside a head are of: probabilities and
+// the gradients of scores are rounded too. Scores, softmax and sums over blocks are fp32.
+
 // qkv [T, 3 D]: queries, keys and values side by side, rotated already. Writes out [T, D] and
 // logsumexp [T, H] of the scaled scores, for the backward pass.
-void attention(const AttentionShape& shape, const float* qkv, float* out, float* logsumexp,
+template <typename E>
+void attention(const AttentionShape& shape, const E* qkv, E* out, float* logsumexp,
                Scratch* scratch);
 
 // Overwrites d_qkv [T, 3 D]. Scores are computed again, so nothing of size T^2 is kept.
-void attention_backward(const AttentionShape& shape, const float* qkv, const float* out,
-                        const float* logsumexp, const float* d_out, float* d_qkv, Scratch* scratch);
+template <typename E>
+void attention_backward(const AttentionShape& shape, const E* qkv, const E* out,
+                        const float* logsumexp, const E* d_out, E* d_qkv, Scratch* scratch);
 
 }  // namespace emo

@@ -13,25 +13,27 @@
 
 namespace emo {
 
-// What a block keeps from its forward pass for its backward pass.
+// What a block keeps from its forward pass for its backward pass. E, here and below, is the type of
+// context.precision: float or Bf16.
 struct BlockActivations {
   at::Tensor x;                          // [T, D] input
-  at::Tensor attention_input;            // [T, D] normalised x
+  at::Tensor attention_input;            // E [T, D] normalised x
   at::Tensor attention_reciprocal;       // [T] of the norm
-  at::Tensor qkv;                        // [T, 3 D] rotated
-  at::Tensor attended;                   // [T, D]
+  at::Tensor qkv;                        // E [T, 3 D] rotated
+  at::Tensor attended;                   // E [T, D]
   at::Tensor logsumexp;                  // [T, H]
   at::Tensor h;                          // [T, D]
-  at::Tensor feed_forward_input;         // [T, D] normalised h
+  at::Tensor feed_forward_input;         // E [T, D] normalised h
   at::Tensor feed_forward_reciprocal;    // [T]
   MoeActivations moe;                    // in a MoE layer
-  std::vector<at::Tensor> dense_hidden;  // in a dense layer
+  std::vector<at::Tensor> dense_hidden;  // E, in a dense layer
 };
 
 struct BlockBuffers {
   at::Tensor d_hidden;    // [T, D] gradient of a normalised input
-  at::Tensor d_attended;  // [T, D]
-  at::Tensor d_qkv;       // [T, 3 D]
+  at::Tensor d_stored;    // E [T, D] gradient of what the block, or its first half, added to
+  at::Tensor d_attended;  // E [T, D]
+  at::Tensor d_qkv;       // E [T, 3 D]
   std::vector<float> partial;
   FeedForwardBuffers feed_forward;
 };

@@ -2,37 +2,47 @@
 
 #include <c10/util/Exception.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "model/simd.h"
-#include "parallel/buffers.h"
+#include "model/stored.h"
 #include "parallel/parallel_for.h"
 
 namespace emo {
 namespace {
 
 // packed[i] = rows[plan.row_of_pair[begin + i]]
-void gather_rows(const ExchangePlan& plan, int64_t begin, int64_t count, int64_t D,
-                 const float* rows, float* packed) {
+template <typename E>
+void gather_rows(const ExchangePlan& plan, int64_t begin, int64_t count, int64_t D, const E* rows,
+                 E* packed) {
   for (int64_t i = 0; i < count; ++i) {
-    std::memcpy(packed + i * D, rows + plan.row_of_pair[begin + i] * D, D * sizeof(float));
+    std::memcpy(packed + i * D, rows + plan.row_of_pair[begin + i] * D, D * sizeof(E));
   }
 }
 
+template <typename E>
 EMO_SIMD void sum_pairs(int64_t begin, int64_t end, int64_t D, const int32_t* first_pair,
-                        const int32_t* pairs, const float* pair_rows, float* rows) {
+                        const int32_t* pairs, const E* pair_rows, E* rows) {
+  constexpr int64_t kColumns = 256;  // summed up in fp32 at a time
+  float sums[kColumns];
   for (int64_t r = begin; r < end; ++r) {
-    float* row = rows + r * D;
-    for (int64_t d = 0; d < D; ++d) row[d] = 0;
-    for (int32_t p = first_pair[r]; p < first_pair[r + 1]; ++p) {
-      const float* from = pair_rows + pairs[p] * D;
-      for (int64_t d = 0; d < D; ++d) row[d] += from[d];
+    for (int64_t column = 0; column < D; column += kColumns) {
+      const int64_t columns = std::min(kColumns, D - column);
+      for (int64_t d = 0; d < columns; ++d) sums[d] = 0;
+      for (int32_t p = first_pair[r]; p < first_pair[r + 1]; ++p) {
+        const E* from = pair_rows + pairs[p] * D + column;
+        for (int64_t d = 0; d < columns; ++d) sums[d] += widen(from[d]);
+      }
+      E* to = rows + r * D + column;
+      for (int64_t d = 0; d < columns; ++d) to[d] = narrow<E>(sums[d]);
     }
   }
 }
 
 // rows[r] = sum of pair_rows over the pairs of r, in a fixed order
-void combine_pairs(const ExchangePlan& plan, int64_t D, const float* pair_rows, float* rows) {
+template <typename E>
+void combine_pairs(const ExchangePlan& plan, int64_t D, const E* pair_rows, E* rows) {
   parallel_for(plan.rows, 64, [&](int64_t begin, int64_t end) {
     sum_pairs(begin, end, D, plan.first_pair_of_row.data(), plan.pair_of_row.data(), pair_rows,
               rows);
@@ -41,16 +51,16 @@ void combine_pairs(const ExchangePlan& plan, int64_t D, const float* pair_rows, 
 
 // Calls f(e, begin, n, packed) for each expert here that has pairs, as tasks: its pairs are
 // [begin, begin + n), and packed [n, D] (slot 0 of the scratch) their rows.
-template <typename F>
+template <typename E, typename F>
 void for_each_expert(const ExchangePlan& plan, int64_t experts, const at::Tensor& rows,
                      Scratch* scratch, const F& f) {
   const int64_t D = rows.size(1);
-  const auto* x = rows.const_data_ptr<float>();
+  const auto* x = rows.const_data_ptr<E>();
   parallel_tasks(experts, [&](int64_t e) {
     const int64_t begin = plan.expert_begin[e];
     const int64_t n = plan.expert_begin[e + 1] - begin;
     if (n == 0) return;
-    float* packed = scratch->get(0, n * D);
+    E* packed = scratch->get<E>(0, n * D);
     gather_rows(plan, begin, n, D, x, packed);
     f(e, begin, n, packed);
   });
@@ -58,6 +68,7 @@ void for_each_expert(const ExchangePlan& plan, int64_t experts, const at::Tensor
 
 }  // namespace
 
+template <typename E>
 void apply_experts(const std::vector<FeedForwardView>& experts, const ExchangePlan& plan,
                    const at::Tensor& rows, at::Tensor* hidden, const at::Tensor& out,
                    ExpertBuffers* buffers, Scratch* scratch) {
@@ -66,29 +77,31 @@ void apply_experts(const std::vector<FeedForwardView>& experts, const ExchangePl
   const int64_t F = experts[0].F;
   TORCH_CHECK(rows.size(0) == plan.rows && rows.size(1) == D && out.sizes() == rows.sizes(),
               "experts: rows ", rows.sizes(), " for a plan of ", plan.rows, ", out ", out.sizes());
-  float* h = shape_buffer(hidden, {plan.pairs, 2 * F}).mutable_data_ptr<float>();
-  float* results = shape_buffer(&buffers->pair_rows, {plan.pairs, D}).mutable_data_ptr<float>();
+  E* h = shape_stored<E>(hidden, {plan.pairs, 2 * F});
+  E* results = shape_stored<E>(&buffers->pair_rows, {plan.pairs, D});
   const auto count = static_cast<int64_t>(experts.size());
-  for_each_expert(plan, count, rows, scratch,
-                  [&](int64_t e, int64_t begin, int64_t n, float* packed) {
-                    feed_forward(experts[e], n, packed, plan.weight_of_pair.data() + begin,
-                                 h + begin * 2 * F, scratch->get(1, n * F), 0, results + begin * D);
-                  });
-  combine_pairs(plan, D, results, out.mutable_data_ptr<float>());
+  for_each_expert<E>(
+      plan, count, rows, scratch, [&](int64_t e, int64_t begin, int64_t n, E* packed) {
+        feed_forward(experts[e], n, packed, plan.weight_of_pair.data() + begin, h + begin * 2 * F,
+                     scratch->get<E>(1, n * F), 0, results + begin * D);
+      });
+  combine_pairs(plan, D, results, out.mutable_data_ptr<E>());
 }
 
+template <typename E>
 void apply_experts_hidden(const std::vector<FeedForwardView>& experts, const ExchangePlan& plan,
                           const at::Tensor& rows, at::Tensor* hidden, Scratch* scratch) {
   if (experts.empty()) return;
   const int64_t F = experts[0].F;
-  float* h = shape_buffer(hidden, {plan.pairs, 2 * F}).mutable_data_ptr<float>();
+  E* h = shape_stored<E>(hidden, {plan.pairs, 2 * F});
   const auto count = static_cast<int64_t>(experts.size());
-  for_each_expert(plan, count, rows, scratch,
-                  [&](int64_t e, int64_t begin, int64_t n, float* packed) {
-                    feed_forward_hidden(experts[e], n, packed, h + begin * 2 * F);
-                  });
+  for_each_expert<E>(plan, count, rows, scratch,
+                     [&](int64_t e, int64_t begin, int64_t n, E* packed) {
+                       feed_forward_hidden(experts[e], n, packed, h + begin * 2 * F);
+                     });
 }
 
+template <typename E>
 void apply_experts_backward(const std::vector<FeedForwardView>& experts,
                             const std::vector<FeedForwardView>& gradients, const ExchangePlan& plan,
                             const at::Tensor& rows, const at::Tensor& hidden,
@@ -100,21 +113,41 @@ void apply_experts_backward(const std::vector<FeedForwardView>& experts,
   const int64_t F = experts[0].F;
   TORCH_CHECK(d_out.size(0) == plan.rows && d_rows.sizes() == d_out.sizes(),
               "experts backward: ", d_out.sizes(), " for a plan of ", plan.rows, " rows");
-  float* h = hidden.mutable_data_ptr<float>();
-  float* d_pairs = shape_buffer(&buffers->pair_rows, {plan.pairs, D}).mutable_data_ptr<float>();
-  const auto* dy = d_out.const_data_ptr<float>();
+  E* h = hidden.mutable_data_ptr<E>();
+  E* d_pairs = shape_stored<E>(&buffers->pair_rows, {plan.pairs, D});
+  const auto* dy = d_out.const_data_ptr<E>();
   const auto count = static_cast<int64_t>(experts.size());
-  for_each_expert(
-      plan, count, rows, scratch, [&](int64_t e, int64_t begin, int64_t n, float* packed) {
-        float* packed_dy = scratch->get(1, n * D);
-        float* act = scratch->get(2, n * F);
-        float* d_act = scratch->get(3, n * F);
+  for_each_expert<E>(
+      plan, count, rows, scratch, [&](int64_t e, int64_t begin, int64_t n, E* packed) {
+        E* packed_dy = scratch->get<E>(1, n * D);
+        E* act = scratch->get<E>(2, n * F);
+        E* d_act = scratch->get<E>(3, n * F);
         gather_rows(plan, begin, n, D, dy, packed_dy);
         feed_forward_backward(experts[e], gradients[e], n, packed,
                               plan.weight_of_pair.data() + begin, h + begin * 2 * F, packed_dy, act,
                               d_act, 0, d_pairs + begin * D, d_weights + begin);
       });
-  combine_pairs(plan, D, d_pairs, d_rows.mutable_data_ptr<float>());
+  combine_pairs(plan, D, d_pairs, d_rows.mutable_data_ptr<E>());
 }
+
+template void apply_experts<float>(const std::vector<FeedForwardView>&, const ExchangePlan&,
+                                   const at::Tensor&, at::Tensor*, const at::Tensor&,
+                                   ExpertBuffers*, Scratch*);
+template void apply_experts_hidden<float>(const std::vector<FeedForwardView>&, const ExchangePlan&,
+                                          const at::Tensor&, at::Tensor*, Scratch*);
+template void apply_experts_backward<float>(const std::vector<FeedForwardView>&,
+                                            const std::vector<FeedForwardView>&,
+                                            const ExchangePlan&, const at::Tensor&,
+                                            const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                            ExpertBuffers*, Scratch*);
+template void apply_experts<Bf16>(const std::vector<FeedForwardView>&, const ExchangePlan&,
+                                  const at::Tensor&, at::Tensor*, const at::Tensor&, ExpertBuffers*,
+                                  Scratch*);
+template void apply_experts_hidden<Bf16>(const std::vector<FeedForwardView>&, const ExchangePlan&,
+                                         const at::Tensor&, at::Tensor*, Scratch*);
+template void apply_experts_backward<Bf16>(const std::vector<FeedForwardView>&,
+                                           const std::vector<FeedForwardView>&, const ExchangePlan&,
+                                           const at::Tensor&, const at::Tensor&, const at::Tensor&,
+                                           const at::Tensor&, ExpertBuffers*, Scratch*);
 
 }  // namespace emo

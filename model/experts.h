@@ -11,24 +11,28 @@
 
 namespace emo {
 
-// Buffers of [Q, ...] that layers share, kept from call to call.
+// Buffers of [Q, ...] that layers share, kept from call to call. E, here and below, is what the
+// pass stores: float or Bf16.
 struct ExpertBuffers {
-  at::Tensor pair_rows;     // [Q, D] an expert's result, or gradient, for each pair
+  at::Tensor pair_rows;     // E [Q, D] an expert's result, or gradient, for each pair
   at::Tensor pair_scalars;  // [Q] gradient of each pair's weight
 };
 
-// out [R, D]: for each of rows [R, D] the weighted sum of its experts' results. Keeps hidden [Q, 2
-// F].
+// out E [R, D]: for each of rows E [R, D] the weighted sum of its experts' results. Keeps hidden
+// E [Q, 2 F].
+template <typename E>
 void apply_experts(const std::vector<FeedForwardView>& experts, const ExchangePlan& plan,
                    const at::Tensor& rows, at::Tensor* hidden, const at::Tensor& out,
                    ExpertBuffers* buffers, Scratch* scratch);
 
 // `hidden` alone, the same bits: what a backward pass needs where it was not kept.
+template <typename E>
 void apply_experts_hidden(const std::vector<FeedForwardView>& experts, const ExchangePlan& plan,
                           const at::Tensor& rows, at::Tensor* hidden, Scratch* scratch);
 
-// From d_out [R, D]: d_rows [R, D], adds to the experts' gradients, and leaves the gradients of the
-// pairs' weights in buffers->pair_scalars. `hidden` is overwritten.
+// From d_out E [R, D]: d_rows E [R, D], adds to the experts' gradients, and leaves the gradients of
+// the pairs' weights in buffers->pair_scalars. `hidden` is overwritten.
+template <typename E>
 void apply_experts_backward(const std::vector<FeedForwardView>& experts,
                             const std::vector<FeedForwardView>& gradients, const ExchangePlan& plan,
                             const at::Tensor& rows, const at::Tensor& hidden,

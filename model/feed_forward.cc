@@ -10,40 +10,44 @@ namespace {
 constexpr int64_t kGrain = 64;  // rows
 
 // act = w * SiLU(gate) * up, for rows of hidden = (gate, up).
-EMO_SIMD void activate_rows(int64_t begin, int64_t end, int64_t F, const float* hidden,
-                            const float* row_weights, float* act) {
+template <typename E>
+EMO_SIMD void activate_rows(int64_t begin, int64_t end, int64_t F, const E* hidden,
+                            const float* row_weights, E* act) {
   for (int64_t i = begin; i < end; ++i) {
-    const float* gate = hidden + i * 2 * F;
-    const float* up = gate + F;
+    const E* gate = hidden + i * 2 * F;
+    const E* up = gate + F;
     const float w = row_weights != nullptr ? row_weights[i] : 1.0f;
     for (int64_t f = 0; f < F; ++f) {
-      act[i * F + f] = w * (gate[f] / (1.0f + fast_exp(-gate[f]))) * up[f];
+      const float g = widen(gate[f]);
+      act[i * F + f] = narrow<E>(w * (g / (1.0f + fast_exp(-g))) * widen(up[f]));
     }
   }
 }
 
 // hidden becomes its gradient, act becomes w * SiLU(gate) * up again, and the weight's gradient is
 // the inner product of d_act with the unweighted activation.
-EMO_SIMD void activate_backward_rows(int64_t begin, int64_t end, int64_t F, float* hidden,
-                                     const float* row_weights, const float* d_act, float* act,
+template <typename E>
+EMO_SIMD void activate_backward_rows(int64_t begin, int64_t end, int64_t F, E* hidden,
+                                     const float* row_weights, const E* d_act, E* act,
                                      float* d_row_weights) {
   for (int64_t i = begin; i < end; ++i) {
-    float* gate = hidden + i * 2 * F;
-    float* up = gate + F;
-    const float* da = d_act + i * F;
-    float* a = act + i * F;
+    E* gate = hidden + i * 2 * F;
+    E* up = gate + F;
+    const E* d_of_act = d_act + i * F;
+    E* a = act + i * F;
     const float w = row_weights != nullptr ? row_weights[i] : 1.0f;
     float product = 0;
 #pragma omp simd reduction(+ : product)
     for (int64_t f = 0; f < F; ++f) {
-      const float g = gate[f];
-      const float u = up[f];
+      const float g = widen(gate[f]);
+      const float u = widen(up[f]);
+      const float da = widen(d_of_act[f]);
       const float sigmoid = 1.0f / (1.0f + fast_exp(-g));
       const float silu = g * sigmoid;
-      product += da[f] * silu * u;
-      a[f] = w * silu * u;
-      gate[f] = w * da[f] * u * (sigmoid + silu * (1.0f - sigmoid));
-      up[f] = w * da[f] * silu;
+      product += da * silu * u;
+      a[f] = narrow<E>(w * silu * u);
+      gate[f] = narrow<E>(w * da * u * (sigmoid + silu * (1.0f - sigmoid)));
+      up[f] = narrow<E>(w * da * silu);
     }
     if (d_row_weights != nullptr) d_row_weights[i] = product;
   }
@@ -51,13 +55,15 @@ EMO_SIMD void activate_backward_rows(int64_t begin, int64_t end, int64_t F, floa
 
 }  // namespace
 
-void feed_forward_hidden(const FeedForwardView& weights, int64_t n, const float* x, float* hidden) {
+template <typename E>
+void feed_forward_hidden(const FeedForwardView& weights, int64_t n, const E* x, E* hidden) {
   linear(n, 2 * weights.F, weights.D, {x, weights.D}, {weights.gate_up, weights.D}, 0,
          {hidden, 2 * weights.F});
 }
 
-void feed_forward(const FeedForwardView& weights, int64_t n, const float* x,
-                  const float* row_weights, float* hidden, float* act, float beta, float* y) {
+template <typename E, typename Y>
+void feed_forward(const FeedForwardView& weights, int64_t n, const E* x, const float* row_weights,
+                  E* hidden, E* act, float beta, Y* y) {
   const int64_t D = weights.D;
   const int64_t F = weights.F;
   feed_forward_hidden(weights, n, x, hidden);
@@ -67,10 +73,10 @@ void feed_forward(const FeedForwardView& weights, int64_t n, const float* x,
   linear(n, D, F, {act, F}, {weights.down, F}, beta, {y, D});
 }
 
+template <typename E, typename Y>
 void feed_forward_backward(const FeedForwardView& weights, const FeedForwardView& gradients,
-                           int64_t n, const float* x, const float* row_weights, float* hidden,
-                           const float* dy, float* act, float* d_act, float beta, float* dx,
-                           float* d_row_weights) {
+                           int64_t n, const E* x, const float* row_weights, E* hidden, const E* dy,
+                           E* act, E* d_act, float beta, Y* dx, float* d_row_weights) {
   const int64_t D = weights.D;
   const int64_t F = weights.F;
   linear_input_gradient(n, D, F, {dy, D}, {weights.down, F}, 0, {d_act, F});
@@ -81,5 +87,23 @@ void feed_forward_backward(const FeedForwardView& weights, const FeedForwardView
   linear_weight_gradient(n, 2 * F, D, {hidden, 2 * F}, {x, D}, 1, {gradients.gate_up, D});
   linear_input_gradient(n, 2 * F, D, {hidden, 2 * F}, {weights.gate_up, D}, beta, {dx, D});
 }
+
+template void feed_forward_hidden(const FeedForwardView&, int64_t, const float*, float*);
+template void feed_forward_hidden(const FeedForwardView&, int64_t, const Bf16*, Bf16*);
+template void feed_forward(const FeedForwardView&, int64_t, const float*, const float*, float*,
+                           float*, float, float*);
+template void feed_forward(const FeedForwardView&, int64_t, const Bf16*, const float*, Bf16*, Bf16*,
+                           float, float*);
+template void feed_forward(const FeedForwardView&, int64_t, const Bf16*, const float*, Bf16*, Bf16*,
+                           float, Bf16*);
+template void feed_forward_backward(const FeedForwardView&, const FeedForwardView&, int64_t,
+                                    const float*, const float*, float*, const float*, float*,
+                                    float*, float, float*, float*);
+template void feed_forward_backward(const FeedForwardView&, const FeedForwardView&, int64_t,
+                                    const Bf16*, const float*, Bf16*, const Bf16*, Bf16*, Bf16*,
+                                    float, float*, float*);
+template void feed_forward_backward(const FeedForwardView&, const FeedForwardView&, int64_t,
+                                    const Bf16*, const float*, Bf16*, const Bf16*, Bf16*, Bf16*,
+                                    float, Bf16*, float*);
 
 }  // namespace emo

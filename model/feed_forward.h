@@ -15,20 +15,25 @@ struct FeedForwardView {
   int64_t F = 0;
 };
 
+// E is what is stored, float or Bf16. y and dx are of E too, with beta 0 where that is Bf16, or
+// fp32.
+
 // y [n, D] = beta * y + w * f(x) for x [n, D]; `row_weights` w [n], or null for 1. Keeps hidden
 // [n, 2 F], what the backward pass needs. `act` [n, F] is scratch.
-void feed_forward(const FeedForwardView& weights, int64_t n, const float* x,
-                  const float* row_weights, float* hidden, float* act, float beta, float* y);
+template <typename E, typename Y>
+void feed_forward(const FeedForwardView& weights, int64_t n, const E* x, const float* row_weights,
+                  E* hidden, E* act, float beta, Y* y);
 
 // `hidden` alone, the same bits.
-void feed_forward_hidden(const FeedForwardView& weights, int64_t n, const float* x, float* hidden);
+template <typename E>
+void feed_forward_hidden(const FeedForwardView& weights, int64_t n, const E* x, E* hidden);
 
 // From dy [n, D]: dx [n, D] = beta * dx + ..., d_row_weights [n] (null where row_weights is), and
 // adds to the gradients. Overwrites `hidden` with its gradient. `act` and `d_act` [n, F] are
 // scratch.
+template <typename E, typename Y>
 void feed_forward_backward(const FeedForwardView& weights, const FeedForwardView& gradients,
-                           int64_t n, const float* x, const float* row_weights, float* hidden,
-                           const float* dy, float* act, float* d_act, float beta, float* dx,
-                           float* d_row_weights);
+                           int64_t n, const E* x, const float* row_weights, E* hidden, const E* dy,
+                           E* act, E* d_act, float beta, Y* dx, float* d_row_weights);
 
 }  // namespace emo

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <limits>
 
+#include "model/bf16_product.h"
 #include "parallel/parallel_for.h"
 
 // BLAS, column-major; libtorch exports MKL's.
@@ -58,15 +59,27 @@ void gemm_tile(char op_a, char op_b, int64_t m, int64_t n, int64_t k, float alph
          &ldc);
 }
 
+template <typename B, typename C>
+void gemm_tile(char op_a, char op_b, int64_t m, int64_t n, int64_t k, float alpha,
+               ConstBf16MatrixView a, BasicConstMatrixView<B> b, float beta, BasicMatrixView<C> c) {
+  TORCH_CHECK(alpha == 1, "a bf16 product is not scaled");
+  if constexpr (std::is_same_v<B, Bf16> && std::is_same_v<C, float>) {
+    if (op_a == 'T') return bf16_product_transposed(bf16_kernel(), m, n, k, a, b, beta, c);
+  }
+  TORCH_CHECK(op_a == 'N', "a bf16 product with A transposed needs a bf16 B and an fp32 C");
+  bf16_product(bf16_kernel(), op_b, m, n, k, a, b, beta, c);
+}
+
 // The same, on all threads outside a task.
-void gemm(char op_a, char op_b, int64_t m, int64_t n, int64_t k, float alpha, ConstMatrixView a,
-          ConstMatrixView b, float beta, MatrixView c) {
+template <typename A, typename B, typename C>
+void gemm(char op_a, char op_b, int64_t m, int64_t n, int64_t k, float alpha,
+          BasicConstMatrixView<A> a, BasicConstMatrixView<B> b, float beta, BasicMatrixView<C> c) {
   if (m == 0 || n == 0) return;
   if (k == 0) {  // BLAS leaves it to the caller; an empty sum is zero
     for (int64_t i = 0; i < m; ++i) {
       for (int64_t j = 0; j < n; ++j) {
-        float& value = c.data[i * c.stride + j];
-        value = beta == 0 ? 0 : beta * value;
+        C& value = c.data[i * c.stride + j];
+        value = narrow<C>(beta == 0 ? 0 : beta * widen(value));
       }
     }
     return;
@@ -83,10 +96,11 @@ void gemm(char op_a, char op_b, int64_t m, int64_t n, int64_t k, float alpha, Co
   parallel_tasks(down * across, [&](int64_t i) {
     const int64_t row = i / across * tiles.rows;
     const int64_t column = i % across * tiles.columns;
-    gemm_tile(op_a, op_b, std::min(tiles.rows, m - row), std::min(tiles.columns, n - column), k,
-              alpha, {a.data + (op_a == 'N' ? row * a.stride : row), a.stride},
-              {b.data + (op_b == 'N' ? column : column * b.stride), b.stride}, beta,
-              {c.data + row * c.stride + column, c.stride});
+    gemm_tile(
+        op_a, op_b, std::min(tiles.rows, m - row), std::min(tiles.columns, n - column), k, alpha,
+        BasicConstMatrixView<A>(a.data + (op_a == 'N' ? row * a.stride : row), a.stride),
+        BasicConstMatrixView<B>(b.data + (op_b == 'N' ? column : column * b.stride), b.stride),
+        beta, BasicMatrixView<C>{c.data + row * c.stride + column, c.stride});
   });
 }
 
@@ -96,14 +110,42 @@ void linear(int64_t n, int64_t out, int64_t in, ConstMatrixView x, ConstMatrixVi
             MatrixView y, float alpha) {
   gemm('N', 'T', n, out, in, alpha, x, w, beta, y);
 }
+void linear(int64_t n, int64_t out, int64_t in, ConstBf16MatrixView x, ConstMatrixView w,
+            float beta, MatrixView y) {
+  gemm('N', 'T', n, out, in, 1, x, w, beta, y);
+}
+void linear(int64_t n, int64_t out, int64_t in, ConstBf16MatrixView x, ConstMatrixView w,
+            float beta, Bf16MatrixView y) {
+  gemm('N', 'T', n, out, in, 1, x, w, beta, y);
+}
+void linear(int64_t n, int64_t out, int64_t in, ConstBf16MatrixView x, ConstBf16MatrixView w,
+            float beta, MatrixView y) {
+  gemm('N', 'T', n, out, in, 1, x, w, beta, y);
+}
 
 void linear_input_gradient(int64_t n, int64_t out, int64_t in, ConstMatrixView dy,
                            ConstMatrixView w, float beta, MatrixView dx) {
   gemm('N', 'N', n, in, out, 1, dy, w, beta, dx);
 }
+void linear_input_gradient(int64_t n, int64_t out, int64_t in, ConstBf16MatrixView dy,
+                           ConstMatrixView w, float beta, MatrixView dx) {
+  gemm('N', 'N', n, in, out, 1, dy, w, beta, dx);
+}
+void linear_input_gradient(int64_t n, int64_t out, int64_t in, ConstBf16MatrixView dy,
+                           ConstMatrixView w, float beta, Bf16MatrixView dx) {
+  gemm('N', 'N', n, in, out, 1, dy, w, beta, dx);
+}
+void linear_input_gradient(int64_t n, int64_t out, int64_t in, ConstBf16MatrixView dy,
+                           ConstBf16MatrixView w, float beta, Bf16MatrixView dx) {
+  gemm('N', 'N', n, in, out, 1, dy, w, beta, dx);
+}
 
 void linear_weight_gradient(int64_t n, int64_t out, int64_t in, ConstMatrixView dy,
                             ConstMatrixView x, float beta, MatrixView dw) {
+  gemm('T', 'N', out, in, n, 1, dy, x, beta, dw);
+}
+void linear_weight_gradient(int64_t n, int64_t out, int64_t in, ConstBf16MatrixView dy,
+                            ConstBf16MatrixView x, float beta, MatrixView dw) {
   gemm('T', 'N', out, in, n, 1, dy, x, beta, dw);
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <type_traits>
 #include <vector>
 
 #include "model/linear.h"
@@ -16,24 +17,27 @@ namespace {
 // few enough to stay in a last-level cache where the vocabulary allows.
 int64_t rows_at_once(int64_t V) { return std::clamp<int64_t>((1 << 22) / V, 256, 1024); }
 
-// Of each row of logits: the largest and the sum of exponentials of the distance to it; with
-// `keep_exponentials` these replace the logits.
-EMO_SIMD void exponentiate_rows(int64_t begin, int64_t end, int64_t V, bool keep_exponentials,
-                                float* logits, float* largest_of_row, float* sum_of_row) {
+// Of each row of logits: the largest and the sum of exponentials of the distance to it. The
+// exponentials go to `exponentials`, which may be the logits' own memory; null: nowhere.
+template <typename E>
+EMO_SIMD void exponentiate_rows(int64_t begin, int64_t end, int64_t V, const float* logits,
+                                E* exponentials, float* largest_of_row, float* sum_of_row) {
   for (int64_t i = begin; i < end; ++i) {
-    float* row = logits + i * V;
+    const float* row = logits + i * V;
     float largest = row[0];
 #pragma omp simd reduction(max : largest)
     for (int64_t v = 0; v < V; ++v) largest = std::max(largest, row[v]);
     float sum = 0;
-    if (!keep_exponentials) {
+    if (exponentials == nullptr) {
 #pragma omp simd reduction(+ : sum)
       for (int64_t v = 0; v < V; ++v) sum += fast_exp(row[v] - largest);
     } else {
+      E* to = exponentials + i * V;
 #pragma omp simd reduction(+ : sum)
       for (int64_t v = 0; v < V; ++v) {
-        row[v] = fast_exp(row[v] - largest);
-        sum += row[v];
+        const float exponential = fast_exp(row[v] - largest);
+        to[v] = narrow<E>(exponential);
+        sum += exponential;
       }
     }
     largest_of_row[i] = largest;
@@ -41,37 +45,51 @@ EMO_SIMD void exponentiate_rows(int64_t begin, int64_t end, int64_t V, bool keep
   }
 }
 
-// The logits of one chunk of rows, or their exponentials.
+// The logits of one chunk of rows.
+template <typename E>
 struct Chunk {
   int64_t first, rows;
-  float* values;  // [rows, V]
+  float* logits;    // [rows, V]
+  E* exponentials;  // [rows, V], where kept; of float in the place of the logits
   std::vector<float> label_logits;
   std::vector<float> sums;  // of each row's exponentials
   std::vector<float> logsumexp;
 };
 
+template <typename E>
+E* place_of_exponentials(float* logits, int64_t count, Scratch* scratch) {
+  if constexpr (std::is_same_v<E, float>) {
+    return logits;
+  } else {
+    return scratch->get<E>(2, count);
+  }
+}
+
 // Calls f(chunk) for each chunk of rows, after adding up its loss.
-template <typename F>
-LmLoss for_chunks(const LmHeadWeights& head, int64_t T, const float* x, const int32_t* labels,
+template <typename E, typename F>
+LmLoss for_chunks(const LmHeadWeights& head, int64_t T, const E* x, const int32_t* labels,
                   bool keep_exponentials, Scratch* scratch, const F& f) {
   LmLoss loss;
   const int64_t most = std::min(T, rows_at_once(head.V));
-  Chunk chunk{0,
-              0,
-              scratch->get(0, most * head.V),
-              std::vector<float>(most),
-              std::vector<float>(most),
-              std::vector<float>(most)};
+  float* logits = scratch->get(0, most * head.V);
+  Chunk<E> chunk{
+      0,
+      0,
+      logits,
+      keep_exponentials ? place_of_exponentials<E>(logits, most * head.V, scratch) : nullptr,
+      std::vector<float>(most),
+      std::vector<float>(most),
+      std::vector<float>(most)};
   for (; chunk.first < T; chunk.first += most) {
     chunk.rows = std::min(most, T - chunk.first);
     linear(chunk.rows, head.V, head.D, {x + chunk.first * head.D, head.D}, {head.w, head.D}, 0,
-           {chunk.values, head.V});
+           {chunk.logits, head.V});
     for (int64_t i = 0; i < chunk.rows; ++i) {
-      chunk.label_logits[i] = chunk.values[i * head.V + std::max(labels[chunk.first + i], 0)];
+      chunk.label_logits[i] = chunk.logits[i * head.V + std::max(labels[chunk.first + i], 0)];
     }
     parallel_for(chunk.rows, 8, [&](int64_t begin, int64_t end) {
-      exponentiate_rows(begin, end, head.V, keep_exponentials, chunk.values, chunk.logsumexp.data(),
-                        chunk.sums.data());
+      exponentiate_rows(begin, end, head.V, chunk.logits, chunk.exponentials,
+                        chunk.logsumexp.data(), chunk.sums.data());
     });
     for (int64_t i = 0; i < chunk.rows; ++i) {
       chunk.logsumexp[i] += std::log(chunk.sums[i]);
@@ -86,11 +104,13 @@ LmLoss for_chunks(const LmHeadWeights& head, int64_t T, const float* x, const in
 }
 
 // to[i] = factors[i] * from[i], for rows of D.
-void scale_rows(int64_t rows, int64_t D, const std::vector<float>& factors, const float* from,
-                float* to) {
+template <typename E>
+void scale_rows(int64_t rows, int64_t D, const std::vector<float>& factors, const E* from, E* to) {
   parallel_for(rows, 64, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      for (int64_t d = 0; d < D; ++d) to[i * D + d] = factors[i] * from[i * D + d];
+      for (int64_t d = 0; d < D; ++d) {
+        to[i * D + d] = narrow<E>(factors[i] * widen(from[i * D + d]));
+      }
     }
   });
 }
@@ -114,14 +134,26 @@ void subtract_labels(const LmHeadWeights& head, const LmHeadWeights& d_head, int
   });
 }
 
+// The same part with bf16: as a change of the label's exponential, which becomes
+// sum * (p - 1 / (1 + 2 z_weight logsumexp)) before it is rounded. Where the model is sure of the
+// label p is near 1, and the gradient is a small difference that rounded exponentials do not hold.
+void add_labels(const Chunk<Bf16>& chunk, int64_t V, const int32_t* labels, float z_weight) {
+  for (int64_t i = 0; i < chunk.rows; ++i) {
+    if (labels[i] < 0) continue;
+    const float p = std::exp(chunk.label_logits[i] - chunk.logsumexp[i]);
+    const float wanted = 1 / (1 + 2 * z_weight * chunk.logsumexp[i]);
+    chunk.exponentials[i * V + labels[i]] = narrow<Bf16>(chunk.sums[i] * (p - wanted));
+  }
+}
+
 }  // namespace
 
 LmLoss lm_loss(const LmHeadWeights& head, int64_t T, const float* x, const int32_t* labels,
                float* all_logits, float* token_loss, Scratch* scratch) {
   return for_chunks(
-      head, T, x, labels, /*keep_exponentials=*/false, scratch, [&](const Chunk& chunk) {
+      head, T, x, labels, /*keep_exponentials=*/false, scratch, [&](const Chunk<float>& chunk) {
         if (all_logits != nullptr) {
-          std::memcpy(all_logits + chunk.first * head.V, chunk.values,
+          std::memcpy(all_logits + chunk.first * head.V, chunk.logits,
                       chunk.rows * head.V * sizeof(float));
         }
         if (token_loss == nullptr) return;
@@ -132,14 +164,15 @@ LmLoss lm_loss(const LmHeadWeights& head, int64_t T, const float* x, const int32
       });
 }
 
+template <typename E>
 LmLoss lm_loss_and_gradients(const LmHeadWeights& head, const LmHeadWeights& d_head, int64_t T,
-                             const float* x, const int32_t* labels, float scale, float z_weight,
+                             const E* x, const int32_t* labels, float scale, float z_weight,
                              float* dx, Scratch* scratch) {
   const int64_t D = head.D;
   const int64_t V = head.V;
   std::vector<float> factors;
   return for_chunks(
-      head, T, x, labels, /*keep_exponentials=*/true, scratch, [&](const Chunk& chunk) {
+      head, T, x, labels, /*keep_exponentials=*/true, scratch, [&](const Chunk<E>& chunk) {
         // The logits' gradient is diag(factors) * exponentials, less the labels' part: factors go
         // onto the rows of x and dx, which are shorter.
         factors.resize(chunk.rows);
@@ -148,15 +181,26 @@ LmLoss lm_loss_and_gradients(const LmHeadWeights& head, const LmHeadWeights& d_h
                            ? 0.0f
                            : scale * (1 + 2 * z_weight * chunk.logsumexp[i]) / chunk.sums[i];
         }
-        const float* x_rows = x + chunk.first * D;
+        if constexpr (std::is_same_v<E, Bf16>) {
+          add_labels(chunk, V, labels + chunk.first, z_weight);
+        }
+        const E* x_rows = x + chunk.first * D;
         float* dx_rows = dx + chunk.first * D;
-        float* scaled = scratch->get(1, chunk.rows * D);
+        E* scaled = scratch->get<E>(1, chunk.rows * D);
         scale_rows(chunk.rows, D, factors, x_rows, scaled);
-        linear_weight_gradient(chunk.rows, V, D, {chunk.values, V}, {scaled, D}, 1, {d_head.w, D});
-        linear_input_gradient(chunk.rows, V, D, {chunk.values, V}, {head.w, D}, 0, {dx_rows, D});
-        scale_rows(chunk.rows, D, factors, dx_rows, dx_rows);
-        subtract_labels(head, d_head, chunk.rows, labels + chunk.first, scale, x_rows, dx_rows);
+        const BasicConstMatrixView<E> exponentials(chunk.exponentials, V);
+        linear_weight_gradient(chunk.rows, V, D, exponentials, {scaled, D}, 1, {d_head.w, D});
+        linear_input_gradient(chunk.rows, V, D, exponentials, {head.w, D}, 0,
+                              MatrixView{dx_rows, D});
+        scale_rows<float>(chunk.rows, D, factors, dx_rows, dx_rows);
+        if constexpr (std::is_same_v<E, float>) {
+          subtract_labels(head, d_head, chunk.rows, labels + chunk.first, scale, x_rows, dx_rows);
+        }
       });
 }
+template LmLoss lm_loss_and_gradients(const LmHeadWeights&, const LmHeadWeights&, int64_t,
+                                      const float*, const int32_t*, float, float, float*, Scratch*);
+template LmLoss lm_loss_and_gradients(const LmHeadWeights&, const LmHeadWeights&, int64_t,
+                                      const Bf16*, const int32_t*, float, float, float*, Scratch*);
 
 }  // namespace emo

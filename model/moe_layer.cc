@@ -6,6 +6,7 @@
 
 namespace emo {
 
+template <typename E>
 void always_forward(const std::vector<FeedForwardView>& weights, const at::Tensor& x,
                     const at::Tensor& y, std::vector<at::Tensor>* hidden,
                     FeedForwardBuffers* buffers) {
@@ -13,13 +14,13 @@ void always_forward(const std::vector<FeedForwardView>& weights, const at::Tenso
   hidden->resize(weights.size());
   for (size_t i = 0; i < weights.size(); ++i) {
     const int64_t F = weights[i].F;
-    feed_forward(weights[i], T, x.const_data_ptr<float>(), nullptr,
-                 shape_buffer(&(*hidden)[i], {T, 2 * F}).mutable_data_ptr<float>(),
-                 shape_buffer(&buffers->act, {T, F}).mutable_data_ptr<float>(), 1,
-                 y.mutable_data_ptr<float>());
+    feed_forward(weights[i], T, x.const_data_ptr<E>(), nullptr,
+                 shape_stored<E>(&(*hidden)[i], {T, 2 * F}), shape_stored<E>(&buffers->act, {T, F}),
+                 1, y.mutable_data_ptr<float>());
   }
 }
 
+template <typename E>
 void always_backward(const std::vector<FeedForwardView>& weights,
                      const std::vector<FeedForwardView>& gradients, const at::Tensor& x,
                      const at::Tensor& dy, const at::Tensor& dx, std::vector<at::Tensor>* hidden,
@@ -28,11 +29,11 @@ void always_backward(const std::vector<FeedForwardView>& weights,
   if (weights.empty()) zero_buffer(dx);
   for (size_t i = 0; i < weights.size(); ++i) {
     const int64_t F = weights[i].F;
-    feed_forward_backward(weights[i], gradients[i], T, x.const_data_ptr<float>(), nullptr,
-                          (*hidden)[i].mutable_data_ptr<float>(), dy.const_data_ptr<float>(),
-                          shape_buffer(&buffers->act, {T, F}).mutable_data_ptr<float>(),
-                          shape_buffer(&buffers->d_act, {T, F}).mutable_data_ptr<float>(),
-                          i == 0 ? 0 : 1, dx.mutable_data_ptr<float>(), nullptr);
+    feed_forward_backward(weights[i], gradients[i], T, x.const_data_ptr<E>(), nullptr,
+                          (*hidden)[i].mutable_data_ptr<E>(), dy.const_data_ptr<E>(),
+                          shape_stored<E>(&buffers->act, {T, F}),
+                          shape_stored<E>(&buffers->d_act, {T, F}), i == 0 ? 0 : 1,
+                          dx.mutable_data_ptr<float>(), nullptr);
   }
 }
 
@@ -49,30 +50,31 @@ Hidden hidden_of(const MoeContext& context, MoeActivations* kept, FeedForwardBuf
   return {&kept->routed_hidden, &kept->always_hidden};
 }
 
+template <typename E>
 void compute_always_hidden(const std::vector<FeedForwardView>& weights, const at::Tensor& x,
                            std::vector<at::Tensor>* hidden) {
   for (size_t i = 0; i < weights.size(); ++i) {
-    feed_forward_hidden(
-        weights[i], x.size(0), x.const_data_ptr<float>(),
-        shape_buffer(&(*hidden)[i], {x.size(0), 2 * weights[i].F}).mutable_data_ptr<float>());
+    feed_forward_hidden(weights[i], x.size(0), x.const_data_ptr<E>(),
+                        shape_stored<E>(&(*hidden)[i], {x.size(0), 2 * weights[i].F}));
   }
 }
 
 }  // namespace
 
+template <typename E>
 void moe_forward(const MoeContext& context, const LayerWeights& weights, const at::Tensor& x,
                  const at::Tensor& span_ends, std::vector<int64_t> pool_sizes,
                  const ExpertSubset& subset, const at::Tensor& y, MoeActivations* kept,
                  FeedForwardBuffers* buffers) {
   const int64_t T = x.size(0);
   const int64_t D = x.size(1);
-  const int64_t E = context.config->routed_experts();
+  const int64_t experts = context.config->routed_experts();
   const Hidden hidden = hidden_of(context, kept, buffers);
 
   Timed timed(context.profile, Work::kRouter);
-  shape_buffer(&kept->logits, {T, E});
-  linear(T, E, D, {x.const_data_ptr<float>(), D}, {weights.router, D}, 0,
-         {kept->logits.mutable_data_ptr<float>(), E});
+  shape_buffer(&kept->logits, {T, experts});
+  linear(T, experts, D, {x.const_data_ptr<E>(), D}, {weights.router, D}, 0,
+         {kept->logits.mutable_data_ptr<float>(), experts});
   kept->router_input = {kept->logits, span_ends, std::move(pool_sizes),
                         context.config->routed_top_k(), subset};
   route(kept->router_input, *context.contract, context.want_probability, &kept->routing);
@@ -84,41 +86,44 @@ void moe_forward(const MoeContext& context, const LayerWeights& weights, const a
   RowsInFlight flight = send_rows(*context.ep, kept->plan, x, &kept->arrived, &buffers->exchange);
 
   timed.switch_to(Work::kExperts);
-  always_forward(weights.always, x, y, hidden.always, buffers);  // while rows are in flight
+  always_forward<E>(weights.always, x, y, hidden.always, buffers);  // while rows are in flight
   timed.switch_to(Work::kExchange);
   kept->rows = flight.wait();
   timed.switch_to(Work::kExperts);
-  shape_buffer(&buffers->out, {kept->plan.rows, D});
-  apply_experts(weights.routed, kept->plan, kept->rows, hidden.routed, buffers->out,
-                &buffers->experts, &buffers->scratch);
+  shape_stored<E>(&buffers->out, {kept->plan.rows, D});
+  apply_experts<E>(weights.routed, kept->plan, kept->rows, hidden.routed, buffers->out,
+                   &buffers->experts, &buffers->scratch);
 
   timed.switch_to(Work::kExchange);
   return_rows(*context.ep, kept->plan, buffers->out, y, &buffers->exchange);
 }
 
+template <typename E>
 void moe_backward(const MoeContext& context, const LayerWeights& weights,
                   const LayerWeights& gradients, const at::Tensor& x, const at::Tensor& dy,
                   const std::vector<float>& balance, float z, const at::Tensor& dx,
                   MoeActivations* kept, FeedForwardBuffers* buffers) {
   const int64_t T = x.size(0);
   const int64_t D = x.size(1);
-  const int64_t E = context.config->routed_experts();
+  const int64_t experts = context.config->routed_experts();
   const Hidden hidden = hidden_of(context, kept, buffers);
 
   Timed timed(context.profile, Work::kExchange);
   RowsInFlight flight = send_rows(*context.ep, kept->plan, dy, &buffers->d_out, &buffers->exchange);
   timed.switch_to(Work::kExperts);
   if (context.recompute == Recompute::kMoe) {
-    compute_always_hidden(weights.always, x, hidden.always);
-    apply_experts_hidden(weights.routed, kept->plan, kept->rows, hidden.routed, &buffers->scratch);
+    compute_always_hidden<E>(weights.always, x, hidden.always);
+    apply_experts_hidden<E>(weights.routed, kept->plan, kept->rows, hidden.routed,
+                            &buffers->scratch);
   }
-  always_backward(weights.always, gradients.always, x, dy, dx, hidden.always, buffers);
+  always_backward<E>(weights.always, gradients.always, x, dy, dx, hidden.always, buffers);
   timed.switch_to(Work::kExchange);
   const at::Tensor d_out = flight.wait();
   timed.switch_to(Work::kExperts);
-  shape_buffer(&buffers->d_rows, {kept->plan.rows, D});
-  apply_experts_backward(weights.routed, gradients.routed, kept->plan, kept->rows, *hidden.routed,
-                         d_out, buffers->d_rows, &buffers->experts, &buffers->scratch);
+  shape_stored<E>(&buffers->d_rows, {kept->plan.rows, D});
+  apply_experts_backward<E>(weights.routed, gradients.routed, kept->plan, kept->rows,
+                            *hidden.routed, d_out, buffers->d_rows, &buffers->experts,
+                            &buffers->scratch);
 
   timed.switch_to(Work::kExchange);
   return_rows(*context.ep, kept->plan, buffers->d_rows, dx, &buffers->exchange);
@@ -127,14 +132,43 @@ void moe_backward(const MoeContext& context, const LayerWeights& weights,
                &buffers->exchange);
 
   timed.switch_to(Work::kRouter);
-  shape_buffer(&buffers->d_logits, {T, E});
+  shape_buffer(&buffers->d_logits, {T, experts});
   route_backward(kept->router_input, *context.contract, kept->routing, buffers->slots, balance, z,
                  buffers->d_logits);
-  const ConstMatrixView d_logits(buffers->d_logits.const_data_ptr<float>(), E);
-  linear_input_gradient(T, E, D, d_logits, {weights.router, D}, 1,
+  const BasicConstMatrixView<E> d_logits(
+      as_stored<E>(buffers->d_logits, &buffers->d_logits_stored).template const_data_ptr<E>(),
+      experts);
+  linear_input_gradient(T, experts, D, d_logits, {weights.router, D}, 1,
                         {dx.mutable_data_ptr<float>(), D});
-  linear_weight_gradient(T, E, D, d_logits, {x.const_data_ptr<float>(), D}, 1,
+  linear_weight_gradient(T, experts, D, d_logits, {x.const_data_ptr<E>(), D}, 1,
                          {gradients.router, D});
 }
+
+template void always_forward<float>(const std::vector<FeedForwardView>&, const at::Tensor&,
+                                    const at::Tensor&, std::vector<at::Tensor>*,
+                                    FeedForwardBuffers*);
+template void always_backward<float>(const std::vector<FeedForwardView>&,
+                                     const std::vector<FeedForwardView>&, const at::Tensor&,
+                                     const at::Tensor&, const at::Tensor&, std::vector<at::Tensor>*,
+                                     FeedForwardBuffers*);
+template void moe_forward<float>(const MoeContext&, const LayerWeights&, const at::Tensor&,
+                                 const at::Tensor&, std::vector<int64_t>, const ExpertSubset&,
+                                 const at::Tensor&, MoeActivations*, FeedForwardBuffers*);
+template void moe_backward<float>(const MoeContext&, const LayerWeights&, const LayerWeights&,
+                                  const at::Tensor&, const at::Tensor&, const std::vector<float>&,
+                                  float, const at::Tensor&, MoeActivations*, FeedForwardBuffers*);
+template void always_forward<Bf16>(const std::vector<FeedForwardView>&, const at::Tensor&,
+                                   const at::Tensor&, std::vector<at::Tensor>*,
+                                   FeedForwardBuffers*);
+template void always_backward<Bf16>(const std::vector<FeedForwardView>&,
+                                    const std::vector<FeedForwardView>&, const at::Tensor&,
+                                    const at::Tensor&, const at::Tensor&, std::vector<at::Tensor>*,
+                                    FeedForwardBuffers*);
+template void moe_forward<Bf16>(const MoeContext&, const LayerWeights&, const at::Tensor&,
+                                const at::Tensor&, std::vector<int64_t>, const ExpertSubset&,
+                                const at::Tensor&, MoeActivations*, FeedForwardBuffers*);
+template void moe_backward<Bf16>(const MoeContext&, const LayerWeights&, const LayerWeights&,
+                                 const at::Tensor&, const at::Tensor&, const std::vector<float>&,
+                                 float, const at::Tensor&, MoeActivations*, FeedForwardBuffers*);
 
 }  // namespace emo

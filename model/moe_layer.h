@@ -12,30 +12,32 @@
 #include "model/profile.h"
 #include "model/router.h"
 #include "model/scratch.h"
-#include "parallel/buffers.h"
+#include "model/stored.h"
 #include "parallel/communicator.h"
 #include "parallel/expert_exchange.h"
 
 namespace emo {
 
-// What the layer keeps from its forward pass for its backward pass.
+// What the layer keeps from its forward pass for its backward pass. E, here and below, is what the
+// pass stores: float or Bf16.
 struct MoeActivations {
   at::Tensor logits;  // [T, E]
   RouterInput router_input;
   Routing routing;
   ExchangePlan plan;
-  at::Tensor rows;                        // [R, D] inputs of the experts here
+  at::Tensor rows;                        // E [R, D] inputs of the experts here
   at::Tensor arrived;                     // memory of `rows`, where they are not the tokens
-  at::Tensor routed_hidden;               // [Q, 2 F], unless recomputed
-  std::vector<at::Tensor> always_hidden;  // per shared expert [T, 2 F], unless recomputed
+  at::Tensor routed_hidden;               // E [Q, 2 F], unless recomputed
+  std::vector<at::Tensor> always_hidden;  // per shared expert E [T, 2 F], unless recomputed
 };
 
 // Buffers that all layers share.
 struct FeedForwardBuffers {
-  at::Tensor act, d_act;                  // [T, F] of shared experts and dense layers
-  at::Tensor out, d_out, d_rows;          // [R, D]
+  at::Tensor act, d_act;                  // E [T, F] of shared experts and dense layers
+  at::Tensor out, d_out, d_rows;          // E [R, D]
   at::Tensor slots;                       // [T, K] gradients of router weights
   at::Tensor d_logits;                    // [T, E]
+  at::Tensor d_logits_stored;             // the same, rounded
   at::Tensor routed_hidden;               // where recomputed: see MoeActivations
   std::vector<at::Tensor> always_hidden;  //
   ExpertBuffers experts;
@@ -52,26 +54,32 @@ struct MoeContext {
   bool want_probability = false;  // sum the unmasked router softmax, for ranking experts
   bool routed_off = false;        // evaluation: as if the routed experts answered zero
   Recompute recompute = Recompute::kNone;
+  Precision precision = Precision::kFp32;
   Profile* profile = nullptr;
 };
 
-// Collective over ep. x [T, D]; adds to y [T, D].
+// Collective over ep. x E [T, D]; adds to y [T, D].
+template <typename E>
 void moe_forward(const MoeContext& context, const LayerWeights& weights, const at::Tensor& x,
                  const at::Tensor& span_ends, std::vector<int64_t> pool_sizes,
                  const ExpertSubset& subset, const at::Tensor& y, MoeActivations* kept,
                  FeedForwardBuffers* buffers);
 
-// Collective over ep. From dy [T, D]: overwrites dx [T, D], adds to the gradients. `balance` [E]
+// Collective over ep. From dy E [T, D]: overwrites dx [T, D], adds to the gradients. `balance` [E]
 // and `z` as for route_backward.
+template <typename E>
 void moe_backward(const MoeContext& context, const LayerWeights& weights,
                   const LayerWeights& gradients, const at::Tensor& x, const at::Tensor& dy,
                   const std::vector<float>& balance, float z, const at::Tensor& dx,
                   MoeActivations* kept, FeedForwardBuffers* buffers);
 
-// The part that every token goes through: shared experts, or a dense layer's feed-forward.
+// The part that every token goes through: shared experts, or a dense layer's feed-forward. x and dy
+// E [T, D], y and dx [T, D].
+template <typename E>
 void always_forward(const std::vector<FeedForwardView>& weights, const at::Tensor& x,
                     const at::Tensor& y, std::vector<at::Tensor>* hidden,
                     FeedForwardBuffers* buffers);
+template <typename E>
 void always_backward(const std::vector<FeedForwardView>& weights,
                      const std::vector<FeedForwardView>& gradients, const at::Tensor& x,
                      const at::Tensor& dy, const at::Tensor& dx, std::vector<at::Tensor>* hidden,

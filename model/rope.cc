@@ -4,20 +4,23 @@
 
 #include <cmath>
 
+#include "model/bf16.h"
 #include "model/simd.h"
 #include "parallel/parallel_for.h"
 
 namespace emo {
 namespace {
 
+template <typename E>
 EMO_SIMD void rotate_head(int64_t half, const float* cosines, const float* sines, float direction,
-                          float* x) {
+                          E* x) {
+#pragma omp simd
   for (int64_t i = 0; i < half; ++i) {
-    const float a = x[i];
-    const float b = x[i + half];
+    const float a = widen(x[i]);
+    const float b = widen(x[i + half]);
     const float sine = direction * sines[i];
-    x[i] = a * cosines[i] - b * sine;
-    x[i + half] = b * cosines[i] + a * sine;
+    x[i] = narrow<E>(a * cosines[i] - b * sine);
+    x[i + half] = narrow<E>(b * cosines[i] + a * sine);
   }
 }
 
@@ -39,8 +42,9 @@ RopeTable::RopeTable(int64_t positions, int64_t head_dim, double theta)
   }
 }
 
+template <typename E>
 void rotate(const RopeTable& table, Rotation rotation, int64_t T, const int32_t* positions,
-            int64_t heads, int64_t head_dim, int64_t stride, float* x) {
+            int64_t heads, int64_t head_dim, int64_t stride, E* x) {
   for (int64_t t = 0; t < T; ++t) {
     TORCH_CHECK(positions[t] >= 0 && positions[t] < table.positions(), "position ", positions[t],
                 " in a table of ", table.positions());
@@ -55,5 +59,9 @@ void rotate(const RopeTable& table, Rotation rotation, int64_t T, const int32_t*
     }
   });
 }
+template void rotate(const RopeTable&, Rotation, int64_t, const int32_t*, int64_t, int64_t, int64_t,
+                     float*);
+template void rotate(const RopeTable&, Rotation, int64_t, const int32_t*, int64_t, int64_t, int64_t,
+                     Bf16*);
 
 }  // namespace emo

@@ -14,27 +14,28 @@ class Scratch {
  public:
   Scratch() : threads_(static_cast<size_t>(thread_pool().size())) {}
 
-  // At least `count` floats for the calling thread, aligned to 64 bytes, contents undefined. Each
+  // At least `count` numbers for the calling thread, aligned to 64 bytes, contents undefined. Each
   // `slot` (0 to 3) is a buffer of its own; it stays valid until the thread asks for the slot
   // again.
-  float* get(int slot, int64_t count) {
+  template <typename E = float>
+  E* get(int slot, int64_t count) {
     Buffer& buffer =
         threads_[static_cast<size_t>(ThreadPool::thread_index())][static_cast<size_t>(slot)];
-    if (buffer.count < count) {
-      buffer.memory.reset(static_cast<float*>(
-          ::operator new (static_cast<size_t>(count) * sizeof(float), std::align_val_t{64})));
-      buffer.count = count;
+    const size_t bytes = static_cast<size_t>(count) * sizeof(E);
+    if (buffer.bytes < bytes) {
+      buffer.memory.reset(::operator new (bytes, std::align_val_t{64}));
+      buffer.bytes = bytes;
     }
-    return buffer.memory.get();
+    return static_cast<E*>(buffer.memory.get());
   }
 
  private:
   struct Free {
-    void operator()(float* memory) const { ::operator delete (memory, std::align_val_t{64}); }
+    void operator()(void* memory) const { ::operator delete (memory, std::align_val_t{64}); }
   };
   struct Buffer {
-    std::unique_ptr<float, Free> memory;
-    int64_t count = 0;
+    std::unique_ptr<void, Free> memory;
+    size_t bytes = 0;
   };
   std::vector<std::array<Buffer, 4>> threads_;
 };

@@ -11,9 +11,15 @@ namespace {
 
 MoeContext moe_context(const Model& model, const RoutingContract& contract,
                        const PassOptions& options) {
-  return {
-      &model.config,      &contract,         options.ep,     options.mode, options.want_probability,
-      options.routed_off, options.recompute, options.profile};
+  return {&model.config,
+          &contract,
+          options.ep,
+          options.mode,
+          options.want_probability,
+          options.routed_off,
+          options.recompute,
+          options.precision,
+          options.profile};
 }
 
 void announce(const std::function<void(size_t)>& listener, size_t bucket) {
@@ -91,7 +97,6 @@ void forward(const Model& model, const RopeTable& rope, const MicroBatch& batch,
   const MoeContext context = moe_context(model, contract, options);
   a->blocks.resize(config.n_layers);
   shape_buffer(&a->last, {T, D});
-  shape_buffer(&a->normalised, {T, D});
   shape_buffer(&a->reciprocal, {T});
 
   for (BlockActivations& block : a->blocks) shape_buffer(&block.x, {T, D});
@@ -113,9 +118,12 @@ void forward(const Model& model, const RopeTable& rope, const MicroBatch& batch,
   }
   if (options.profile != nullptr) options.profile->set_layer(-1);
   announce(options.before_parameters, model.layout.head_bucket());
-  rms_norm(T, D, a->last.const_data_ptr<float>(), model.weights.final_norm,
-           static_cast<float>(config.norm_epsilon), a->normalised.mutable_data_ptr<float>(),
-           a->reciprocal.mutable_data_ptr<float>());
+  with_element(options.precision, [&](auto element) {
+    rms_norm(T, D, a->last.const_data_ptr<float>(), model.weights.final_norm,
+             static_cast<float>(config.norm_epsilon),
+             shape_stored<decltype(element)>(&a->normalised, {T, D}),
+             a->reciprocal.mutable_data_ptr<float>());
+  });
 }
 
 namespace {
@@ -129,11 +137,13 @@ void head_backward(const Model& model, const MicroBatch& batch, const PassOption
   const Timed timed(options.profile, Work::kHead);
   zero_buffer(shape_buffer(&buffers->d, {T, D}));
   shape_buffer(&buffers->d_normalised, {T, D});
-  const LmLoss lm = lm_loss_and_gradients(
-      model.weights.head, gradients->views.head, T, a.normalised.const_data_ptr<float>(),
-      batch.labels.const_data_ptr<int32_t>(), static_cast<float>(1.0 / loss.divisor),
-      static_cast<float>(loss.lm_z_weight), buffers->d_normalised.mutable_data_ptr<float>(),
-      &buffers->block.feed_forward.scratch);
+  const LmLoss lm = with_element(options.precision, [&](auto element) {
+    return lm_loss_and_gradients(
+        model.weights.head, gradients->views.head, T,
+        a.normalised.const_data_ptr<decltype(element)>(), batch.labels.const_data_ptr<int32_t>(),
+        static_cast<float>(1.0 / loss.divisor), static_cast<float>(loss.lm_z_weight),
+        buffers->d_normalised.mutable_data_ptr<float>(), &buffers->block.feed_forward.scratch);
+  });
   sums->cross_entropy += lm.cross_entropy;
   sums->z_squares += lm.z_squares;
   sums->labels += static_cast<double>(lm.labels);

@@ -51,7 +51,7 @@ struct Gradients {
 struct Activations {
   std::vector<BlockActivations> blocks;  // [L]; with Recompute::kBlock only x and moe.routing
   at::Tensor last;                       // [T, D] output of the last block
-  at::Tensor normalised;                 // [T, D] input of the head
+  at::Tensor normalised;                 // [T, D] input of the head, of the pass's precision
   at::Tensor reciprocal;                 // [T] of the final norm
 };
 
@@ -81,6 +81,7 @@ struct PassOptions {
   bool routed_off = false;            // see MoeContext
   std::vector<ExpertSubset> subsets;  // [L], or empty: all experts
   Recompute recompute = Recompute::kNone;
+  Precision precision = Precision::kFp32;  // of what is stored between products
   Profile* profile = nullptr;
   // Called before a bucket of parameters (parameters.h) is first read by a forward pass, and before
   // the first and after the last addition to a bucket of gradients by a backward pass; for each

@@ -10,11 +10,12 @@
 
 namespace emo {
 
-// Makes `tensor` an fp32 host tensor of this shape, contents undefined; allocates only where it has
-// never been as large before (a fresh page costs more than the arithmetic on it).
-inline const at::Tensor& shape_buffer(at::Tensor* tensor, at::IntArrayRef shape) {
-  if (!tensor->defined()) {
-    *tensor = at::empty(shape, at::TensorOptions().dtype(at::kFloat));
+// Makes `tensor` a host tensor of this shape and type, contents undefined; allocates only where it
+// has never been as large before (a fresh page costs more than the arithmetic on it).
+inline const at::Tensor& shape_buffer(at::Tensor* tensor, at::IntArrayRef shape,
+                                      at::ScalarType type = at::kFloat) {
+  if (!tensor->defined() || tensor->scalar_type() != type) {
+    *tensor = at::empty(shape, at::TensorOptions().dtype(type));
   } else if (tensor->sizes() != shape) {
     tensor->resize_(shape);
   }

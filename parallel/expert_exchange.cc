@@ -1,6 +1,7 @@
 #include "parallel/expert_exchange.h"
 
 #include <ATen/ops/from_blob.h>
+#include <c10/util/BFloat16.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
@@ -247,18 +248,21 @@ at::Tensor RowsInFlight::wait() {
 namespace {
 
 // Rows `token_of_row` of `from`, one after another, to `to`.
-void gather_rows(const int32_t* token_of_row, int64_t count, int64_t D, const float* from,
-                 float* to) {
+void gather_rows(const int32_t* token_of_row, int64_t count, const at::Tensor& from,
+                 const at::Tensor& to) {
+  const int64_t bytes = from.size(1) * from.element_size();
+  const auto* source = static_cast<const char*>(from.const_data_ptr());
+  auto* target = static_cast<char*>(to.mutable_data_ptr());
   parallel_for(count, kGrain, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) {
-      std::memcpy(to + row * D, from + token_of_row[row] * D, D * sizeof(float));
+      std::memcpy(target + row * bytes, source + token_of_row[row] * bytes, bytes);
     }
   });
 }
 
 // Adds row i of `from` to row `token_of_row[i]` of `tokens` [T, D]; tokens stand in order.
-void add_rows(const int32_t* token_of_row, int64_t count, const float* from,
-              const at::Tensor& tokens) {
+template <typename E>
+void add_rows(const int32_t* token_of_row, int64_t count, const E* from, const at::Tensor& tokens) {
   const int64_t D = tokens.size(1);
   auto* to = tokens.mutable_data_ptr<float>();
   // Threads take tokens, not rows: a token may have several rows where each expert has its own.
@@ -266,7 +270,7 @@ void add_rows(const int32_t* token_of_row, int64_t count, const float* from,
     const int32_t* last = token_of_row + count;
     for (const int32_t* row = std::lower_bound(token_of_row, last, begin); row < last && *row < end;
          ++row) {
-      const float* source = from + (row - token_of_row) * D;
+      const E* source = from + (row - token_of_row) * D;
       float* token = to + *row * D;
       for (int64_t d = 0; d < D; ++d) token[d] += source[d];
     }
@@ -281,26 +285,27 @@ RowsInFlight send_rows(Communicator& ep, const ExchangePlan& plan, const at::Ten
   const int64_t D = tokens.size(1);
   const int64_t travelling = sum(plan.send_rows);
   const int32_t* token_of_row = plan.token_of_sent_row.data();
-  const auto* from = tokens.const_data_ptr<float>();
-  shape_buffer(arrived, {plan.rows, D});
+  shape_buffer(arrived, {plan.rows, D}, tokens.scalar_type());
   RowsInFlight flight{*arrived, nullptr, &buffers->counters};
   if (ep.size() > 1) {
-    shape_buffer(&buffers->sent, {travelling, D});
-    gather_rows(token_of_row + plan.own_rows, travelling, D, from,
-                buffers->sent.mutable_data_ptr<float>());
+    shape_buffer(&buffers->sent, {travelling, D}, tokens.scalar_type());
+    gather_rows(token_of_row + plan.own_rows, travelling, tokens, buffers->sent);
     flight.pending = ep.all_to_all_async(arrived->slice(0, plan.own_rows), plan.receive_rows,
                                          buffers->sent, plan.send_rows);
-    count_bytes(travelling * D, sizeof(float), &buffers->counters);
+    count_bytes(travelling * D, tokens.element_size(), &buffers->counters);
   }
-  gather_rows(token_of_row, plan.own_rows, D, from, arrived->mutable_data_ptr<float>());
+  gather_rows(token_of_row, plan.own_rows, tokens, *arrived);
   return flight;
 }
 
-void return_rows(Communicator& ep, const ExchangePlan& plan, const at::Tensor& rows,
-                 const at::Tensor& tokens, ExchangeBuffers* buffers) {
+namespace {
+
+template <typename E>
+void return_rows_of(Communicator& ep, const ExchangePlan& plan, const at::Tensor& rows,
+                    const at::Tensor& tokens, ExchangeBuffers* buffers) {
   const int64_t D = tokens.size(1);
   if (plan.local) {
-    const auto* from = rows.const_data_ptr<float>();
+    const auto* from = rows.const_data_ptr<E>();
     auto* to = tokens.mutable_data_ptr<float>();
     parallel_for(tokens.numel(), kGrain * D, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) to[i] += from[i];
@@ -309,23 +314,34 @@ void return_rows(Communicator& ep, const ExchangePlan& plan, const at::Tensor& r
   }
   std::unique_ptr<Pending> pending;
   if (ep.size() > 1) {
-    shape_buffer(&buffers->returned, {sum(plan.send_rows), D});
+    shape_buffer(&buffers->returned, {sum(plan.send_rows), D}, rows.scalar_type());
     pending = ep.all_to_all_async(buffers->returned, plan.send_rows, rows.slice(0, plan.own_rows),
                                   plan.receive_rows);
   }
   const int32_t* token_of_row = plan.token_of_sent_row.data();
-  add_rows(token_of_row, plan.own_rows, rows.const_data_ptr<float>(), tokens);
+  add_rows(token_of_row, plan.own_rows, rows.const_data_ptr<E>(), tokens);
   if (pending == nullptr) return;
-  count_bytes((plan.rows - plan.own_rows) * D, sizeof(float), &buffers->counters);
+  count_bytes((plan.rows - plan.own_rows) * D, sizeof(E), &buffers->counters);
   {
     const Waiting waiting(&buffers->counters);
     pending->wait();
   }
-  const auto* from = buffers->returned.const_data_ptr<float>();
+  const auto* from = buffers->returned.const_data_ptr<E>();
   int64_t begin = 0;
   for (const int64_t count : plan.send_rows) {
     add_rows(token_of_row + plan.own_rows + begin, count, from + begin * D, tokens);
     begin += count;
+  }
+}
+
+}  // namespace
+
+void return_rows(Communicator& ep, const ExchangePlan& plan, const at::Tensor& rows,
+                 const at::Tensor& tokens, ExchangeBuffers* buffers) {
+  if (rows.scalar_type() == at::kBFloat16) {
+    return_rows_of<c10::BFloat16>(ep, plan, rows, tokens, buffers);
+  } else {
+    return_rows_of<float>(ep, plan, rows, tokens, buffers);
   }
 }
 

@@ -91,14 +91,14 @@ struct RowsInFlight {
   at::Tensor wait();  // [R, D]
 };
 
-// Collective over `ep`. Starts to send the rows of `tokens` f32 [T, D] to where the plan says. The
-// rows arrive in `arrived`, whose memory is reused; a local plan answers `tokens` itself.
+// Collective over `ep`. Starts to send the rows of `tokens` [T, D], of any type, to where the plan
+// says. The rows arrive in `arrived`, whose memory is reused; a local plan answers `tokens` itself.
 // `buffers` stays untouched until wait().
 RowsInFlight send_rows(Communicator& ep, const ExchangePlan& plan, const at::Tensor& tokens,
                        at::Tensor* arrived, ExchangeBuffers* buffers);
 
-// Collective over `ep`, the mirror: adds each row of `rows` f32 [R, D] to its token in `tokens`
-// f32 [T, D], own rows first, then ranks in order.
+// Collective over `ep`, the mirror: adds each row of `rows` f32 or bf16 [R, D] to its token in
+// `tokens` f32 [T, D], own rows first, then ranks in order.
 void return_rows(Communicator& ep, const ExchangePlan& plan, const at::Tensor& rows,
                  const at::Tensor& tokens, ExchangeBuffers* buffers);
 

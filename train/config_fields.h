@@ -105,6 +105,7 @@ void visit_config(Visitor& v, RunConfig& c) {
     v.field("slices", &c.parallel.slices, positive);
     v.field("zero", &c.parallel.zero, Range{1, 2});
     v.field("placement", &c.parallel.placement);
+    names("precision", {"fp32", "bf16"}, &c.parallel.precision);
   }
   if (v.section("checkpoint")) {
     v.field("every", &c.checkpoint.every, any_count);

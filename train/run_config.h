@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "data/loader.h"
 #include "data/synthetic.h"
+#include "model/bf16.h"
 #include "model/config.h"
 #include "train/optimizer.h"
 #include "train/schedule.h"
@@ -55,6 +56,7 @@ struct RunConfig {
     int64_t slices = 1;
     int64_t zero = 1;       // ZeRO stage: 1 shards moments, 2 gradients too
     std::string placement;  // file of emo experts place; "": what the checkpoint carries
+    Precision precision = Precision::kFp32;  // asked for: see choose_precision()
   } parallel;
   struct Checkpoint {
     int64_t every = 1000;  // steps; 0: only at the end

@@ -38,6 +38,7 @@ StepOptions step_options_of(const RunConfig& config) {
   options.seed = config.run.seed;
   // Slices are there to save memory: they keep what stands between blocks and nothing else.
   options.recompute = config.parallel.slices > 1 ? Recompute::kBlock : config.parallel.recompute;
+  options.precision = config.parallel.precision;
   return options;
 }
 

@@ -9,6 +9,7 @@
 #include "parallel/mpi_communicator.h"
 #include "parallel/parallel_for.h"
 #include "train/agreement.h"
+#include "train/precision.h"
 #include "train/trainer.h"
 
 namespace emo {
@@ -24,10 +25,10 @@ void print_head(const RunConfig& config, const Mesh& mesh) {
   const ParameterCounts counts = count_parameters(config.model);
   std::fprintf(stderr, "%s", to_yaml(config).c_str());
   std::fprintf(stderr,
-               "emo: %.2fM parameters, %.2fM active; dp %lld x ep %lld, %d threads a rank, fp32\n",
+               "emo: %.2fM parameters, %.2fM active; dp %lld x ep %lld, %d threads a rank, %s\n",
                static_cast<double>(counts.total) / 1e6, static_cast<double>(counts.active) / 1e6,
                static_cast<long long>(mesh.dp->size()), static_cast<long long>(mesh.ep->size()),
-               num_threads());
+               num_threads(), precision_name(config.parallel.precision));
 }
 
 absl::StatusOr<int> run(const Options& options) {
@@ -35,6 +36,7 @@ absl::StatusOr<int> run(const Options& options) {
   if (!config.ok()) return config.status();
   absl::StatusOr<Mesh> mesh = make_mesh(world_communicator(), /*dp=*/0, config->parallel.ep);
   if (!mesh.ok()) return mesh.status();
+  config->parallel.precision = choose_precision(config->parallel.precision, *mesh);
   if (mesh->is_first() && !options.quiet) print_head(*config, *mesh);
   TrainOptions train_options;
   train_options.show_progress = !options.quiet;

@@ -44,6 +44,7 @@ StepResult compute_gradients(const Mesh& mesh, const std::vector<SlicedBatch>& m
   pass.mode = options.exchange;
   pass.pool = model.contract.pool;
   pass.recompute = options.recompute;
+  pass.precision = options.precision;
   pass.profile = options.profile;
 
   StepResult result;

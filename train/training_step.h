@@ -39,6 +39,7 @@ struct StepOptions {
   uint64_t seed = 0;  // of pool sizes
   ExchangeMode exchange = ExchangeMode::kOncePerRank;
   Recompute recompute = Recompute::kNone;
+  Precision precision = Precision::kFp32;
   bool want_exchange = false;  // StepResult::exchange, where experts are spread over ranks
   Profile* profile = nullptr;
 };

@@ -204,6 +204,90 @@ TEST(Recompute, ChangesNothing) {
   }
 }
 
+double cosine(const at::Tensor& a, const at::Tensor& b) {
+  return (a * b).sum().item<double>() / (a.norm().item<double>() * b.norm().item<double>() + 1e-30);
+}
+
+// bf16 against fp32, both hand-written passes. Every token goes through all experts: no choice that
+// a rounding could turn.
+TEST(Precision, Bf16StaysNearFp32) {
+  ModelConfig config = small_config();
+  config.dense_layers = {1};
+  config.d_ffn = 20;
+  config.top_k = config.num_experts;
+  RoutingContract contract;
+  contract.pool.kind = PoolPolicy::Kind::kNone;
+  const Model model(config, contract);
+  fill_random(model, 4);
+  const MicroBatch batch = to_tensors(random_batch(4, 48, config.vocab_size, 9, 6));
+  PassOptions options;
+  options.pool = contract.pool;
+  const LossOptions loss{188.0, 1e-5};
+  const Pass fp32 = run(model, batch, options, loss);
+  options.precision = Precision::kBf16;
+  const Pass bf16 = run(model, batch, options, loss);
+  EXPECT_NEAR(bf16.sums.cross_entropy, fp32.sums.cross_entropy, 1e-2 * fp32.sums.cross_entropy);
+  EXPECT_NE(bf16.sums.cross_entropy, fp32.sums.cross_entropy) << "bf16 took the fp32 path";
+  for (size_t layer = 0; layer < fp32.sums.layers.size(); ++layer) {
+    EXPECT_NEAR(bf16.sums.layers[layer].balance, fp32.sums.layers[layer].balance,
+                1e-2 * fp32.sums.layers[layer].balance);
+    EXPECT_NEAR(bf16.sums.layers[layer].z_squares, fp32.sums.layers[layer].z_squares,
+                1e-2 * fp32.sums.layers[layer].z_squares);
+  }
+  double largest = 0;
+  for (const ParameterInfo& p : model.layout.parameters) {
+    const auto gradient = [&](const Pass& pass) {
+      return at::from_blob(parameter_data(p, pass.gradients->buffers), p.shape, at::kFloat);
+    };
+    largest = std::max(largest, gradient(fp32).norm().item<double>());
+  }
+  for (const ParameterInfo& p : model.layout.parameters) {
+    const auto gradient = [&](const Pass& pass) {
+      return at::from_blob(parameter_data(p, pass.gradients->buffers), p.shape, at::kFloat);
+    };
+    if (gradient(fp32).norm().item<double>() < 1e-2 * largest) continue;
+    EXPECT_GT(cosine(gradient(bf16), gradient(fp32)), 0.99) << p.name;
+    EXPECT_NEAR(gradient(bf16).norm().item<double>(), gradient(fp32).norm().item<double>(),
+                0.05 * gradient(fp32).norm().item<double>())
+        << p.name;
+  }
+  EXPECT_EQ(bf16.activations().blocks[0].qkv.scalar_type(), at::kBFloat16);
+  EXPECT_EQ(bf16.activations().blocks[0].h.scalar_type(), at::kFloat);
+}
+
+// With a choice of experts: computed again the same bits; one copy an expert adds bf16 results in
+// another order, and a few tokens choose another expert, as against fp32.
+TEST(Precision, Bf16WithEveryWayThroughTheExperts) {
+  const ModelConfig config = small_config();
+  RoutingContract contract;
+  contract.pool.min = 4;
+  contract.pool.max = 13;
+  const Model model(config, contract);
+  fill_random(model, 4);
+  const MicroBatch batch = to_tensors(random_batch(4, 48, config.vocab_size, 9, 6));
+  PassOptions options;
+  options.pool = contract.pool;
+  const LossOptions loss{188.0, 1e-5};
+  const Pass fp32 = run(model, batch, options, loss);
+  options.precision = Precision::kBf16;
+  const Pass bf16 = run(model, batch, options, loss);
+  for (const Recompute recompute : {Recompute::kMoe, Recompute::kBlock}) {
+    options.recompute = recompute;
+    const Pass again = run(model, batch, options, loss);
+    EXPECT_TRUE(at::equal(bf16.gradients->buffers.dense, again.gradients->buffers.dense));
+    EXPECT_TRUE(at::equal(bf16.gradients->buffers.experts, again.gradients->buffers.experts));
+  }
+  options.recompute = Recompute::kNone;
+  options.mode = ExchangeMode::kOncePerExpert;
+  const Pass naive = run(model, batch, options, loss);
+  for (const Pass* other : {&fp32, &naive}) {
+    EXPECT_NEAR(other->sums.cross_entropy, bf16.sums.cross_entropy, 1e-2 * fp32.sums.cross_entropy);
+    const FlatBuffers& found = other->gradients->buffers;
+    EXPECT_GT(cosine(found.dense, bf16.gradients->buffers.dense), 0.99);
+    EXPECT_GT(cosine(found.experts, bf16.gradients->buffers.experts), 0.98);
+  }
+}
+
 // Memory that was used for a larger batch, and with recomputation, gives the same bits.
 TEST(Activations, CarryNothingFromPassToPass) {
   const ModelConfig config = small_config();
@@ -221,6 +305,7 @@ TEST(Activations, CarryNothingFromPassToPass) {
   PassBuffers used_buffers;
   for (const int64_t rows : {3, 1, 4, 2}) {
     options.recompute = static_cast<Recompute>(rows % 3);
+    options.precision = static_cast<Precision>(rows % 2);
     const MicroBatch batch = to_tensors(random_batch(rows, 48, config.vocab_size, 9, rows));
     Activations fresh;
     PassBuffers fresh_buffers;

@@ -121,6 +121,21 @@ TEST_F(CommunicatorTest, AllToAllMovesUnevenRows) {
   EXPECT_TRUE(on_all_ranks(at::equal(uncounted, stack(expected)) && counted == receive_rows));
 }
 
+TEST_F(CommunicatorTest, AllToAllMovesBf16) {
+  // Rank r sends r + 1 rows to each; an odd number of 2-byte columns.
+  std::vector<int64_t> receive_rows;
+  std::vector<at::Tensor> expected;
+  for (int64_t peer = 0; peer < size_; ++peer) {
+    receive_rows.push_back(peer + 1);
+    expected.push_back(at::full({peer + 1, 3}, peer + 0.5));
+  }
+  const at::Tensor wanted = at::cat(expected).to(on_device(at::kBFloat16));
+  const at::Tensor received = at::zeros_like(wanted);
+  const at::Tensor sent = at::full({size_ * (rank_ + 1), 3}, rank_ + 0.5, on_device(at::kBFloat16));
+  world_.all_to_all(received, receive_rows, sent, std::vector<int64_t>(size_, rank_ + 1));
+  EXPECT_TRUE(on_all_ranks(at::equal(received, wanted)));
+}
+
 TEST_F(CommunicatorTest, UncountedExchangesMayFollowEachOther) {
   for (int64_t round = 0; round < 20; ++round) {  // sizes below and above eager messages
     const int64_t n = round % 3 == 0 ? 5000 * round : round;

@@ -11,9 +11,9 @@
 namespace emo {
 namespace {
 
-// Random choices of K of E experts for T tokens; some slots unused.
-void random_choices(int64_t T, int64_t E, int64_t K, uint64_t seed, at::Tensor* experts,
-                    at::Tensor* weights) {
+// Random choices of K of E experts for T tokens, with weights from 1 to `most`; some slots unused.
+void random_choices(int64_t T, int64_t E, int64_t K, uint64_t most, uint64_t seed,
+                    at::Tensor* experts, at::Tensor* weights) {
   std::mt19937_64 random(seed);
   *experts = at::full({T, K}, -1, at::kInt);
   *weights = at::zeros({T, K});
@@ -24,17 +24,27 @@ void random_choices(int64_t T, int64_t E, int64_t K, uint64_t seed, at::Tensor* 
     const int64_t used = random() % 5 == 0 ? K - 1 : K;
     for (int64_t k = 0; k < used; ++k) {
       (*experts)[t][k] = order[k];
-      (*weights)[t][k] = static_cast<float>(1 + random() % 8);
+      (*weights)[t][k] = static_cast<float>(1 + random() % most);
     }
   }
 }
 
-class ExchangeTest : public ::testing::TestWithParam<ExchangeMode> {};
+struct ExchangeCase {
+  ExchangeMode mode;
+  at::ScalarType type;  // of the rows
+};
+class ExchangeTest : public ::testing::TestWithParam<ExchangeCase> {};
 
-// Expert e multiplies its row by e + 1. After dispatch, experts and return, each token must hold
-// sum_k w_k (e_k + 1) x, whatever rank the experts are on. Whole numbers: exact.
+// Expert e multiplies its row by a number f(e). After dispatch, experts and return, each token must
+// hold sum_k w_k f(e_k) x, whatever rank the experts are on. Whole numbers: exact, with bf16 small
+// ones.
 TEST_P(ExchangeTest, TokensMeetTheirExpertsAndComeBack) {
   Communicator& world = test_world();
+  const auto [mode, type] = GetParam();
+  const bool small = type == at::kBFloat16;
+  const auto factor = [small](int64_t e) {
+    return static_cast<float>(small ? int64_t{1} << e % 3 : e + 1);
+  };
   for (const int64_t E : {5, 15, 127}) {
     for (const int64_t base : {0, 3, 40}) {
       ExpertPlacement placement{E, world.size(), {}};
@@ -44,23 +54,25 @@ TEST_P(ExchangeTest, TokensMeetTheirExpertsAndComeBack) {
       }
       const int64_t T = base + world.rank() % 2, D = 3, K = 3;  // uneven rows
       at::Tensor experts, weights;
-      random_choices(T, E, K, 100 + static_cast<uint64_t>(world.rank()), &experts, &weights);
-      const at::Tensor x = at::randint(-9, 9, {T, D}).to(at::kFloat);
+      random_choices(T, E, K, small ? 1 : 8, 100 + static_cast<uint64_t>(world.rank()), &experts,
+                     &weights);
+      const at::Tensor x = at::randint(-9, 9, {T, D}).to(type);
       ExchangePlan plan;
       ExchangeBuffers buffers;
-      plan_exchange(world, placement, experts, weights, GetParam(), &plan, &buffers);
+      plan_exchange(world, placement, experts, weights, mode, &plan, &buffers);
       at::Tensor arrived;
       const at::Tensor rows = send_rows(world, plan, x, &arrived, &buffers).wait();
-      at::Tensor results = at::zeros({plan.rows, D});
+      EXPECT_TRUE(on_all_ranks(rows.scalar_type() == type));
+      at::Tensor results = at::zeros({plan.rows, D}, type);
       at::Tensor values = at::zeros({plan.pairs});
       bool sorted = true;
       for (int64_t e = 0; e < placement.count(world.rank()); ++e) {
         for (int64_t p = plan.expert_begin[e]; p < plan.expert_begin[e + 1]; ++p) {
-          const auto number =
-              static_cast<float>(placement.expert_at(placement.first(world.rank()) + e) + 1);
+          const int64_t expert = placement.expert_at(placement.first(world.rank()) + e);
+          const float number = factor(expert);
           const int32_t row = plan.row_of_pair[p];
           results[row] += plan.weight_of_pair[p] * number * rows[row];
-          values[p] = number;
+          values[p] = static_cast<float>(expert + 1);
           sorted = sorted && (p == plan.expert_begin[e] ||
                               plan.arrival_of_pair[p] > plan.arrival_of_pair[p - 1]);
         }
@@ -74,7 +86,7 @@ TEST_P(ExchangeTest, TokensMeetTheirExpertsAndComeBack) {
       for (int64_t t = 0; t < T; ++t) {
         for (int64_t k = 0; k < K; ++k) {
           const int32_t e = experts[t][k].item<int32_t>();
-          if (e >= 0) expected[t] += weights[t][k] * (e + 1) * x[t];
+          if (e >= 0) expected[t] += weights[t][k] * factor(e) * x[t].to(at::kFloat);
         }
       }
       const at::Tensor wanted_slots =
@@ -84,7 +96,8 @@ TEST_P(ExchangeTest, TokensMeetTheirExpertsAndComeBack) {
 
       double sent = 0;  // rows there and back, what each pair is, and its gradient back
       for (int64_t rank = 0; rank < world.size(); ++rank) {
-        sent += static_cast<double>((plan.send_rows[rank] + plan.receive_rows[rank]) * D * 4 +
+        sent += static_cast<double>((plan.send_rows[rank] + plan.receive_rows[rank]) * D *
+                                        static_cast<int64_t>(x.element_size()) +
                                     plan.send_pairs[rank] * 12 + plan.receive_pairs[rank] * 4);
       }
       EXPECT_TRUE(on_all_ranks(buffers.counters.bytes == sent));
@@ -95,8 +108,11 @@ TEST_P(ExchangeTest, TokensMeetTheirExpertsAndComeBack) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Both, ExchangeTest,
-                         ::testing::Values(ExchangeMode::kOncePerRank,
-                                           ExchangeMode::kOncePerExpert));
+                         ::testing::Values(ExchangeCase{ExchangeMode::kOncePerRank, at::kFloat},
+                                           ExchangeCase{ExchangeMode::kOncePerExpert, at::kFloat},
+                                           ExchangeCase{ExchangeMode::kOncePerRank, at::kBFloat16},
+                                           ExchangeCase{ExchangeMode::kOncePerExpert,
+                                                        at::kBFloat16}));
 
 TEST(Exchange, ATokenTravelsOncePerRank) {
   Communicator& world = test_world();

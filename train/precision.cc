@@ -1,0 +1,30 @@
+#include "train/precision.h"
+
+#include <ATen/ops/from_blob.h>
+
+#include <cstdio>
+
+#include "model/bf16_product.h"
+
+namespace emo {
+
+const char* precision_name(Precision precision) {
+  return precision == Precision::kBf16 ? "bf16" : "fp32";
+}
+
+Precision choose_precision(Precision wanted, const Mesh& mesh) {
+  if (wanted == Precision::kFp32) return wanted;
+  int64_t without = cpu_has_bf16_products() ? 0 : 1;
+  mesh.world->all_reduce(at::from_blob(&without, {1}, at::kLong), ReduceOp::kSum);
+  if (without == 0) return wanted;
+  if (mesh.is_first()) {
+    std::fprintf(
+        stderr,
+        "emo: parallel.precision is bf16, the CPU of %lld of %lld ranks has no AVX512_BF16 "
+        "instructions: going on in fp32\n",
+        static_cast<long long>(without), static_cast<long long>(mesh.world->size()));
+  }
+  return Precision::kFp32;
+}
+
+}  // namespace emo

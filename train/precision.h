@@ -1,0 +1,15 @@
+// In what precision a run computes on the machines that it got.
+#pragma once
+
+#include "model/bf16.h"
+#include "parallel/mesh.h"
+
+namespace emo {
+
+const char* precision_name(Precision precision);  // "fp32", "bf16"
+
+// Collective. `wanted`, or fp32 where a rank's CPU has no bf16 products (model/bf16_product.h):
+// ranks exchange rows, so all store them alike. Then the first rank says so on one line.
+Precision choose_precision(Precision wanted, const Mesh& mesh);
+
+}  // namespace emo
