@@ -3,8 +3,8 @@
 // Every function but rank() and size() is collective: all ranks of the group call the same
 // functions in the same order with fitting sizes. Sizes and types come from the tensors, never from
 // a count beside them. Tensors are contiguous, on the host or (NCCL) the device, and belong to
-// the caller; asynchronous ones stay untouched until wait(). Host tensors of bf16 travel, and are not
-// reduced.
+// the caller; asynchronous ones stay untouched until wait(). Host tensors of bf16 travel, and are
+// not reduced.
 //
 // A collective that fails ends the job, naming rank and operation: a rank that came back with an
 // error would leave the others waiting.
