@@ -209,7 +209,7 @@ TEST(GradientsInParts, EqualOneProcess) {
           many.state->gradients.buffers.dense.numel() < many.state->model.parameters.dense.numel();
       EXPECT_EQ(less, world.size() > 1);
       EXPECT_TRUE(on_all_ranks(close(many.result.gradient_norm, one.result.gradient_norm, 1e-5)));
-      const std::string worst = worst_gradient(many, one);
+      const std::string worst = worst_gradient(many, one, near_in_fp32);
       EXPECT_TRUE(on_all_ranks(worst.empty())) << worst << ", ep " << ep << ", slices " << slices;
     }
   }
@@ -243,7 +243,7 @@ TEST(PlacedExperts, EqualOneProcess) {
     const Outcome many = run(*mesh, contract, global, how);
     EXPECT_TRUE(on_all_ranks(close(many.result.cross_entropy(), one.result.cross_entropy(), 1e-6)));
     EXPECT_TRUE(on_all_ranks(pools_equal(many, one, global[0], world.rank(), world.size())));
-    const std::string worst = worst_gradient(many, one);
+    const std::string worst = worst_gradient(many, one, near_in_fp32);
     EXPECT_TRUE(on_all_ranks(worst.empty())) << worst << ", dp " << dp;
   }
 }
