@@ -27,7 +27,8 @@ class Grouping {
         ranks_(placement.ranks),
         rank_of_(pairs.experts),
         load_(ranks_, 0.0),
-        together_(pairs.experts * ranks_, 0.0) {
+        together_(pairs.experts * ranks_, 0.0),
+        most_load_(most_load(pairs, ranks_)) {
     for (int64_t position = 0; position < pairs.experts; ++position) {
       const int64_t e = placement.expert_at(position);
       rank_of_[e] = placement.owner(position);
@@ -38,8 +39,6 @@ class Grouping {
         if (other != e) together_[e * ranks_ + rank_of_[other]] += pairs.at(e, other);
       }
     }
-    most_load_ =
-        kMostLoad * std::accumulate(load_.begin(), load_.end(), 0.0) / static_cast<double>(ranks_);
   }
 
   // Swaps each expert with its best partner until no swap gains anything.
@@ -113,7 +112,7 @@ class Grouping {
   std::vector<int64_t> rank_of_;  // [E]
   std::vector<double> load_;      // [P]
   std::vector<double> together_;  // [E, P] pairs of an expert with those of a rank
-  double most_load_ = 0;
+  double most_load_;
 };
 
 // Rank by rank: from an expert drawn at random, always the expert that is chosen most often with

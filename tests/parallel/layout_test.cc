@@ -103,6 +103,13 @@ bool near_in_fp32(const at::Tensor& found, const at::Tensor& expected) {
   return (found - expected).abs().max().item<double>() <= 1e-5 * largest + 1e-12;
 }
 
+// Collective. `many`, a layout with this dp, has the loss and gradients of one process.
+void expect_loss_and_gradients(const Outcome& many, const Outcome& one, int64_t dp) {
+  EXPECT_TRUE(on_all_ranks(close(many.result.cross_entropy(), one.result.cross_entropy(), 1e-6)));
+  const std::string worst = worst_gradient(many, one, near_in_fp32);
+  EXPECT_TRUE(on_all_ranks(worst.empty())) << worst << ", dp " << dp;
+}
+
 // In direction and length; some tokens choose another expert where scores are nearly tied.
 bool near_in_bf16(const at::Tensor& found, const at::Tensor& expected) {
   const double length = expected.norm().item<double>();
@@ -241,10 +248,8 @@ TEST(PlacedExperts, EqualOneProcess) {
     if (world.size() % dp != 0) continue;
     const auto mesh = make_mesh(world.split(0, world.rank()), dp, world.size() / dp);
     const Outcome many = run(*mesh, contract, global, how);
-    EXPECT_TRUE(on_all_ranks(close(many.result.cross_entropy(), one.result.cross_entropy(), 1e-6)));
+    expect_loss_and_gradients(many, one, dp);
     EXPECT_TRUE(on_all_ranks(pools_equal(many, one, global[0], world.rank(), world.size())));
-    const std::string worst = worst_gradient(many, one, near_in_fp32);
-    EXPECT_TRUE(on_all_ranks(worst.empty())) << worst << ", dp " << dp;
   }
 }
 
@@ -265,13 +270,11 @@ TEST(UnevenExperts, EqualOneProcess) {
     if (world.size() % dp != 0) continue;
     const auto mesh = make_mesh(world.split(0, world.rank()), dp, world.size() / dp);
     const Outcome many = run(*mesh, contract, global, how);
-    EXPECT_TRUE(on_all_ranks(close(many.result.cross_entropy(), one.result.cross_entropy(), 1e-6)));
+    expect_loss_and_gradients(many, one, dp);
     for (size_t layer = 0; layer < one.result.sums.layers.size(); ++layer) {
       EXPECT_TRUE(on_all_ranks(many.result.sums.layers[layer].counts ==
                                one.result.sums.layers[layer].counts));
     }
-    const std::string worst = worst_gradient(many, one, near_in_fp32);
-    EXPECT_TRUE(on_all_ranks(worst.empty())) << worst << ", dp " << dp;
   }
 }
 
