@@ -11,7 +11,8 @@
 #include <bit>
 #include <cstdint>
 
-#if defined(__x86_64__) && !defined(EMO_PORTABLE)
+// clang, which only analyses this code (launch/tidy.sh), cannot clone templates.
+#if defined(__x86_64__) && !defined(__clang__) && !defined(EMO_PORTABLE)
 #define EMO_SIMD __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
 #else
 #define EMO_SIMD
