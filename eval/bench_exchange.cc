@@ -95,6 +95,15 @@ double max_over_mean(Communicator& world, double here) {
   return most / (here / static_cast<double>(world.size()));
 }
 
+// What each rank says, by rank.
+std::vector<double> of_ranks(Communicator& world, double here) {
+  std::vector<double> values(world.size(), 0);
+  values[world.rank()] = here;
+  world.all_reduce(at::from_blob(values.data(), {static_cast<int64_t>(values.size())}, at::kDouble),
+                   ReduceOp::kSum);
+  return values;
+}
+
 // Counts with this rank's own rows among them, as a bare all-to-all moves them.
 std::vector<int64_t> with_own(std::vector<int64_t> rows, int64_t own, int64_t own_rows) {
   rows[own] = own_rows;
@@ -123,9 +132,11 @@ OrderedJson measure(Communicator& world, const ExchangeBenchOptions& o, const Po
   const at::Tensor packed =
       at::ones({static_cast<int64_t>(once.token_of_sent_row.size()), o.width});
   const at::Tensor arrived = at::empty({once.rows, o.width});
-  std::vector<double> seconds, plan_seconds, naive_seconds, bare_seconds;
+  std::vector<double> seconds, waited, plan_seconds, naive_seconds, bare_seconds, over_bare;
   for (int64_t repeat = -1; repeat < o.repeats; ++repeat) {  // the first only touches memory
+    const double waited_before = buffers.counters.waited;
     const double with_packing = time_of(world, [&] { there_and_back(once); });
+    const double waited_here = buffers.counters.waited - waited_before;
     const double bare = time_of(world, [&] {
       world.all_to_all(arrived, back, packed, there);
       world.all_to_all(packed, there, arrived, back);
@@ -138,7 +149,9 @@ OrderedJson measure(Communicator& world, const ExchangeBenchOptions& o, const Po
     if (repeat < 0) continue;
     plan_seconds.push_back(planning);
     seconds.push_back(with_packing);
+    waited.push_back(waited_here);
     bare_seconds.push_back(bare);
+    over_bare.push_back(with_packing / bare);  // in pairs: a busy neighbour meets both
     naive_seconds.push_back(one_per_expert);
   }
   const double all_tokens = static_cast<double>(o.tokens * world.size());
@@ -150,10 +163,11 @@ OrderedJson measure(Communicator& world, const ExchangeBenchOptions& o, const Po
                      {"bytes_per_token", copies * row_bytes},
                      {"naive_bytes_per_token", naive_copies * row_bytes},
                      {"seconds", median(seconds)},
+                     {"wait_seconds", of_ranks(world, median(waited))},
                      {"plan_seconds", median(plan_seconds)},
                      {"naive_seconds", median(naive_seconds)},
                      {"bare_seconds", median(bare_seconds)},
-                     {"over_bare", median(seconds) / median(bare_seconds)},
+                     {"over_bare", median(over_bare)},
                      {"rows_max_over_mean", max_over_mean(world, static_cast<double>(once.rows))}};
 }
 

@@ -82,8 +82,9 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
     status = write_trace(mesh, options.trace, "");
     if (!status.ok()) return status;
   }
-  absl::StatusOr<ExpertOrder> order = expert_order_for_run(config, mesh);
-  if (!order.ok()) return order.status();
+  absl::StatusOr<ExpertOrder> order = placement_of_config(config);
+  status = agree(*mesh.world, order.status());
+  if (!status.ok()) return status;
   TrainingState state(config.model, config.routing, config.data.sequence_length, mesh.position(),
                       state_options_of(config, *std::move(order)));
   initialise(config.model, state.model.layout, state.model.parameters);

@@ -102,7 +102,7 @@ Command eval_command(CLI::App& parent) {
   app->add_flag("--full-weights", options->full_weights,
                 "with --experts: weights as in the full model, not a softmax over the kept");
   app->add_flag("--no-routed-experts", options->routed_off, "all routed experts off");
-  app->add_option("--pool", options->pool, "document pools: none, or a size")
+  app->add_option("--pool", options->pool, "document pools: none, N or MIN-MAX")
       ->capture_default_str();
   add_mesh_options(app, &options->mesh);
   app->add_flag("--json", options->json, "one JSON object on standard output");

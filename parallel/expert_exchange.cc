@@ -186,6 +186,70 @@ void plan_receiving(const std::vector<WirePair>& pairs, int64_t experts_here, Ex
   }
 }
 
+// Rows `token_of_row` of `from`, one after another, to `to`.
+void gather_rows(const int32_t* token_of_row, int64_t count, const at::Tensor& from,
+                 const at::Tensor& to) {
+  const int64_t bytes = from.size(1) * from.element_size();
+  const auto* source = static_cast<const char*>(from.const_data_ptr());
+  auto* target = static_cast<char*>(to.mutable_data_ptr());
+  parallel_for(count, kGrain, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      std::memcpy(target + row * bytes, source + token_of_row[row] * bytes, bytes);
+    }
+  });
+}
+
+// Adds row i of `from` to row `token_of_row[i]` of `tokens` [T, D]; tokens stand in order.
+template <typename E>
+void add_rows(const int32_t* token_of_row, int64_t count, const E* from, const at::Tensor& tokens) {
+  const int64_t D = tokens.size(1);
+  auto* to = tokens.mutable_data_ptr<float>();
+  // Threads take tokens, not rows: a token may have several rows where each expert has its own.
+  parallel_for(tokens.size(0), kGrain, [&](int64_t begin, int64_t end) {
+    const int32_t* last = token_of_row + count;
+    for (const int32_t* row = std::lower_bound(token_of_row, last, begin); row < last && *row < end;
+         ++row) {
+      const E* source = from + (row - token_of_row) * D;
+      float* token = to + *row * D;
+      for (int64_t d = 0; d < D; ++d) token[d] += source[d];
+    }
+  });
+}
+
+template <typename E>
+void return_rows_of(Communicator& ep, const ExchangePlan& plan, const at::Tensor& rows,
+                    const at::Tensor& tokens, ExchangeBuffers* buffers) {
+  const int64_t D = tokens.size(1);
+  if (plan.local) {
+    const auto* from = rows.const_data_ptr<E>();
+    auto* to = tokens.mutable_data_ptr<float>();
+    parallel_for(tokens.numel(), kGrain * D, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) to[i] += from[i];
+    });
+    return;
+  }
+  std::unique_ptr<Pending> pending;
+  if (ep.size() > 1) {
+    shape_buffer(&buffers->returned, {sum(plan.send_rows), D}, rows.scalar_type());
+    pending = ep.all_to_all_async(buffers->returned, plan.send_rows, rows.slice(0, plan.own_rows),
+                                  plan.receive_rows);
+  }
+  const int32_t* token_of_row = plan.token_of_sent_row.data();
+  add_rows(token_of_row, plan.own_rows, rows.const_data_ptr<E>(), tokens);
+  if (pending == nullptr) return;
+  count_bytes((plan.rows - plan.own_rows) * D, sizeof(E), &buffers->counters);
+  {
+    const Waiting waiting(&buffers->counters);
+    pending->wait();
+  }
+  const auto* from = buffers->returned.const_data_ptr<E>();
+  int64_t begin = 0;
+  for (const int64_t count : plan.send_rows) {
+    add_rows(token_of_row + plan.own_rows + begin, count, from + begin * D, tokens);
+    begin += count;
+  }
+}
+
 }  // namespace
 
 int64_t ExpertPlacement::first(int64_t rank) const {
@@ -245,40 +309,6 @@ at::Tensor RowsInFlight::wait() {
   return rows;
 }
 
-namespace {
-
-// Rows `token_of_row` of `from`, one after another, to `to`.
-void gather_rows(const int32_t* token_of_row, int64_t count, const at::Tensor& from,
-                 const at::Tensor& to) {
-  const int64_t bytes = from.size(1) * from.element_size();
-  const auto* source = static_cast<const char*>(from.const_data_ptr());
-  auto* target = static_cast<char*>(to.mutable_data_ptr());
-  parallel_for(count, kGrain, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      std::memcpy(target + row * bytes, source + token_of_row[row] * bytes, bytes);
-    }
-  });
-}
-
-// Adds row i of `from` to row `token_of_row[i]` of `tokens` [T, D]; tokens stand in order.
-template <typename E>
-void add_rows(const int32_t* token_of_row, int64_t count, const E* from, const at::Tensor& tokens) {
-  const int64_t D = tokens.size(1);
-  auto* to = tokens.mutable_data_ptr<float>();
-  // Threads take tokens, not rows: a token may have several rows where each expert has its own.
-  parallel_for(tokens.size(0), kGrain, [&](int64_t begin, int64_t end) {
-    const int32_t* last = token_of_row + count;
-    for (const int32_t* row = std::lower_bound(token_of_row, last, begin); row < last && *row < end;
-         ++row) {
-      const E* source = from + (row - token_of_row) * D;
-      float* token = to + *row * D;
-      for (int64_t d = 0; d < D; ++d) token[d] += source[d];
-    }
-  });
-}
-
-}  // namespace
-
 RowsInFlight send_rows(Communicator& ep, const ExchangePlan& plan, const at::Tensor& tokens,
                        at::Tensor* arrived, ExchangeBuffers* buffers) {
   if (plan.local) return {tokens, nullptr, nullptr};
@@ -297,44 +327,6 @@ RowsInFlight send_rows(Communicator& ep, const ExchangePlan& plan, const at::Ten
   gather_rows(token_of_row, plan.own_rows, tokens, *arrived);
   return flight;
 }
-
-namespace {
-
-template <typename E>
-void return_rows_of(Communicator& ep, const ExchangePlan& plan, const at::Tensor& rows,
-                    const at::Tensor& tokens, ExchangeBuffers* buffers) {
-  const int64_t D = tokens.size(1);
-  if (plan.local) {
-    const auto* from = rows.const_data_ptr<E>();
-    auto* to = tokens.mutable_data_ptr<float>();
-    parallel_for(tokens.numel(), kGrain * D, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) to[i] += from[i];
-    });
-    return;
-  }
-  std::unique_ptr<Pending> pending;
-  if (ep.size() > 1) {
-    shape_buffer(&buffers->returned, {sum(plan.send_rows), D}, rows.scalar_type());
-    pending = ep.all_to_all_async(buffers->returned, plan.send_rows, rows.slice(0, plan.own_rows),
-                                  plan.receive_rows);
-  }
-  const int32_t* token_of_row = plan.token_of_sent_row.data();
-  add_rows(token_of_row, plan.own_rows, rows.const_data_ptr<E>(), tokens);
-  if (pending == nullptr) return;
-  count_bytes((plan.rows - plan.own_rows) * D, sizeof(E), &buffers->counters);
-  {
-    const Waiting waiting(&buffers->counters);
-    pending->wait();
-  }
-  const auto* from = buffers->returned.const_data_ptr<E>();
-  int64_t begin = 0;
-  for (const int64_t count : plan.send_rows) {
-    add_rows(token_of_row + plan.own_rows + begin, count, from + begin * D, tokens);
-    begin += count;
-  }
-}
-
-}  // namespace
 
 void return_rows(Communicator& ep, const ExchangePlan& plan, const at::Tensor& rows,
                  const at::Tensor& tokens, ExchangeBuffers* buffers) {

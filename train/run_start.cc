@@ -73,17 +73,33 @@ absl::StatusOr<TrainingPosition> take_over(const RunConfig& config, TrainingStat
   return position;
 }
 
-absl::StatusOr<ExpertOrder> find_expert_order(const RunConfig& config) {
-  if (!config.parallel.placement.empty()) {
-    return read_expert_order(config.parallel.placement, config.model);
-  }
+struct Origin {
+  std::string checkpoint;  // empty: initial weights
+  bool resumes;            // the checkpoint is the run's own
+};
+
+// Which checkpoint the run begins with.
+absl::StatusOr<Origin> find_origin(const RunConfig& config) {
   absl::StatusOr<std::string> latest = latest_checkpoint(config.run.folder);
   if (!latest.ok()) return latest.status();
-  const std::string from = latest->empty() ? config.run.start_from : *latest;
-  return from.empty() ? ExpertOrder() : carried_expert_order(from, config.model);
+  if (latest->empty()) return Origin{config.run.start_from, false};
+  return Origin{*std::move(latest), true};
+}
+
+absl::StatusOr<ExpertOrder> find_expert_order(const RunConfig& config) {
+  if (!config.parallel.placement.empty()) return placement_of_config(config);
+  const absl::StatusOr<Origin> origin = find_origin(config);
+  if (!origin.ok()) return origin.status();
+  if (origin->checkpoint.empty()) return ExpertOrder();
+  return carried_expert_order(origin->checkpoint, config.model);
 }
 
 }  // namespace
+
+absl::StatusOr<ExpertOrder> placement_of_config(const RunConfig& config) {
+  if (config.parallel.placement.empty()) return ExpertOrder();
+  return read_expert_order(config.parallel.placement, config.model);
+}
 
 absl::StatusOr<ExpertOrder> expert_order_for_run(const RunConfig& config, const Mesh& mesh) {
   absl::StatusOr<ExpertOrder> order = find_expert_order(config);
@@ -94,18 +110,18 @@ absl::StatusOr<ExpertOrder> expert_order_for_run(const RunConfig& config, const 
 
 absl::StatusOr<TrainingPosition> start_run(const RunConfig& config, const ChunkSource& source,
                                            const Mesh& mesh, TrainingState* state) {
-  absl::StatusOr<std::string> latest = latest_checkpoint(config.run.folder);
-  absl::Status status = agree(*mesh.world, latest.status());
+  const absl::StatusOr<Origin> origin = find_origin(config);
+  absl::Status status = agree(*mesh.world, origin.status());
   if (!status.ok()) return status;
-  const std::string from = latest->empty() ? config.run.start_from : *latest;
-  if (from.empty()) {
+  if (origin->checkpoint.empty()) {
     initialise(state->model.config, state->model.layout, state->model.parameters);
     return TrainingPosition();
   }
-  status = verify_checkpoint(*mesh.world, from);
+  status = verify_checkpoint(*mesh.world, origin->checkpoint);
   if (!status.ok()) return status;
   absl::StatusOr<TrainingPosition> position =
-      latest->empty() ? take_over(config, state) : resume(*latest, config, source, mesh, state);
+      origin->resumes ? resume(origin->checkpoint, config, source, mesh, state)
+                      : take_over(config, state);
   status = agree(*mesh.world, position.status());
   if (!status.ok()) return status;
   return position;

@@ -12,6 +12,9 @@
 
 namespace emo {
 
+// The order that parallel.placement names; empty, by number, where it names none.
+absl::StatusOr<ExpertOrder> placement_of_config(const RunConfig& config);
+
 // Collective; every rank gets the same answer. The order in which the run's ranks hold experts:
 // parallel.placement's, or what the checkpoint that the run goes on or starts from carries.
 absl::StatusOr<ExpertOrder> expert_order_for_run(const RunConfig& config, const Mesh& mesh);

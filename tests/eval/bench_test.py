@@ -45,6 +45,7 @@ def bench_exchange(emo: Program) -> None:
         check(0 < row["copies_per_token"] <= row["naive_copies_per_token"] <= 3, f"{pool}: {row}")
         check(row["bytes_per_token"] == row["copies_per_token"] * 2 * 8 * 4, f"{pool}: bytes")
         check(row["rows_max_over_mean"] >= 1, f"{pool}: balance")
+        check(len(row["wait_seconds"]) == 4 and max(row["wait_seconds"]) > 0, f"{pool}: each rank's waiting")
     # With three experts a document, all tokens of it go to the same ranks; without pools they spread.
     check(pools["3"]["copies_per_token"] < pools["none"]["naive_copies_per_token"], "pools save copies")
     alone = emo.json("bench", "exchange", *arguments)["pools"]["8"]
