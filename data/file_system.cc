@@ -157,6 +157,15 @@ absl::StatusOr<MappedFile> MappedFile::open(const std::string& path) {
   return MappedFile(path, static_cast<const char*>(data), size);
 }
 
+void release_pages(absl::string_view mapped) {
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto address = reinterpret_cast<uintptr_t>(mapped.data());
+  const uintptr_t begin = (address + page - 1) / page * page;  // whole pages only
+  const uintptr_t end = (address + mapped.size()) / page * page;
+  // Advice: where it is not taken, memory is used for longer, and nothing else.
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+}
+
 absl::StatusOr<std::string> read_file(const std::string& path, uint64_t max_bytes) {
   absl::StatusOr<MappedFile> file = MappedFile::open(path);
   if (!file.ok()) return file.status();

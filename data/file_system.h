@@ -55,6 +55,10 @@ class MappedFile {
   size_t size_;
 };
 
+// Drops a part of a mapped file from memory; it is read again when it is next looked at. Only for
+// bytes of a MappedFile.
+void release_pages(absl::string_view mapped);
+
 // The whole file; DataLoss where it is larger than `max_bytes` (a cap against hostile input).
 absl::StatusOr<std::string> read_file(const std::string& path, uint64_t max_bytes);
 

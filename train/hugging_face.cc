@@ -95,6 +95,20 @@ absl::Status check_sizes(const ModelConfig& c, const std::string& where) {
                         (c.dense_layers.empty() || c.d_ffn > 0) &&
                         (!moe || (c.d_expert > 0 && c.num_shared_experts >= 0 &&
                                   c.top_k > c.num_shared_experts && c.num_experts >= c.top_k));
+  const bool counts_fit =
+      c.experts_per_layer.empty() || static_cast<int64_t>(c.experts_per_layer.size()) == c.n_layers;
+  for (int64_t layer = 0; counts_fit && layer < c.n_layers; ++layer) {
+    if (c.is_dense(layer)) continue;
+    if (c.experts(layer) > c.num_shared_experts && c.experts(layer) <= c.num_experts) continue;
+    return absl::DataLossError(absl::StrCat(where, ": num_experts_per_layer says ",
+                                            c.experts(layer), " in layer ", layer, ", num_experts ",
+                                            c.num_experts));
+  }
+  if (!counts_fit) {
+    return absl::DataLossError(absl::StrCat(where, ": num_experts_per_layer has ",
+                                            c.experts_per_layer.size(), " numbers for ", c.n_layers,
+                                            " layers"));
+  }
   if (possible) return absl::OkStatus();
   return absl::DataLossError(absl::StrCat(
       where, ": these sizes are not possible together: vocab_size ", c.vocab_size, ", hidden_size ",
@@ -104,6 +118,13 @@ absl::Status check_sizes(const ModelConfig& c, const std::string& where) {
 }
 
 }  // namespace
+
+void set_expert_counts(const ModelConfig& c, OrderedJson* json) {
+  (*json)["num_experts"] = c.num_experts;
+  (*json)["num_experts_per_tok"] = c.top_k;
+  json->erase("num_experts_per_layer");
+  if (!c.experts_per_layer.empty()) (*json)["num_experts_per_layer"] = c.experts_per_layer;
+}
 
 OrderedJson to_config_json(const ModelDescription& d) {
   const ModelConfig& c = d.config;
@@ -134,6 +155,7 @@ OrderedJson to_config_json(const ModelDescription& d) {
                       {"eos_token_id", d.eos_id},
                       {"use_cache", true},
                       {"torch_dtype", "float32"}};
+  set_expert_counts(c, &json);
   if (!c.dense_layers.empty()) {
     json["dense_layers"] = c.dense_layers;
     json["dense_intermediate_size"] = c.d_ffn;
@@ -177,6 +199,9 @@ absl::StatusOr<ModelDescription> read_config_json(const std::string& path) {
   number("max_position_embeddings", &d.max_positions, true);
   number("eos_token_id", &d.eos_id, true);
   number("dense_layers", &c.dense_layers, true);
+  if (json->contains("num_experts_per_layer") && !(*json)["num_experts_per_layer"].is_null()) {
+    number("num_experts_per_layer", &c.experts_per_layer, false);
+  }
   if (!status.ok()) return status;
   int64_t kv_heads = c.n_heads;
   number("num_key_value_heads", &kv_heads, true);

@@ -21,6 +21,9 @@ struct ModelDescription {
   RoutingContract contract;  // pool none where the file states no contract
 };
 
+// Sets the keys that say how many experts there are, and leaves all others.
+void set_expert_counts(const ModelConfig& config, OrderedJson* json);
+
 OrderedJson to_config_json(const ModelDescription& description);
 
 // DataLoss naming file and field; a config that other implementations wrote has no contract.
