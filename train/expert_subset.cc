@@ -155,6 +155,7 @@ absl::StatusOr<SubsetFile> read_subset(const std::string& path, const ModelConfi
     status.Update(field.status());
     if (field.ok()) *value = *std::move(field);
   };
+  read("original_model", &subset.checkpoint);  // as pruning_metadata.json calls it
   read("checkpoint", &subset.checkpoint);
   read("identity", &subset.identity);
   read("method", &subset.method);
