@@ -34,6 +34,8 @@ MPI_Datatype mpi_type(const at::Tensor& tensor) {
       return MPI_INT64_T;
     case at::kByte:
       return MPI_UINT8_T;
+    case at::kBFloat16:
+      return MPI_UINT16_T;  // moved, never added up: see all_reduce_async
     default:
       TORCH_CHECK(false, "MPI has no type for ", tensor.scalar_type());
   }
@@ -193,6 +195,7 @@ class MpiCommunicator : public Communicator {
 
   std::unique_ptr<Pending> all_reduce_async(const at::Tensor& tensor, ReduceOp op) override {
     check_host(tensor, "all_reduce");
+    TORCH_CHECK(tensor.scalar_type() != at::kBFloat16, "all_reduce: MPI has no sums of bf16");
     std::vector<std::unique_ptr<Pending>> parts;
     char* data = static_cast<char*>(tensor.data_ptr());
     for (int64_t at = 0; at < tensor.numel(); at += kLargest) {
@@ -246,7 +249,8 @@ class MpiCommunicator : public Communicator {
     TORCH_CHECK(input.numel() == output.numel() * size_ && output.numel() <= kLargest &&
                     output.scalar_type() == input.scalar_type(),
                 "reduce_scatter: ", input.sizes(), " on ", size_, " ranks into ", output.sizes());
-    TORCH_CHECK(output.scalar_type() != at::kByte, "reduce_scatter: no sums of bytes");
+    TORCH_CHECK(output.scalar_type() != at::kByte && output.scalar_type() != at::kBFloat16,
+                "reduce_scatter: no sums of ", output.scalar_type());
     const at::Tensor parts = at::empty({size_, output.numel()}, output.options());
     const auto count = static_cast<int>(output.numel());
     MPI_Request request = MPI_REQUEST_NULL;
