@@ -158,7 +158,7 @@ std::string far_apart(const Trained& found, const Trained& expected) {
   std::map<std::string, std::pair<double, double>> squares;  // of differences, of what is expected
   for (const auto& [name, tensor] : found.tensors) {
     const at::Tensor& other = expected.tensors.at(name);
-    auto& [difference, all] = squares[name.substr(0, name.find("model"))];
+    auto& [difference, all] = squares[name.substr(0, name.rfind('/') + 1)];
     difference += (tensor - other).square().sum().item<double>();
     all += other.square().sum().item<double>();
   }
