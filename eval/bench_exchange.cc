@@ -10,10 +10,9 @@
 #include <numeric>
 #include <random>
 
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
 #include "eval/median.h"
+#include "eval/pool_option.h"
 #include "model/pool_sizes.h"
 #include "model/router.h"
 #include "parallel/expert_exchange.h"
@@ -22,22 +21,6 @@ namespace emo {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-// "none", "N" or "MIN-MAX".
-absl::StatusOr<PoolPolicy> parse_pool(const std::string& text, int64_t top_k) {
-  PoolPolicy policy;
-  policy.kind = PoolPolicy::Kind::kNone;
-  if (text == "none") return policy;
-  const std::vector<std::string> ends = absl::StrSplit(text, '-');
-  policy.kind = PoolPolicy::Kind::kRange;
-  if (ends.size() > 2 || !absl::SimpleAtoi(ends.front(), &policy.min) ||
-      !absl::SimpleAtoi(ends.back(), &policy.max) || policy.min < top_k ||
-      policy.max < policy.min) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "pool '", text, "': must be none, N or MIN-MAX of at least ", top_k, " (top_k)"));
-  }
-  return policy;
-}
 
 absl::Status check(const ExchangeBenchOptions& o, int64_t ranks) {
   if (o.tokens >= 1 && o.width >= 1 && o.top_k >= 1 && o.top_k <= o.experts && o.experts >= ranks &&

@@ -17,6 +17,7 @@
 #include "parallel/parallel_for.h"
 #include "train/agreement.h"
 #include "train/flops.h"
+#include "train/run_start.h"
 #include "train/step_batches.h"
 #include "train/trainer.h"
 
@@ -77,7 +78,10 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
     status = write_trace(mesh, options.trace, "");
     if (!status.ok()) return status;
   }
-  TrainingState state(config.model, config.routing, config.data.sequence_length, mesh.position());
+  absl::StatusOr<ExpertOrder> order = expert_order_for_run(config, mesh);
+  if (!order.ok()) return order.status();
+  TrainingState state(config.model, config.routing, config.data.sequence_length, mesh.position(),
+                      state_options_of(config, *std::move(order)));
   initialise(config.model, state.model.layout, state.model.parameters);
   Profile profile;
   Trace trace(num_threads());

@@ -4,13 +4,13 @@
 #include <memory>
 #include <string>
 
-#include "absl/strings/numbers.h"
 #include "data/exit_code.h"
 #include "data/json.h"
 #include "eval/expert_subset.h"
 #include "eval/mesh_options.h"
 #include "eval/open_model.h"
 #include "eval/perplexity.h"
+#include "eval/pool_option.h"
 #include "train/agreement.h"
 
 namespace emo {
@@ -39,20 +39,6 @@ void print_row(const std::string& label, const SourceLoss& loss) {
               loss.predicted, loss.mean(), loss.perplexity(), loss.bits_per_byte());
 }
 
-absl::Status set_pool(const Options& options, const ModelConfig& config, PoolPolicy* pool) {
-  pool->kind = PoolPolicy::Kind::kNone;
-  if (options.pool == "none") return absl::OkStatus();
-  int64_t size = 0;
-  if (!absl::SimpleAtoi(options.pool, &size) || size < config.routed_top_k()) {
-    return absl::InvalidArgumentError("--pool " + options.pool +
-                                      ": must be none, or a size of at least " +
-                                      std::to_string(config.routed_top_k()));
-  }
-  pool->kind = PoolPolicy::Kind::kRange;
-  pool->min = pool->max = size;
-  return absl::OkStatus();
-}
-
 absl::StatusOr<int> run(const Options& options) {
   absl::StatusOr<Mesh> mesh = open_mesh(options.mesh);
   if (!mesh.ok()) return mesh.status();
@@ -62,7 +48,9 @@ absl::StatusOr<int> run(const Options& options) {
   EvalOptions eval;
   eval.sequence_length = description.max_positions;
   eval.routed_off = options.routed_off;
-  absl::Status status = set_pool(options, description.config, &eval.pool);
+  absl::StatusOr<PoolPolicy> pool = parse_pool(options.pool, description.config.routed_top_k());
+  absl::Status status = pool.status();
+  if (status.ok()) eval.pool = *pool;
   if (status.ok() && !options.experts.empty()) {
     absl::StatusOr<SubsetFile> subset = read_subset(options.experts, description.config);
     status = subset.status();

@@ -1,12 +1,10 @@
 #include "eval/experts_command.h"
 
 #include <cstdio>
-#include <filesystem>
 #include <memory>
 #include <string>
 #include <vector>
 
-#include "absl/strings/str_cat.h"
 #include "data/exit_code.h"
 #include "data/file_system.h"
 #include "data/json.h"
@@ -14,6 +12,7 @@
 #include "eval/expert_subset.h"
 #include "eval/mesh_options.h"
 #include "eval/open_model.h"
+#include "eval/output_file.h"
 #include "eval/retention.h"
 #include "train/agreement.h"
 
@@ -26,16 +25,6 @@ struct RankOptions {
   MeshOptions mesh;
   bool overwrite = false;
 };
-
-// What is written at the end must be possible from the start.
-absl::Status check_new_file(const std::string& path, bool overwrite) {
-  const std::string folder = std::filesystem::path(path).parent_path().string();
-  if (!folder.empty() && !is_directory(folder)) {
-    return absl::PermissionDeniedError(path + ": there is no folder " + folder);
-  }
-  if (overwrite || path.empty() || !path_exists(path)) return absl::OkStatus();
-  return absl::AlreadyExistsError(path + ": stands already; --overwrite replaces it");
-}
 
 absl::StatusOr<int> rank(const RankOptions& options) {
   absl::StatusOr<Mesh> mesh = open_mesh(options.mesh);

@@ -5,6 +5,7 @@
 #include "data/sha256.h"
 #include "train/agreement.h"
 #include "train/checkpoint.h"
+#include "train/expert_order.h"
 
 namespace emo {
 namespace {
@@ -22,9 +23,11 @@ absl::StatusOr<OpenedModel> open(const std::string& folder, const Mesh& mesh) {
     return absl::InvalidArgumentError(absl::StrCat(description->config.routed_experts(),
                                                    " routed experts on ep ", mesh.ep->size()));
   }
+  absl::StatusOr<ExpertOrder> order = carried_expert_order(folder, description->config);
+  if (!order.ok()) return order.status();
   OpenedModel opened{
       folder, *description,
-      std::make_unique<Model>(description->config, description->contract, mesh.position())};
+      std::make_unique<Model>(description->config, description->contract, mesh.position(), *order)};
   absl::Status status = read_model(folder, *opened.model);
   if (!status.ok()) return status;
   return opened;

@@ -6,6 +6,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "data/random_bits.h"
 #include "train/agreement.h"
 #include "train/batch_tensors.h"
 
@@ -22,10 +23,39 @@ struct DocumentPiece {
 
 using PieceBatch = std::vector<DocumentPiece>;
 
+// Which documents, counted over all shards, are of the chosen sources; of these as many as asked
+// for, each equally likely.
+std::vector<uint8_t> choose_documents(const TokenDataset& data, const EvalOptions& options) {
+  std::vector<uint8_t> chosen;
+  std::vector<int64_t> numbers;  // of the candidates
+  for (int64_t shard = 0; shard < data.num_shards(); ++shard) {
+    for (int64_t d = 0; d < data.documents(shard); ++d) {
+      const auto source = static_cast<int32_t>(data.index(shard)[d].source);
+      const bool candidate = options.sources.empty() ||
+                             std::find(options.sources.begin(), options.sources.end(), source) !=
+                                 options.sources.end();
+      if (candidate) numbers.push_back(static_cast<int64_t>(chosen.size()));
+      chosen.push_back(candidate ? 1 : 0);
+    }
+  }
+  if (options.documents == 0 || options.documents >= static_cast<int64_t>(numbers.size())) {
+    return chosen;
+  }
+  const auto key = [&](int64_t number) {
+    return random_bits(options.document_seed, 0, static_cast<uint64_t>(number));
+  };
+  std::nth_element(
+      numbers.begin(), numbers.begin() + options.documents, numbers.end(),
+      [&](int64_t a, int64_t b) { return std::pair(key(a), a) < std::pair(key(b), b); });
+  for (size_t i = options.documents; i < numbers.size(); ++i) chosen[numbers[i]] = 0;
+  return chosen;
+}
+
 // All pieces of the chosen documents; adds up what does not depend on the model.
 std::vector<DocumentPiece> cut_documents(const TokenDataset& data, const EvalOptions& options,
                                          std::vector<SourceLoss>* sources) {
   const int64_t S = options.sequence_length;
+  const std::vector<uint8_t> documents = choose_documents(data, options);
   std::vector<DocumentPiece> pieces;
   int64_t number = 0;
   for (int64_t shard = 0; shard < data.num_shards(); ++shard) {
@@ -34,9 +64,7 @@ std::vector<DocumentPiece> cut_documents(const TokenDataset& data, const EvalOpt
       const DocumentRecord& record = data.index(shard)[d];
       const auto end = static_cast<int64_t>(record.end);
       const auto source = static_cast<int32_t>(record.source);
-      const bool chosen = options.sources.empty() ||
-                          std::find(options.sources.begin(), options.sources.end(), source) !=
-                              options.sources.end();
+      const bool chosen = documents[number] != 0;
       int32_t ordinal = 0;
       for (int64_t at = begin; chosen && (at + 1 < end || ordinal == 0); ++ordinal) {
         const int64_t piece_end = std::min(at + S, end);
@@ -149,7 +177,7 @@ absl::StatusOr<EvalResult> evaluate(const Model& model, const Mesh& mesh, const 
       cut_documents(data, options, &result.sources), options.tokens_per_batch, mesh.world->size());
   if (options.want_probability) {
     result.router_probability.assign(config.n_layers,
-                                     std::vector<double>(model.layout.placement.experts));
+                                     std::vector<double>(model.config.routed_experts()));
   }
   PassOptions pass;
   pass.ep = mesh.ep.get();
@@ -171,6 +199,7 @@ absl::StatusOr<EvalResult> evaluate(const Model& model, const Mesh& mesh, const 
     MicroBatch tensors = to_tensors(*batch);
     set_document_ids(pieces, &tensors);
     forward(model, rope, tensors, pass, activations, &memory->buffers);
+    if (options.observe) options.observe(tensors, *activations);
     const int64_t T = tensors.num_tokens();
     token_loss.resize(T);
     lm_loss(model.weights.head, T, activations->normalised.const_data_ptr<float>(),

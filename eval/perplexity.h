@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -30,7 +31,12 @@ struct EvalOptions {
   PoolPolicy pool;                    // kNone: no pools
   std::vector<ExpertSubset> subsets;  // [L], or empty
   bool routed_off = false;
-  bool want_probability = false;    // fill EvalResult::router_probability
+  bool want_probability = false;  // fill EvalResult::router_probability
+  // Called after the forward pass of each batch of this rank; the batch's spans are pieces of
+  // documents, its sequence indices numbers of documents. May be empty.
+  std::function<void(const MicroBatch&, const Activations&)> observe;
+  int64_t documents = 0;            // at most so many, drawn by `document_seed`; 0: all
+  uint64_t document_seed = 0;       //
   uint64_t seed = 0;                // of pool sizes
   int64_t tokens_per_batch = 8192;  // about; each rank gets as many batches
 };

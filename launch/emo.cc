@@ -12,6 +12,7 @@
 #include "eval/check_command.h"
 #include "eval/eval_command.h"
 #include "eval/experts_command.h"
+#include "eval/place_command.h"
 #include "launch/usage.h"
 #include "parallel/mpi_communicator.h"
 #include "train/train_command.h"
@@ -38,6 +39,7 @@ int main(int argc, char** argv) {
       emo::eval_command(app),
       emo::experts_rank_command(*experts),
       emo::experts_retention_command(*experts),
+      emo::experts_place_command(*experts),
       emo::check_command(app),
       emo::bench_step_command(*bench),
       emo::bench_exchange_command(*bench),

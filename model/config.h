@@ -26,7 +26,8 @@ struct ModelConfig {
   double init_std = 0.02;             // of the initial matrices
   uint64_t init_seed = 0;             //
 
-  int64_t routed_experts() const { return num_experts - num_shared_experts; }
+  // 0 in a dense model, whatever its counts of experts say.
+  int64_t routed_experts() const { return moe_layers() > 0 ? num_experts - num_shared_experts : 0; }
   int64_t routed_top_k() const { return top_k - num_shared_experts; }
   int64_t head_dim() const { return d_model / n_heads; }
   bool is_dense(int64_t layer) const {

@@ -79,7 +79,7 @@ void moe_forward(const MoeContext& context, const LayerWeights& weights, const a
 
   timed.switch_to(Work::kExchange);
   if (context.routed_off) kept->routing.experts.fill_(-1);
-  plan_exchange(*context.ep, context.placement, kept->routing.experts, kept->routing.weights,
+  plan_exchange(*context.ep, *weights.placement, kept->routing.experts, kept->routing.weights,
                 context.mode, &kept->plan, &buffers->exchange);
   RowsInFlight flight = send_rows(*context.ep, kept->plan, x, &kept->arrived, &buffers->exchange);
 

@@ -48,7 +48,6 @@ struct MoeContext {
   const ModelConfig* config;
   const RoutingContract* contract;
   Communicator* ep;
-  ExpertPlacement placement;
   ExchangeMode mode = ExchangeMode::kOncePerRank;
   bool want_probability = false;  // sum the unmasked router softmax, for ranking experts
   bool routed_off = false;        // evaluation: as if the routed experts answered zero

@@ -81,11 +81,20 @@ void add_dense_layer_part(const ModelConfig& config, int64_t layer, LayoutBuilde
   }
 }
 
+// This rank's experts, in order of positions.
+std::vector<int64_t> experts_here(const ParameterLayout& layout, int64_t layer) {
+  const ExpertPlacement& placement = layout.placements[layer];
+  std::vector<int64_t> experts;
+  for (int64_t p = placement.first(layout.ep_rank); p < placement.first(layout.ep_rank + 1); ++p) {
+    experts.push_back(placement.expert_at(p));
+  }
+  return experts;
+}
+
 void add_routed_experts(const ModelConfig& config, const ParameterLayout& layout, int64_t layer,
                         LayoutBuilder* builder) {
   if (config.is_dense(layer)) return;
-  const ExpertPlacement& placement = layout.placement;
-  for (int64_t e = placement.first(layout.ep_rank); e < placement.first(layout.ep_rank + 1); ++e) {
+  for (const int64_t e : experts_here(layout, layer)) {
     builder->add_feed_forward(ParameterBuffer::kExperts, expert_prefix(layer, e), config.d_model,
                               config.d_expert);
   }
@@ -144,9 +153,18 @@ int64_t ParameterInfo::numel() const {
   return n;
 }
 
-ParameterLayout make_layout(const ModelConfig& config, const GridPosition& position) {
+ParameterLayout make_layout(const ModelConfig& config, const GridPosition& position,
+                            const ExpertOrder& order) {
   ParameterLayout layout;
-  layout.placement = {config.moe_layers() > 0 ? config.routed_experts() : 0, position.ep};
+  for (int64_t layer = 0; layer < config.n_layers; ++layer) {
+    ExpertPlacement placement{
+        config.is_dense(layer) ? 0 : config.routed_experts(), position.ep, {}};
+    if (layer < static_cast<int64_t>(order.size())) placement.order = order[layer];
+    TORCH_CHECK(placement.order.empty() || is_permutation(placement.order, placement.experts),
+                "layer ", layer, ": the order of its experts is no permutation of ",
+                placement.experts);
+    layout.placements.push_back(std::move(placement));
+  }
   layout.ep_rank = position.ep_rank;
   layout.dense.ranks = position.ranks();
   layout.dense.rank = position.rank();
@@ -168,6 +186,23 @@ ParameterLayout make_layout(const ModelConfig& config, const GridPosition& posit
       layout.parameters.begin(), layout.parameters.end(),
       [](const ParameterInfo& a, const ParameterInfo& b) { return a.buffer < b.buffer; });
   return layout;
+}
+
+ParameterLayout fold_buckets(const ParameterLayout& layout) {
+  ParameterLayout folded = layout;
+  const auto fold_buffer = [&](ParameterBuffer buffer, const Sharding& whole, Sharding* sharding) {
+    if (whole.ranks == 1) return;
+    *sharding = fold(whole);
+    for (ParameterInfo& parameter : folded.parameters) {
+      if (parameter.buffer != buffer) continue;
+      size_t bucket = 0;
+      while (parameter.offset >= whole.buckets[bucket].begin + whole.buckets[bucket].size) ++bucket;
+      parameter.offset += sharding->buckets[bucket].begin - whole.buckets[bucket].begin;
+    }
+  };
+  fold_buffer(ParameterBuffer::kDense, layout.dense, &folded.dense);
+  fold_buffer(ParameterBuffer::kExperts, layout.experts, &folded.experts);
+  return folded;
 }
 
 FlatBuffers make_buffers(const ParameterLayout& layout) {
@@ -214,9 +249,8 @@ ModelWeights bind_weights(const ModelConfig& config, const ParameterLayout& layo
       for (int64_t e = config.routed_experts(); e < config.num_experts; ++e) {
         w.always.push_back(feed_forward(expert_prefix(layer, e), config.d_expert));
       }
-      const ExpertPlacement& placement = layout.placement;
-      for (int64_t e = placement.first(layout.ep_rank); e < placement.first(layout.ep_rank + 1);
-           ++e) {
+      w.placement = &layout.placements[layer];
+      for (const int64_t e : experts_here(layout, layer)) {
         w.routed.push_back(feed_forward(expert_prefix(layer, e), config.d_expert));
       }
     }

@@ -35,17 +35,27 @@ struct ParameterInfo {
 constexpr size_t kEmbeddingBucket = 0;
 constexpr size_t layer_bucket(int64_t layer) { return static_cast<size_t>(layer) + 1; }
 
+// The order in which ranks hold a model's routed experts, [L][E]: the expert at each position
+// (parallel/expert_exchange.h). Layers that are empty, or not there, go by number. It changes where
+// experts are computed, never what.
+using ExpertOrder = std::vector<std::vector<int32_t>>;
+
 struct ParameterLayout {
-  std::vector<ParameterInfo> parameters;  // in order of buffer and offset
-  Sharding dense;                         // over all ranks
-  Sharding experts;                       // over the dp ranks that hold the same experts
-  ExpertPlacement placement;              // of routed experts; experts 0 in a dense model
+  std::vector<ParameterInfo> parameters;    // in order of buffer and offset
+  Sharding dense;                           // over all ranks
+  Sharding experts;                         // over the dp ranks that hold the same experts
+  std::vector<ExpertPlacement> placements;  // [L] of routed experts; experts 0 in a dense layer
   int64_t ep_rank = 0;
   size_t head_bucket() const { return dense.buckets.size() - 1; }
 };
 
 // What the rank at this position holds.
-ParameterLayout make_layout(const ModelConfig& config, const GridPosition& position);
+ParameterLayout make_layout(const ModelConfig& config, const GridPosition& position,
+                            const ExpertOrder& order = {});
+
+// The same parameters with the buckets folded (parallel/sharding.h) of each buffer that several
+// ranks hold: for gradients, of which a rank then keeps a few buckets.
+ParameterLayout fold_buckets(const ParameterLayout& layout);
 
 // Two flat fp32 buffers in a layout: parameters, gradients or moments.
 struct FlatBuffers {
@@ -57,16 +67,17 @@ FlatBuffers make_buffers(const ParameterLayout& layout);  // zeros
 // The memory of one parameter.
 float* parameter_data(const ParameterInfo& parameter, const FlatBuffers& buffers);
 
-// The same memory, arranged as the computation uses it. Pointers into the buffers, which must
-// outlive it.
+// The same memory, arranged as the computation uses it. Pointers into the buffers and the layout,
+// which must outlive it.
 struct LayerWeights {
-  float* attention_norm = nullptr;      // [D]
-  float* qkv = nullptr;                 // [3 D, D] query, key, value
-  float* attention_out = nullptr;       // [D, D]
-  float* feed_forward_norm = nullptr;   // [D]
-  float* router = nullptr;              // [E + shared, D]; null in a dense layer
-  std::vector<FeedForwardView> always;  // shared experts, or the dense layer's one
-  std::vector<FeedForwardView> routed;  // this rank's
+  float* attention_norm = nullptr;             // [D]
+  float* qkv = nullptr;                        // [3 D, D] query, key, value
+  float* attention_out = nullptr;              // [D, D]
+  float* feed_forward_norm = nullptr;          // [D]
+  float* router = nullptr;                     // [E + shared, D]; null in a dense layer
+  std::vector<FeedForwardView> always;         // shared experts, or the dense layer's one
+  std::vector<FeedForwardView> routed;         // this rank's, in order of positions in ...
+  const ExpertPlacement* placement = nullptr;  // ... the layout's
 };
 struct ModelWeights {
   float* embedding = nullptr;  // [V, D]

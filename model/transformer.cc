@@ -11,9 +11,9 @@ namespace {
 
 MoeContext moe_context(const Model& model, const RoutingContract& contract,
                        const PassOptions& options) {
-  return {&model.config,          &contract,         options.ep,
-          model.layout.placement, options.mode,      options.want_probability,
-          options.routed_off,     options.recompute, options.profile};
+  return {
+      &model.config,      &contract,         options.ep,     options.mode, options.want_probability,
+      options.routed_off, options.recompute, options.profile};
 }
 
 void announce(const std::function<void(size_t)>& listener, size_t bucket) {
@@ -44,13 +44,9 @@ void add_routing(const Routing& routing, const std::vector<float>& score_gradien
 
 // Moves what the exchange counted to the layer that it was counted for.
 void take_counters(int64_t layer, PassBuffers* buffers) {
-  const ExchangeCounters counted =
-      std::exchange(buffers->block.feed_forward.exchange.counters, ExchangeCounters());
   if (static_cast<int64_t>(buffers->traffic.size()) <= layer) buffers->traffic.resize(layer + 1);
-  ExchangeCounters& total = buffers->traffic[layer];
-  total.bytes += counted.bytes;
-  total.pairs += counted.pairs;
-  total.waited += counted.waited;
+  buffers->traffic[layer] +=
+      std::exchange(buffers->block.feed_forward.exchange.counters, ExchangeCounters());
 }
 
 // One block's forward pass from x to y; what it keeps goes into `kept`.
@@ -70,16 +66,18 @@ void run_block(const Model& model, const MoeContext& context, const RopeTable& r
 
 }  // namespace
 
-Model::Model(const ModelConfig& c, const RoutingContract& r, const GridPosition& position)
+Model::Model(const ModelConfig& c, const RoutingContract& r, const GridPosition& position,
+             const ExpertOrder& order)
     : config(c),
       contract(r),
-      layout(make_layout(c, position)),
+      layout(make_layout(c, position, order)),
       parameters(make_buffers(layout)),
       weights(bind_weights(config, layout, parameters)) {}
 
-Gradients::Gradients(const Model& model)
-    : buffers(make_buffers(model.layout)),
-      views(bind_weights(model.config, model.layout, buffers)) {}
+Gradients::Gradients(const Model& model, GradientMemory memory)
+    : layout(memory == GradientMemory::kParts ? fold_buckets(model.layout) : model.layout),
+      buffers(make_buffers(layout)),
+      views(bind_weights(model.config, layout, buffers)) {}
 
 void forward(const Model& model, const RopeTable& rope, const MicroBatch& batch,
              const PassOptions& options, Activations* a, PassBuffers* buffers) {
@@ -173,6 +171,7 @@ void backward(const Model& model, const RopeTable& rope, const MicroBatch& batch
   const MoeContext context = moe_context(model, contract, options);
   const int64_t T = batch.num_tokens();
   const int64_t D = config.d_model;
+  announce(options.before_gradients, model.layout.head_bucket());
   head_backward(model, batch, options, loss, *a, gradients, sums, buffers);
   announce(options.after_gradients, model.layout.head_bucket());
 
@@ -189,12 +188,14 @@ void backward(const Model& model, const RopeTable& rope, const MicroBatch& batch
       run_block(model, context, rope, batch, options, layer, a->blocks[layer].x,
                 shape_buffer(&buffers->ignored, {T, D}), kept, buffers);
     }
+    announce(options.before_gradients, layer_bucket(layer));
     block_backward(context, model.weights.layers[layer], gradients->views.layers[layer], rope,
                    batch, losses.balance, losses.z, buffers->d, kept, &buffers->block);
     take_counters(layer, buffers);
     announce(options.after_gradients, layer_bucket(layer));
   }
   if (options.profile != nullptr) options.profile->set_layer(-1);
+  announce(options.before_gradients, kEmbeddingBucket);
   {
     const Timed timed(options.profile, Work::kOther);
     embed_backward(T, D, batch.tokens.const_data_ptr<int32_t>(), buffers->d.const_data_ptr<float>(),
@@ -224,11 +225,9 @@ void forward_backward(const Model& model, const RopeTable& rope,
   // Counts travel behind the head and the cross-entropy; the backward pass is the first to need
   // them.
   counts->start(world, routings, tokens);
-  PassOptions not_last = options;
-  not_last.after_gradients = nullptr;
   for (size_t s = 0; s < slices.size(); ++s) {
-    backward(model, rope, slices[s], s + 1 < slices.size() ? not_last : options, loss, counts,
-             gradients, sums, &memory->slices[s], &memory->buffers);
+    backward(model, rope, slices[s], options, loss, counts, gradients, sums, &memory->slices[s],
+             &memory->buffers);
   }
 }
 

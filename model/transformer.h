@@ -26,16 +26,25 @@ struct Model {
 
   // Allocates; parameters are zero until initialise() or a checkpoint fills them.
   Model(const ModelConfig& config, const RoutingContract& contract,
-        const GridPosition& position = {});
+        const GridPosition& position = {}, const ExpertOrder& order = {});
   Model(const Model&) = delete;
   Model& operator=(const Model&) = delete;
 };
 
-// Gradients of a model, in the same layout.
+// What a rank keeps of the gradients of parameters that several ranks hold.
+enum class GradientMemory {
+  kWhole,  // all of them
+  kParts,  // memory for a few buckets at a time, for as long as they take to be summed over ranks
+};
+
+// Gradients of a model.
 struct Gradients {
-  FlatBuffers buffers;
-  ModelWeights views;
-  explicit Gradients(const Model& model);
+  ParameterLayout layout;  // the model's; with kParts buckets follow one another in the same memory
+  FlatBuffers buffers;     //
+  ModelWeights views;      // into `buffers`
+  explicit Gradients(const Model& model, GradientMemory memory = GradientMemory::kWhole);
+  Gradients(const Gradients&) = delete;
+  Gradients& operator=(const Gradients&) = delete;
 };
 
 // What a forward pass keeps for its backward pass; the memory stays from pass to pass.
@@ -73,9 +82,10 @@ struct PassOptions {
   std::vector<ExpertSubset> subsets;  // [L], or empty: all experts
   Recompute recompute = Recompute::kNone;
   Profile* profile = nullptr;
-  // Called before a bucket of parameters (parameters.h) is first read by the forward pass, and
-  // after the last addition to a bucket of gradients by the backward pass; may be empty.
-  std::function<void(size_t bucket)> before_parameters, after_gradients;
+  // Called before a bucket of parameters (parameters.h) is first read by a forward pass, and before
+  // the first and after the last addition to a bucket of gradients by a backward pass; for each
+  // slice of a micro-batch anew. May be empty.
+  std::function<void(size_t bucket)> before_parameters, before_gradients, after_gradients;
 };
 
 // Collective over ep. Fills `activations` up to `normalised`.

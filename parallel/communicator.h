@@ -26,6 +26,19 @@ class Pending {
   virtual void wait() = 0;
 };
 
+// One that is over already.
+class Done : public Pending {
+ public:
+  void wait() override {}
+};
+
+// Elements of one row of a tensor [rows, ...].
+inline int64_t elements_of_row(const at::Tensor& rows) {
+  int64_t elements = 1;
+  for (const int64_t extent : rows.sizes().slice(1)) elements *= extent;
+  return elements;
+}
+
 class Communicator {
  public:
   virtual ~Communicator() = default;

@@ -71,9 +71,15 @@ std::vector<WirePair> plan_sending(const ExpertPlacement& placement, int64_t own
   const int64_t K = experts.size(1);
   const auto* expert = experts.const_data_ptr<int32_t>();
   const auto* weight = weights.const_data_ptr<float>();
-  std::vector<int32_t> owner(placement.experts);
-  for (int64_t e = 0; e < placement.experts; ++e)
-    owner[e] = static_cast<int32_t>(placement.owner(e));
+  struct Place {
+    int32_t rank, index;  // who holds the expert, and which of its experts that is
+  };
+  std::vector<Place> places(placement.experts);  // by expert
+  for (int64_t position = 0; position < placement.experts; ++position) {
+    const int64_t rank = placement.owner(position);
+    places[placement.expert_at(position)] = {
+        static_cast<int32_t>(rank), static_cast<int32_t>(position - placement.first(rank))};
+  }
 
   // Calls f(rank, token, slot, is_new_row) for every used slot, in order of tokens.
   std::vector<int64_t> last_token(placement.ranks);
@@ -81,7 +87,7 @@ std::vector<WirePair> plan_sending(const ExpertPlacement& placement, int64_t own
     std::fill(last_token.begin(), last_token.end(), -1);
     for (int64_t slot = 0; slot < T * K; ++slot) {
       if (expert[slot] < 0) continue;
-      const int64_t rank = owner[expert[slot]];
+      const int64_t rank = places[expert[slot]].rank;
       const int64_t token = slot / K;
       const bool travels = last_token[rank] == token && mode == ExchangeMode::kOncePerRank;
       last_token[rank] = token;
@@ -106,7 +112,7 @@ std::vector<WirePair> plan_sending(const ExpertPlacement& placement, int64_t own
     const int64_t pair = next_pair[rank]++;
     plan->slot_of_sent_pair[pair] = static_cast<int32_t>(slot);
     pairs[pair] = {static_cast<int32_t>(next_row[rank] - 1 - first_row[rank]),
-                   static_cast<int32_t>(expert[slot] - placement.first(rank)), weight[slot]};
+                   places[expert[slot]].index, weight[slot]};
   });
   return pairs;
 }
@@ -185,10 +191,18 @@ int64_t ExpertPlacement::first(int64_t rank) const {
   return rank * (experts / ranks) + std::min(rank, experts % ranks);
 }
 
-int64_t ExpertPlacement::owner(int64_t expert) const {
+int64_t ExpertPlacement::owner(int64_t position) const {
   int64_t rank = 0;
-  while (expert >= first(rank + 1)) ++rank;
+  while (position >= first(rank + 1)) ++rank;
   return rank;
+}
+
+bool is_permutation(const std::vector<int32_t>& order, int64_t experts) {
+  std::vector<uint8_t> seen(experts, 0);
+  for (const int32_t expert : order) {
+    if (expert < 0 || expert >= experts || seen[expert]++ != 0) return false;
+  }
+  return static_cast<int64_t>(order.size()) == experts;
 }
 
 void plan_exchange(Communicator& ep, const ExpertPlacement& placement, const at::Tensor& experts,

@@ -20,15 +20,20 @@
 
 namespace emo {
 
-// Which routed experts a rank holds: consecutive ones, as even as it goes, the first ranks one
-// more.
+// Which routed experts of a layer a rank holds: those at consecutive positions, as even as it goes,
+// the first ranks one more.
 struct ExpertPlacement {
   int64_t experts = 0;                // E
   int64_t ranks = 1;                  // P
-  int64_t first(int64_t rank) const;  // first(P) == E
+  std::vector<int32_t> order = {};    // [E] the expert at each position; empty: by number
+  int64_t first(int64_t rank) const;  // position; first(P) == E
   int64_t count(int64_t rank) const { return first(rank + 1) - first(rank); }
-  int64_t owner(int64_t expert) const;
+  int64_t owner(int64_t position) const;
+  int64_t expert_at(int64_t position) const { return order.empty() ? position : order[position]; }
 };
+
+// Whether `order` holds each of 0 ... experts - 1 once.
+bool is_permutation(const std::vector<int32_t>& order, int64_t experts);
 
 enum class ExchangeMode {
   kOncePerRank,

@@ -58,12 +58,6 @@ void check_mpi(int result, const char* operation) {
   abort_collective(rank, operation, text, kPeerLost);
 }
 
-int64_t elements_of_row(const at::Tensor& rows) {
-  int64_t elements = 1;
-  for (const int64_t extent : rows.sizes().slice(1)) elements *= extent;
-  return elements;
-}
-
 // One row of `rows`, so that counts, which are int, count rows. The caller frees it.
 MPI_Datatype row_type(const at::Tensor& rows, const char* operation) {
   MPI_Datatype row = MPI_DATATYPE_NULL;

@@ -92,11 +92,6 @@ void order_streams(cudaStream_t earlier, cudaStream_t later, int64_t rank, const
   event.block(later);
 }
 
-class Done : public Pending {
- public:
-  void wait() override {}
-};
-
 // What was put on `stream` last; keeps its tensors alive until the compute stream waits for it.
 // From then on memory that they give back is used again behind the operation.
 class OnStream : public Pending {
@@ -122,12 +117,6 @@ class OnStream : public Pending {
   const cudaStream_t compute_;
   std::vector<at::Tensor> tensors_;
 };
-
-int64_t elements_of_row(const at::Tensor& rows) {
-  int64_t elements = 1;
-  for (const int64_t extent : rows.sizes().slice(1)) elements *= extent;
-  return elements;
-}
 
 class NcclCommunicator : public Communicator {
  public:

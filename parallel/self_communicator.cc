@@ -5,11 +5,6 @@
 namespace emo {
 namespace {
 
-class Done : public Pending {
- public:
-  void wait() override {}
-};
-
 void copy(const at::Tensor& to, const at::Tensor& from) {
   TORCH_CHECK(to.numel() == from.numel() && to.scalar_type() == from.scalar_type(),
               "one rank: a collective from ", from.sizes(), " to ", to.sizes());

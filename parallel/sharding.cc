@@ -3,6 +3,8 @@
 #include <ATen/ops/empty.h>
 #include <c10/util/Exception.h>
 
+#include <algorithm>
+#include <array>
 #include <utility>
 
 namespace emo {
@@ -25,11 +27,6 @@ at::Tensor owned_view(const Sharding& sharding, size_t bucket, const at::Tensor&
   return owned.slice(0, begin, begin + sharding.part_size(bucket));
 }
 
-class Done : public Pending {
- public:
-  void wait() override {}
-};
-
 // The same answer on all ranks of the group.
 bool travels(const Sharding& sharding, size_t bucket) {
   return sharding.ranks > 1 && sharding.buckets[bucket].size > 0;
@@ -38,16 +35,44 @@ bool travels(const Sharding& sharding, size_t bucket) {
 }  // namespace
 
 int64_t Sharding::size() const {
-  return buckets.empty() ? 0 : buckets.back().begin + buckets.back().size;
+  int64_t end = 0;
+  for (const Bucket& bucket : buckets) end = std::max(end, bucket.begin + bucket.size);
+  return end;
 }
 
-int64_t Sharding::owned_size() const { return size() / ranks; }
+int64_t Sharding::owned_size() const { return owned_begin(buckets.size()); }
 
 int64_t Sharding::part_begin(size_t bucket) const {
   return buckets[bucket].begin + rank * part_size(bucket);
 }
 
-int64_t Sharding::owned_begin(size_t bucket) const { return buckets[bucket].begin / ranks; }
+int64_t Sharding::owned_begin(size_t bucket) const {
+  int64_t begin = 0;
+  for (size_t before = 0; before < bucket; ++before) begin += part_size(before);
+  return begin;
+}
+
+Sharding fold(const Sharding& sharding) {
+  constexpr size_t kPlaces = 3;
+  if (sharding.buckets.size() <= kPlaces) return sharding;
+  Sharding folded = sharding;
+  std::vector<Bucket>& buckets = folded.buckets;
+  const size_t last = buckets.size() - 1;
+  std::array<int64_t, kPlaces> size = {};
+  for (size_t b = 1; b < last; ++b) {
+    int64_t& place = size[(b - 1) % kPlaces];
+    place = std::max(place, buckets[b].size);
+  }
+  buckets[0].begin = buckets[last].begin = 0;
+  const int64_t ends = std::max(buckets[0].size, buckets[last].size);
+  const std::array<int64_t, kPlaces> begin = {ends, ends + size[0], ends + size[0] + size[1]};
+  for (size_t b = 1; b < last; ++b) buckets[b].begin = begin[(b - 1) % kPlaces];
+  return folded;
+}
+
+bool overlap(const Bucket& a, const Bucket& b) {
+  return a.begin < b.begin + b.size && b.begin < a.begin + a.size;
+}
 
 std::unique_ptr<Pending> reduce_scatter_bucket(Communicator& group, const Sharding& sharding,
                                                size_t bucket, const at::Tensor& flat) {

@@ -13,6 +13,13 @@ struct ExchangeCounters {
   double bytes = 0;   // sent to other ranks: rows, there and back, and the lists of who wants what
   double pairs = 0;   // (row, expert) that this rank's experts computed in forward passes
   double waited = 0;  // seconds until other ranks' messages were here
+
+  ExchangeCounters& operator+=(const ExchangeCounters& other) {
+    bytes += other.bytes;
+    pairs += other.pairs;
+    waited += other.waited;
+    return *this;
+  }
 };
 
 // Collective, one all-gather. What every rank counted, [size()][here.size()]; `here` has the same

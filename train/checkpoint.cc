@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "train/agreement.h"
+#include "train/expert_order.h"
 #include "train/model_files.h"
 
 namespace emo {
@@ -61,8 +62,8 @@ absl::StatusOr<OrderedJson> write_shards(FileSystem& fs, const Mesh& mesh,
                                          const CheckpointContents& contents) {
   OrderedJson written = OrderedJson::array();
   const ParameterLayout& layout = contents.model->layout;
-  const FlatBuffers exp_avg = gather_moments(mesh, layout, contents.optimizer->exp_avg);
-  const FlatBuffers exp_avg_sq = gather_moments(mesh, layout, contents.optimizer->exp_avg_sq);
+  const FlatBuffers exp_avg = gather_owned(mesh, layout, contents.optimizer->exp_avg);
+  const FlatBuffers exp_avg_sq = gather_owned(mesh, layout, contents.optimizer->exp_avg_sq);
   if (!writes(mesh)) return written;
   const bool with_dense = mesh.ep->rank() == 0;
   std::vector<NamedTensor> parameters, moments;
@@ -133,6 +134,8 @@ absl::Status write_description(FileSystem& fs, const Mesh& mesh, const std::stri
                                {"weight_map", maps[stem]}};
     texts.emplace_back(stem + ".safetensors.index.json", to_text(index));
   }
+  const ExpertOrder order = expert_order_of(contents.model->layout);
+  if (!order.empty()) texts.emplace_back(kPlacementFile, to_text(to_json(order)));
   if (!contents.tokenizer_path.empty()) {
     absl::StatusOr<std::string> tokenizer = read_file(contents.tokenizer_path, 1u << 28);
     if (!tokenizer.ok()) return tokenizer.status();

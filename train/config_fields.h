@@ -103,6 +103,8 @@ void visit_config(Visitor& v, RunConfig& c) {
     v.field("ep", &c.parallel.ep, Range{1, 1e6});
     names("recompute", {"none", "moe", "block"}, &c.parallel.recompute);
     v.field("slices", &c.parallel.slices, positive);
+    v.field("zero", &c.parallel.zero, Range{1, 2});
+    v.field("placement", &c.parallel.placement);
   }
   if (v.section("checkpoint")) {
     v.field("every", &c.checkpoint.every, any_count);

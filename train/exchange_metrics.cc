@@ -13,9 +13,7 @@ void add_metrics(const std::string& prefix, const std::vector<ExchangeCounters>&
                  Metrics* metrics) {
   ExchangeCounters sum, largest;
   for (const ExchangeCounters& c : by_rank) {
-    sum.bytes += c.bytes;
-    sum.pairs += c.pairs;
-    sum.waited += c.waited;
+    sum += c;
     largest.pairs = std::max(largest.pairs, c.pairs);
     largest.waited = std::max(largest.waited, c.waited);
   }
@@ -38,10 +36,7 @@ Metrics exchange_metrics(const ModelConfig& config,
     if (config.is_dense(layer)) continue;
     std::vector<ExchangeCounters> by_rank;
     for (size_t rank = 0; rank < counted.size(); ++rank) {
-      const ExchangeCounters& c = by_rank.emplace_back(counted[rank][static_cast<size_t>(layer)]);
-      total[rank].bytes += c.bytes;
-      total[rank].pairs += c.pairs;
-      total[rank].waited += c.waited;
+      total[rank] += by_rank.emplace_back(counted[rank][static_cast<size_t>(layer)]);
     }
     add_metrics(absl::StrFormat("block %02d/", layer), by_rank, &metrics);
   }

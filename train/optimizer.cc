@@ -52,12 +52,19 @@ EMO_SIMD void update(int64_t count, const Factors& f, const float* gradient, flo
   }
 }
 
+// Where this rank's part of a bucket begins, in a whole buffer or in owned parts side by side.
+int64_t begin_of_part(const Sharding& sharding, size_t bucket, const at::Tensor& buffer) {
+  return buffer.numel() == sharding.size() ? sharding.part_begin(bucket)
+                                           : sharding.owned_begin(bucket);
+}
+
 // The squares of what this rank owns of a buffer.
 double owned_squares(const Sharding& sharding, const at::Tensor& gradients) {
   double sum = 0;
   for (size_t bucket = 0; bucket < sharding.buckets.size(); ++bucket) {
-    sum += blocked_sum_of_squares(sharding.part_size(bucket),
-                                  gradients.const_data_ptr<float>() + sharding.part_begin(bucket));
+    sum += blocked_sum_of_squares(
+        sharding.part_size(bucket),
+        gradients.const_data_ptr<float>() + begin_of_part(sharding, bucket, gradients));
   }
   return sum;
 }
@@ -66,7 +73,8 @@ double owned_squares(const Sharding& sharding, const at::Tensor& gradients) {
 void update_part(const Factors& factors, const Sharding& sharding, size_t bucket,
                  const at::Tensor& gradients, const at::Tensor& parameters, const at::Tensor& m,
                  const at::Tensor& v) {
-  const float* gradient = gradients.const_data_ptr<float>() + sharding.part_begin(bucket);
+  const float* gradient =
+      gradients.const_data_ptr<float>() + begin_of_part(sharding, bucket, gradients);
   float* parameter = parameters.mutable_data_ptr<float>() + sharding.part_begin(bucket);
   float* first = m.mutable_data_ptr<float>() + sharding.owned_begin(bucket);
   float* second = v.mutable_data_ptr<float>() + sharding.owned_begin(bucket);
@@ -78,8 +86,11 @@ void update_part(const Factors& factors, const Sharding& sharding, size_t bucket
 
 at::Tensor gather(Communicator& group, const Sharding& sharding, const at::Tensor& owned) {
   if (sharding.ranks == 1) return owned;
-  at::Tensor whole = at::zeros({sharding.size()}, owned.options());
-  put_owned_parts(sharding, owned, whole);
+  at::Tensor whole = owned;
+  if (owned.numel() != sharding.size()) {
+    whole = at::zeros({sharding.size()}, owned.options());
+    put_owned_parts(sharding, owned, whole);
+  }
   all_gather_buckets(group, sharding, whole);
   return whole;
 }
@@ -99,8 +110,8 @@ OptimizerState make_optimizer_state(const ParameterLayout& layout) {
   return {0, moments(), moments()};
 }
 
-FlatBuffers gather_moments(const Mesh& mesh, const ParameterLayout& layout,
-                           const FlatBuffers& owned) {
+FlatBuffers gather_owned(const Mesh& mesh, const ParameterLayout& layout,
+                         const FlatBuffers& owned) {
   return {gather(*mesh.world, layout.dense, owned.dense),
           gather(*mesh.dp, layout.experts, owned.experts)};
 }

@@ -25,15 +25,16 @@ struct OptimizerState {
 };
 OptimizerState make_optimizer_state(const ParameterLayout& layout);
 
-// Collective over the mesh. Owned moments of all ranks as whole buffers in the parameters' layout.
-// Where this rank owns everything, the same tensors.
-FlatBuffers gather_moments(const Mesh& mesh, const ParameterLayout& layout,
-                           const FlatBuffers& owned);
+// Collective over the mesh. What each rank owns of gradients or moments, as whole buffers in the
+// parameters' layout. Where this rank owns everything, the same tensors. `owned`: side by side, or
+// whole buffers of which the other parts do not count.
+FlatBuffers gather_owned(const Mesh& mesh, const ParameterLayout& layout, const FlatBuffers& owned);
 
-// The way back: what this rank owns of whole buffers.
+// The way back: what this rank owns of whole buffers, side by side.
 FlatBuffers owned_moments(const ParameterLayout& layout, const FlatBuffers& whole);
 
 // Collective over the mesh. The Euclidean norm of all gradients, each counted once, on its owner.
+// `gradients` here and below: what this rank owns side by side, or whole buffers.
 double gradient_norm(const Mesh& mesh, const ParameterLayout& layout, const FlatBuffers& gradients);
 
 // min(1, limit / (norm + 1e-6)); 1 where limit is 0.

@@ -123,7 +123,8 @@ std::vector<std::string> differences_that_matter(
   std::set<std::string> free = {"run.folder",          "run.start_from",     "run.take",
                                 "run.change_contract", "data.path",          "train.log_every",
                                 "parallel.ep",         "parallel.recompute", "parallel.slices",
-                                "checkpoint.every",    "checkpoint.keep"};
+                                "parallel.placement",  "parallel.zero",      "checkpoint.every",
+                                "checkpoint.keep"};
   // The length of the run is part of every schedule but the constant one.
   for (const auto& [key, value] : now) {
     if (key == "schedule.kind" && value == "constant") free.insert({"train.steps", "train.tokens"});

@@ -53,6 +53,8 @@ struct RunConfig {
     int64_t ep = 1;
     Recompute recompute = Recompute::kNone;
     int64_t slices = 1;
+    int64_t zero = 1;       // ZeRO stage: 1 shards moments, 2 gradients too
+    std::string placement;  // file of emo experts place; "": what the checkpoint carries
   } parallel;
   struct Checkpoint {
     int64_t every = 1000;  // steps; 0: only at the end

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "train/agreement.h"
+#include "train/expert_order.h"
 
 namespace emo {
 namespace {
@@ -72,7 +73,24 @@ absl::StatusOr<TrainingPosition> take_over(const RunConfig& config, TrainingStat
   return position;
 }
 
+absl::StatusOr<ExpertOrder> find_expert_order(const RunConfig& config) {
+  if (!config.parallel.placement.empty()) {
+    return read_expert_order(config.parallel.placement, config.model);
+  }
+  absl::StatusOr<std::string> latest = latest_checkpoint(config.run.folder);
+  if (!latest.ok()) return latest.status();
+  const std::string from = latest->empty() ? config.run.start_from : *latest;
+  return from.empty() ? ExpertOrder() : carried_expert_order(from, config.model);
+}
+
 }  // namespace
+
+absl::StatusOr<ExpertOrder> expert_order_for_run(const RunConfig& config, const Mesh& mesh) {
+  absl::StatusOr<ExpertOrder> order = find_expert_order(config);
+  absl::Status status = agree(*mesh.world, order.status());
+  if (!status.ok()) return status;
+  return order;
+}
 
 absl::StatusOr<TrainingPosition> start_run(const RunConfig& config, const ChunkSource& source,
                                            const Mesh& mesh, TrainingState* state) {

@@ -12,6 +12,10 @@
 
 namespace emo {
 
+// Collective; every rank gets the same answer. The order in which the run's ranks hold experts:
+// parallel.placement's, or what the checkpoint that the run goes on or starts from carries.
+absl::StatusOr<ExpertOrder> expert_order_for_run(const RunConfig& config, const Mesh& mesh);
+
 // Collective; every rank gets the same answer. Fills the state and answers where to go on.
 //   - a checkpoint in run.folder: goes on there; FailedPrecondition, with a list, where config or
 //   data

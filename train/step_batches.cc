@@ -25,6 +25,11 @@ absl::StatusOr<StepBatches> load_step(const ChunkSource& source, const RunConfig
   return step;
 }
 
+StateOptions state_options_of(const RunConfig& config, ExpertOrder order) {
+  return {std::move(order),
+          config.parallel.zero == 2 ? GradientMemory::kParts : GradientMemory::kWhole};
+}
+
 StepOptions step_options_of(const RunConfig& config) {
   StepOptions options;
   options.lm_z_weight = config.train.lm_z_weight;

@@ -27,5 +27,6 @@ absl::StatusOr<StepBatches> load_step(const ChunkSource& source, const RunConfig
 
 // What the config says about every step; the learning rate is the schedule's.
 StepOptions step_options_of(const RunConfig& config);
+StateOptions state_options_of(const RunConfig& config, ExpertOrder order);
 
 }  // namespace emo

@@ -37,10 +37,10 @@ absl::Status not_finite(const Mesh& mesh, const StepResult& result, int64_t step
                         TrainingState* state) {
   const ParameterLayout& layout = state->model.layout;
   wait_for_parameters(state);
-  gather_gradients(mesh, state);
+  const FlatBuffers gradients = gather_gradients(mesh, state);
   std::string bad = first_bad_tensor(layout, state->model.parameters);
   if (bad.empty()) {
-    bad = first_bad_tensor(layout, state->gradients.buffers);
+    bad = first_bad_tensor(layout, gradients);
     if (!bad.empty()) bad = "gradient of " + bad;
   }
   const std::vector<std::string> found = gather_texts(*mesh.world, bad);
@@ -146,7 +146,10 @@ absl::StatusOr<RunEnd> train(const RunConfig& config, const Mesh& mesh,
   absl::StatusOr<std::unique_ptr<ChunkSource>> source = open_source(config);
   absl::Status status = agree(*mesh.world, source.status());
   if (!status.ok()) return status;
-  TrainingState state(config.model, config.routing, config.data.sequence_length, mesh.position());
+  absl::StatusOr<ExpertOrder> order = expert_order_for_run(config, mesh);
+  if (!order.ok()) return order.status();
+  TrainingState state(config.model, config.routing, config.data.sequence_length, mesh.position(),
+                      state_options_of(config, *std::move(order)));
   absl::StatusOr<TrainingPosition> start = start_run(config, **source, mesh, &state);
   if (!start.ok()) return start.status();
   TrainingPosition position = *start;

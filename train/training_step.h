@@ -6,14 +6,21 @@
 
 #include "model/transformer.h"
 #include "parallel/mesh.h"
+#include "train/gradient_reduction.h"
 #include "train/optimizer.h"
 
 namespace emo {
+
+struct StateOptions {
+  ExpertOrder order = {};  // in which ranks hold the experts
+  GradientMemory gradients = GradientMemory::kWhole;
+};
 
 // Everything that a step reads and changes on this rank.
 struct TrainingState {
   Model model;
   Gradients gradients;
+  FlatBuffers owned_gradients;  // see make_owned_gradients()
   OptimizerState optimizer;
   RopeTable rope;
   BalanceCounts balance;
@@ -21,7 +28,7 @@ struct TrainingState {
   PendingBuckets updates;  // parameters that other ranks updated, on their way
 
   TrainingState(const ModelConfig& config, const RoutingContract& contract, int64_t sequence_length,
-                const GridPosition& position);
+                const GridPosition& position, const StateOptions& options = {});
 };
 
 struct StepOptions {
@@ -49,16 +56,16 @@ struct StepResult {
 // One micro-batch of a step, this rank's rows of it, cut into as many slices on every rank.
 using SlicedBatch = std::vector<MicroBatch>;
 
-// Collective. Zeroes the gradients, then leaves those of the whole step in state->gradients: on
-// each rank the parts that it owns, summed over all ranks while the backward pass ran; elsewhere
-// what this rank alone contributed. `divisor_share` is this rank's part of N (batch_tensors.h),
-// over all micro-batches.
+// Collective. Leaves the gradients of the whole step in state->owned_gradients: on each rank what
+// it owns, summed over all ranks while the backward passes ran. `divisor_share` is this rank's part
+// of N (batch_tensors.h), over all micro-batches.
 StepResult compute_gradients(const Mesh& mesh, const std::vector<SlicedBatch>& micro_batches,
                              int64_t divisor_share, const StepOptions& options,
                              TrainingState* state);
 
-// Collective. Makes state->gradients complete on every rank, for what looks at all of them.
-void gather_gradients(const Mesh& mesh, TrainingState* state);
+// Collective. The gradients of all ranks as whole buffers in the model's layout, for what looks at
+// all of them.
+FlatBuffers gather_gradients(const Mesh& mesh, TrainingState* state);
 
 // Collective: compute_gradients, clip, update. Where the result is not finite nothing is updated,
 // on any rank. The updated parameters are still travelling when it returns; the next step waits for

@@ -82,6 +82,29 @@ def main() -> None:
         off = emo.json("eval", model, *data, "--no-routed-experts")
         check(close(colours["no_routed_experts"], off["sources"]["colours"]["loss"], 1e-6), "floor")
 
+        # Experts that documents use together on one rank: another place, the same results.
+        placement = folder / "placement.json"
+        placed = emo.json("experts", "place", model, "--data", folder / "train", "--ranks", 2, "--output", placement)
+        check(json.loads(placement.read_text()) == placed, "the file is what was printed")
+        check(placed["copies_per_token_after"] <= placed["copies_per_token_before"], "placing costs copies")
+        for order in placed["order"]:
+            check(sorted(order) == list(range(31)), f"no permutation: {order}")
+        moved = folder / "moved"
+        emo.run("train", "configs/tiny.yaml", f"run.folder={moved}", f"run.start_from={model}", "run.take=all",
+                f"data.path={folder}/train", "data.synthetic=none", "model.vocab_size=400", "data.sequence_length=64",
+                "train.steps=42", "parallel.ep=2", f"parallel.placement={placement}", "--quiet", ranks=2)
+        still = folder / "still"
+        emo.run("train", "configs/tiny.yaml", f"run.folder={still}", f"run.start_from={model}", "run.take=all",
+                f"data.path={folder}/train", "data.synthetic=none", "model.vocab_size=400", "data.sequence_length=64",
+                "train.steps=42", "parallel.ep=2", "--quiet", ranks=2)
+        carried = moved / "step-0000042/placement.json"
+        check(json.loads(carried.read_text())["order"] == placed["order"], "the checkpoint does not carry the order")
+        check(not (still / "step-0000042/placement.json").exists(), "an order from nowhere")
+        sent = [[json.loads(line)["block 00/exchange/MB sent"] for line in open(run / "metrics.jsonl")] for run in (moved, still)]
+        check(sum(sent[0]) < sum(sent[1]), f"no fewer bytes travel: {sent}")
+        losses = [emo.json("eval", run / "step-0000042", *data, "--ep", 2, ranks=2)["loss"] for run in (moved, still)]
+        check(close(losses[0], losses[1], 1e-5), f"the place of experts changed results: {losses}")
+
         # What cannot be is explained.
         for arguments, code, hint in [
                 (["experts", "rank", model, "--data", folder / "train", "--label", "colour", "--keep", 8,
@@ -90,7 +113,11 @@ def main() -> None:
                   "--output", folder / "x.json"], 64, "keep 33"),
                 (["eval", model, *data, "--pool", 2], 64, "at least 4"),
                 (["eval", model, *data, "--experts", folder / "nowhere.json"], 66, "nowhere.json"),
-                (["eval", run, *data], 66, "config.json")]:
+                (["eval", run, *data], 66, "config.json"),
+                (["experts", "place", model, "--data", folder / "train", "--ranks", 32, "--output", folder / "x.json"],
+                 64, "from 2 to 31"),
+                (["experts", "place", model, "--data", folder / "train", "--ranks", 2, "--output", placement], 73, "--overwrite"),
+                (["train", "configs/tiny.yaml", f"run.folder={folder}/y", f"parallel.placement={subset}"], 65, "order")]:
             result = emo.run(*arguments, expect=code)
             check(hint in result.stderr, f"no {hint!r} in {result.stderr}")
         content["experts_kept_per_layer"][1] = [0, 5, 3, 99]

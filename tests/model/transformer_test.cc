@@ -34,8 +34,8 @@ Pass run(const Model& model, const MicroBatch& batch, const PassOptions& options
          const LossOptions& loss) {
   Pass pass;
   pass.gradients = std::make_unique<Gradients>(model);
-  pass.sums = make_loss_sums(model.config.moe_layers(), model.layout.placement.experts);
-  BalanceCounts counts(model.config.moe_layers(), model.layout.placement.experts,
+  pass.sums = make_loss_sums(model.config.moe_layers(), model.config.routed_experts());
+  BalanceCounts counts(model.config.moe_layers(), model.config.routed_experts(),
                        model.contract.balance_scope);
   const RopeTable rope(64, model.config.head_dim(), model.config.rope_theta);
   const auto world = self_communicator();

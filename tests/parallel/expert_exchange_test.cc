@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <numeric>
 #include <random>
 
 #include "tests/parallel/test_world.h"
@@ -36,7 +37,11 @@ TEST_P(ExchangeTest, TokensMeetTheirExpertsAndComeBack) {
   Communicator& world = test_world();
   for (const int64_t E : {5, 15, 127}) {
     for (const int64_t base : {0, 3, 40}) {
-      const ExpertPlacement placement{E, world.size()};
+      ExpertPlacement placement{E, world.size(), {}};
+      if (base == 40) {  // held in another order
+        placement.order.resize(E);
+        std::iota(placement.order.rbegin(), placement.order.rend(), 0);
+      }
       const int64_t T = base + world.rank() % 2, D = 3, K = 3;  // uneven rows
       at::Tensor experts, weights;
       random_choices(T, E, K, 100 + static_cast<uint64_t>(world.rank()), &experts, &weights);
@@ -51,7 +56,8 @@ TEST_P(ExchangeTest, TokensMeetTheirExpertsAndComeBack) {
       bool sorted = true;
       for (int64_t e = 0; e < placement.count(world.rank()); ++e) {
         for (int64_t p = plan.expert_begin[e]; p < plan.expert_begin[e + 1]; ++p) {
-          const auto number = static_cast<float>(placement.first(world.rank()) + e + 1);
+          const auto number =
+              static_cast<float>(placement.expert_at(placement.first(world.rank()) + e) + 1);
           const int32_t row = plan.row_of_pair[p];
           results[row] += plan.weight_of_pair[p] * number * rows[row];
           values[p] = number;
@@ -94,7 +100,7 @@ INSTANTIATE_TEST_SUITE_P(Both, ExchangeTest,
 
 TEST(Exchange, ATokenTravelsOncePerRank) {
   Communicator& world = test_world();
-  const ExpertPlacement placement{8, world.size()};
+  const ExpertPlacement placement{8, world.size(), {}};
   const int64_t T = 10, K = 8;  // every token wants every expert
   const at::Tensor experts = at::arange(8, at::kInt).repeat({T, 1});
   ExchangePlan once, naive;
@@ -108,7 +114,7 @@ TEST(Exchange, ATokenTravelsOncePerRank) {
 }
 
 TEST(Placement, DealsExpertsAsEvenlyAsTheyGo) {
-  const ExpertPlacement placement{127, 8};
+  const ExpertPlacement placement{127, 8, {}};
   EXPECT_EQ(placement.count(0), 16);
   EXPECT_EQ(placement.count(6), 16);
   EXPECT_EQ(placement.count(7), 15);

@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <numeric>
+
 #include "data/loader.h"
 #include "eval/golden_folder.h"
 #include "parallel/self_communicator.h"
@@ -18,6 +20,7 @@ namespace {
 struct Outcome {
   StepResult result;
   std::unique_ptr<TrainingState> state;
+  FlatBuffers gradients;       // of all ranks
   std::vector<Batch> batches;  // this rank's
 };
 
@@ -25,12 +28,15 @@ struct HowToRun {
   ModelConfig config = small_config();
   Recompute recompute = Recompute::kNone;
   int64_t slices = 1;
+  ExpertOrder order = {};
+  GradientMemory gradients = GradientMemory::kWhole;
 };
 
 Outcome run(const Mesh& mesh, const RoutingContract& contract, const std::vector<Batch>& global,
             const HowToRun& how = {}) {
   Outcome outcome;
-  outcome.state = std::make_unique<TrainingState>(how.config, contract, 48, mesh.position());
+  outcome.state = std::make_unique<TrainingState>(how.config, contract, 48, mesh.position(),
+                                                  StateOptions{how.order, how.gradients});
   fill_random(outcome.state->model, 21);
   std::vector<SlicedBatch> micro_batches;
   int64_t share = 0;
@@ -46,7 +52,7 @@ Outcome run(const Mesh& mesh, const RoutingContract& contract, const std::vector
   options.seed = 77;
   options.recompute = how.recompute;
   outcome.result = compute_gradients(mesh, micro_batches, share, options, outcome.state.get());
-  gather_gradients(mesh, outcome.state.get());
+  outcome.gradients = gather_gradients(mesh, outcome.state.get());
   return outcome;
 }
 
@@ -79,8 +85,7 @@ std::string worst_gradient(const Outcome& many, const Outcome& one) {
     const auto q = std::find_if(all.begin(), all.end(),
                                 [&](const ParameterInfo& o) { return o.name == p.name; });
     const auto view = [](const ParameterInfo& info, const Outcome& o) {
-      return at::from_blob(parameter_data(info, o.state->gradients.buffers), info.shape,
-                           at::kFloat);
+      return at::from_blob(parameter_data(info, o.gradients), info.shape, at::kFloat);
     };
     const double largest = view(*q, one).abs().max().item<double>();
     const double difference = (view(p, many) - view(*q, one)).abs().max().item<double>();
@@ -158,6 +163,73 @@ INSTANTIATE_TEST_SUITE_P(
         LayoutCase{7, 2, BalanceScope::kGlobalBatch, true, kRange, Recompute::kBlock, 3},
         LayoutCase{6, 1, BalanceScope::kMicroBatch, false, kRange, Recompute::kNone, 2},
         LayoutCase{6, 1, BalanceScope::kMicroBatch, false, kRange, Recompute::kMoe, 2}));
+
+// ZeRO stage 2: gradients that are kept in parts, folded over each other while they are summed, are
+// those of one process, whatever the number of passes that add to them.
+TEST(GradientsInParts, EqualOneProcess) {
+  Communicator& world = test_world();
+  HowToRun how;
+  how.config.n_layers = 7;  // more than fit in memory at once
+  how.config.dense_layers = {4};
+  how.config.d_ffn = 16;
+  RoutingContract contract;
+  contract.pool.min = 4;
+  contract.pool.max = 20;
+  std::vector<Batch> global;
+  for (int64_t m = 0; m < 2; ++m) {
+    global.push_back(random_batch(5, 48, 61, 9, 70 + static_cast<uint64_t>(m), m * 5));
+  }
+  const auto alone = make_mesh(self_communicator(), 1, 1);
+  const Outcome one = run(*alone, contract, global, how);
+  how.gradients = GradientMemory::kParts;
+  for (const int64_t slices : {1, 2}) {
+    how.slices = slices;
+    how.recompute = slices == 1 ? Recompute::kNone : Recompute::kBlock;
+    for (int64_t ep = 1; ep <= world.size(); ep *= 2) {
+      const auto mesh = make_mesh(world.split(0, world.rank()), 0, ep);
+      const Outcome many = run(*mesh, contract, global, how);
+      const bool less =
+          many.state->gradients.buffers.dense.numel() < many.state->model.parameters.dense.numel();
+      EXPECT_EQ(less, world.size() > 1);
+      EXPECT_TRUE(on_all_ranks(close(many.result.gradient_norm, one.result.gradient_norm, 1e-5)));
+      const std::string worst = worst_gradient(many, one);
+      EXPECT_TRUE(on_all_ranks(worst.empty())) << worst << ", ep " << ep << ", slices " << slices;
+    }
+  }
+}
+
+// Where experts lie is not what they compute: any order of them gives the one process's results.
+TEST(PlacedExperts, EqualOneProcess) {
+  Communicator& world = test_world();
+  HowToRun how;
+  RoutingContract contract;
+  contract.pool.min = 4;
+  contract.pool.max = 20;
+  const std::vector<Batch> global = {random_batch(5, 48, 61, 9, 8)};
+  const auto alone = make_mesh(self_communicator(), 1, 1);
+  const Outcome one = run(*alone, contract, global, how);
+  const int64_t E = how.config.routed_experts();
+  how.order.resize(how.config.n_layers);
+  for (int64_t layer = 0; layer < how.config.n_layers; ++layer) {
+    if (how.config.is_dense(layer)) continue;
+    const int64_t step = layer + 2;  // e -> step e + 1 mod E, where that is a permutation
+    for (int64_t e = 0; e < E; ++e) {
+      how.order[layer].push_back(static_cast<int32_t>((step * e + 1) % E));
+    }
+    if (!is_permutation(how.order[layer], E)) {
+      std::iota(how.order[layer].rbegin(), how.order[layer].rend(), 0);
+    }
+  }
+  for (const int64_t dp : {1, 2}) {
+    if (world.size() % dp != 0) continue;
+    const auto mesh = make_mesh(world.split(0, world.rank()), dp, world.size() / dp);
+    const Outcome many = run(*mesh, contract, global, how);
+    EXPECT_TRUE(on_all_ranks(close(many.result.cross_entropy(), one.result.cross_entropy(), 1e-6)));
+    EXPECT_TRUE(on_all_ranks(pools_equal(many, one, global[0], world.rank(), world.size())));
+    const std::string worst = worst_gradient(many, one);
+    EXPECT_TRUE(on_all_ranks(worst.empty())) << worst << ", dp " << dp;
+  }
+}
 
 // The reference's 127 routed experts, spread over all ranks: on 8 of them 16 seven times and 15.
 TEST(UnevenExperts, EqualOneProcess) {
@@ -270,8 +342,7 @@ TEST(Accumulation, OfMicroBatchesIsTheWholeBatch) {
   const auto mesh = make_mesh(world.split(0, world.rank()), 0, 1);
   const Outcome whole = run(*mesh, contract, {all});
   const Outcome split = run(*mesh, contract, parts);
-  const at::Tensor a = whole.state->gradients.buffers.dense,
-                   b = split.state->gradients.buffers.dense;
+  const at::Tensor a = whole.gradients.dense, b = split.gradients.dense;
   EXPECT_TRUE(
       on_all_ranks((a - b).abs().max().item<float>() <= 1e-5 * a.abs().max().item<float>()));
 }

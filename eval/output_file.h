@@ -1,0 +1,14 @@
+// Files that commands write at their end.
+#pragma once
+
+#include <string>
+
+#include "absl/status/status.h"
+
+namespace emo {
+
+// What is written at the end must be possible from the start: PermissionDenied where the folder is
+// not there, AlreadyExists where the file is and `overwrite` is false. OK for "".
+absl::Status check_new_file(const std::string& path, bool overwrite);
+
+}  // namespace emo

@@ -1,0 +1,60 @@
+// The way of a step's gradients to the ranks that own them: bucket by bucket, while the backward
+// passes go on.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+
+#include "model/transformer.h"
+#include "parallel/mesh.h"
+#include "parallel/sharding.h"
+
+namespace emo {
+
+// Where the gradients that this rank owns end up: in the places that they have in the model's
+// layout, in `gradients` itself, whose other parts keep what this rank contributed; or, of buffers
+// that `gradients` keeps folded, side by side.
+FlatBuffers make_owned_gradients(const ParameterLayout& layout, const Gradients& gradients);
+
+// Of one buffer, for one step. All calls are collective over `group`.
+class BufferReduction {
+ public:
+  // `owned` as make_owned_gradients() made it. What is referred to must outlive this.
+  BufferReduction(Communicator& group, const Sharding& layout, const Sharding& memory,
+                  const at::Tensor& gradients, const at::Tensor& owned);
+
+  // Before a backward pass adds to a bucket: makes its memory ready.
+  void before(size_t bucket, bool first_pass);
+  // After it did: the sums may travel, folded ones in every pass, others in the last.
+  void after(size_t bucket, bool last_pass);
+  // `owned` is complete.
+  void finish();
+
+ private:
+  void settle(size_t bucket);
+
+  Communicator* group_;
+  const Sharding& layout_;
+  const Sharding& memory_;
+  at::Tensor gradients_, owned_;
+  bool folded_;
+  std::map<size_t, std::unique_ptr<Pending>> travelling_;
+};
+
+// Of both buffers, for a step of `passes` backward passes, each from the head to the embedding.
+class GradientReduction {
+ public:
+  GradientReduction(const Mesh& mesh, const ParameterLayout& layout, const Gradients& gradients,
+                    const FlatBuffers& owned, int64_t passes);
+  void before(size_t bucket);
+  void after(size_t bucket);
+  void finish();
+
+ private:
+  BufferReduction dense_, experts_;
+  size_t head_;
+  int64_t pass_ = -1, passes_;
+};
+
+}  // namespace emo
