@@ -94,10 +94,10 @@ void update(const Mesh& mesh, const StepOptions& options, const at::Tensor& cont
 
 DeviceState::DeviceState(const ModelConfig& config, const RoutingContract& contract,
                          int64_t sequence_length, const GridPosition& position, at::Device device,
-                         at::ScalarType type)
-    : model(config, contract, position, sequence_length, device, type),
-      balance(config.moe_layers(), model.layout.placement.experts, contract.balance_scope, device),
-      sums(config.moe_layers(), model.layout.placement.experts, device),
+                         at::ScalarType type, const ExpertOrder& order)
+    : model(config, contract, position, sequence_length, device, type, order),
+      balance(config.moe_layers(), model.routed_experts(), contract.balance_scope, device),
+      sums(config.moe_layers(), model.routed_experts(), device),
       positions(sequence_length) {
   if (type != at::kFloat) optimizer.master = owned_zeros(model.layout, device);
   optimizer.exp_avg = owned_zeros(model.layout, device);

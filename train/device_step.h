@@ -35,7 +35,8 @@ struct DeviceState {
   PendingBuckets updates;  // parameters that other ranks updated, on their way
 
   DeviceState(const ModelConfig& config, const RoutingContract& contract, int64_t sequence_length,
-              const GridPosition& position, at::Device device, at::ScalarType type);
+              const GridPosition& position, at::Device device, at::ScalarType type,
+              const ExpertOrder& order = {});
 };
 
 // Collective over `mesh`, whose communicators serve the device's tensors. As the CPU path's

@@ -26,8 +26,8 @@ void moe_forward(const BlockContext& context, const LayerTensors& weights, const
   kept->router_input = {linear(x.to(at::kFloat), weights.router.to(at::kFloat)), batch.routing,
                         batch.pool_sizes[layer], context.config->routed_top_k()};
   kept->routing = route(kept->router_input, *context.contract);
-  kept->plan =
-      plan_exchange(*context.ep, context.placement, kept->routing.experts, kept->routing.weights);
+  kept->plan = plan_exchange(*context.ep, (*context.placements)[layer], kept->routing.experts,
+                             kept->routing.weights);
   RowsInFlight flight = send_rows(*context.ep, kept->plan, x);
   *always_hidden = always_forward(weights.always, x, y);  // while rows are in flight
   kept->rows = flight.wait();

@@ -23,7 +23,7 @@ struct BlockContext {
   const ModelConfig* config;
   const RoutingContract* contract;
   const RopeTensors* rope;
-  ExpertPlacement placement;
+  const std::vector<DevicePlacement>* placements;  // [L]
   Communicator* ep;
 };
 

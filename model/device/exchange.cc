@@ -103,8 +103,25 @@ at::Tensor exchange_records(Communicator& ep, int64_t experts_here, const at::Te
 
 }  // namespace
 
-ExchangePlan plan_exchange(Communicator& ep, const ExpertPlacement& placement,
-                           const at::Tensor& experts, const at::Tensor& weights) {
+DevicePlacement make_device_placement(const ExpertPlacement& placement, at::Device device) {
+  if (placement.order.empty()) return {placement, {}};
+  const at::Tensor position_of =
+      at::empty({placement.experts}, at::TensorOptions().dtype(at::kInt));
+  for (int64_t position = 0; position < placement.experts; ++position) {
+    position_of.mutable_data_ptr<int32_t>()[placement.expert_at(position)] =
+        static_cast<int32_t>(position);
+  }
+  return {placement, to_device(position_of, device)};
+}
+
+ExchangePlan plan_exchange(Communicator& ep, const DevicePlacement& where, const at::Tensor& chosen,
+                           const at::Tensor& weights) {
+  const ExpertPlacement& placement = where.placement;
+  at::Tensor experts = chosen;
+  if (where.position_of.defined()) {
+    experts = at::empty_like(chosen);
+    find_positions(chosen, where.position_of, experts);
+  }
   const int64_t T = experts.size(0);
   const int64_t K = experts.size(1);
   const int64_t P = ep.size();

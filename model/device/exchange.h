@@ -18,6 +18,15 @@
 
 namespace emo::device {
 
+// A layer's placement, and where each expert stands in its order, i32 [E] on the device; undefined
+// where experts go by number.
+struct DevicePlacement {
+  ExpertPlacement placement;
+  at::Tensor position_of;
+};
+DevicePlacement make_device_placement(const ExpertPlacement& placement, at::Device device);
+
+// Experts are called by their position in the placement's order in everything below.
 struct ExchangePlan {
   bool local = true;  // one rank: rows are the tokens, nothing travels
   int64_t rows = 0;   // R on this rank: own ones first, then those of the other ranks in order
@@ -38,9 +47,9 @@ struct ExchangePlan {
   at::Tensor pair_of_slot;  // i32 [R, K]; -1: not here
 };
 
-// Collective over `ep`. experts i32 [T, K] (-1: slot unused), weights f32 [T, K].
-ExchangePlan plan_exchange(Communicator& ep, const ExpertPlacement& placement,
-                           const at::Tensor& experts, const at::Tensor& weights);
+// Collective over `ep`. chosen i32 [T, K] experts by number (-1: slot unused), weights f32 [T, K].
+ExchangePlan plan_exchange(Communicator& ep, const DevicePlacement& where, const at::Tensor& chosen,
+                           const at::Tensor& weights);
 
 // Rows on their way; wait() before reading.
 struct RowsInFlight {

@@ -38,7 +38,7 @@ void announce(const std::function<void(size_t)>& listener, size_t bucket) {
 }
 
 BlockContext context_of(const DeviceModel& model, const DevicePass& pass) {
-  return {&model.config, &model.contract, &model.rope, model.layout.placement, pass.ep};
+  return {&model.config, &model.contract, &model.rope, &model.placements, pass.ep};
 }
 
 // What a slice keeps from its forward pass.
@@ -154,17 +154,21 @@ void backward(DeviceModel* model, const DeviceBatch& batch, const DevicePass& pa
 
 DeviceModel::DeviceModel(const ModelConfig& c, const RoutingContract& r,
                          const GridPosition& position, int64_t positions, at::Device d,
-                         at::ScalarType t)
+                         at::ScalarType t, const ExpertOrder& order)
     : config(c),
       contract(r),
-      layout(make_layout(c, position)),
+      layout(make_layout(c, position, order)),
       device(d),
       type(t),
       parameters(device_buffers(layout, d, t)),
       gradients(device_buffers(layout, d, at::kFloat)),
       weights(bind_tensors(config, layout, parameters)),
       weight_gradients(bind_tensors(config, layout, gradients)),
-      rope(rope_tensors(config, positions, d)) {}
+      rope(rope_tensors(config, positions, d)) {
+  for (const ExpertPlacement& placement : layout.placements) {
+    placements.push_back(make_device_placement(placement, d));
+  }
+}
 
 void load_parameters(const FlatBuffers& host, DeviceModel* model) {
   model->parameters.dense.copy_(host.dense);

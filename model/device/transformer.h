@@ -34,11 +34,15 @@ struct DeviceModel {
   FlatBuffers gradients;  // f32
   ModelTensors weights, weight_gradients;
   RopeTensors rope;
+  std::vector<DevicePlacement> placements;  // [L]
 
   // Allocates; parameters are zero until load_parameters(). `positions`: tokens of a row.
   DeviceModel(const ModelConfig& config, const RoutingContract& contract,
               const GridPosition& position, int64_t positions, at::Device device,
-              at::ScalarType type);
+              at::ScalarType type, const ExpertOrder& order = {});
+  int64_t routed_experts() const {  // 0 where no layer has any
+    return config.moe_layers() > 0 ? config.routed_experts() : 0;
+  }
   DeviceModel(const DeviceModel&) = delete;
   DeviceModel& operator=(const DeviceModel&) = delete;
 };

@@ -51,22 +51,23 @@ FeedForwardTensors feed_forward(const Binder& binder, const std::string& prefix,
 
 // This rank's experts of a layer: they lie one after another at equal distances.
 FeedForwardTensors routed_experts(const ModelConfig& config, const ParameterLayout& layout,
-                                  const Binder& binder, const std::string& prefix) {
+                                  const Binder& binder, int64_t layer, const std::string& prefix) {
   const int64_t D = config.d_model;
   const int64_t F = config.d_expert;
-  const int64_t first = layout.placement.first(layout.ep_rank);
-  const int64_t count = layout.placement.count(layout.ep_rank);
-  const auto name = [&](int64_t expert) {
-    return prefix + "experts." + std::to_string(expert) + ".";
+  const ExpertPlacement& placement = layout.placements[layer];
+  const int64_t begin = placement.first(layout.ep_rank);
+  const int64_t count = placement.count(layout.ep_rank);
+  const auto name = [&](int64_t i) {
+    return prefix + "experts." + std::to_string(placement.expert_at(begin + i)) + ".";
   };
   const int64_t distance = 3 * F * D;
-  for (int64_t e = 0; e < count; ++e) {
-    TORCH_CHECK(binder.offset(name(first + e) + "gate_proj.weight") ==
-                    binder.offset(name(first) + "gate_proj.weight") + e * distance,
+  for (int64_t i = 0; i < count; ++i) {
+    TORCH_CHECK(binder.offset(name(i) + "gate_proj.weight") ==
+                    binder.offset(name(0) + "gate_proj.weight") + i * distance,
                 "experts of ", prefix, " do not lie at equal distances");
   }
-  return {binder.strided(name(first) + "gate_proj.weight", {count, 2 * F, D}, {distance, D, 1}),
-          binder.strided(name(first) + "down_proj.weight", {count, D, F}, {distance, F, 1})};
+  return {binder.strided(name(0) + "gate_proj.weight", {count, 2 * F, D}, {distance, D, 1}),
+          binder.strided(name(0) + "down_proj.weight", {count, D, F}, {distance, F, 1})};
 }
 
 LayerTensors bind_layer(const ModelConfig& config, const ParameterLayout& layout,
@@ -87,7 +88,7 @@ LayerTensors bind_layer(const ModelConfig& config, const ParameterLayout& layout
     w.always.push_back(feed_forward(binder, prefix + "mlp.experts." + std::to_string(e) + ".", D,
                                     config.d_expert));
   }
-  w.routed = routed_experts(config, layout, binder, prefix + "mlp.");
+  w.routed = routed_experts(config, layout, binder, layer, prefix + "mlp.");
   return w;
 }
 

@@ -37,6 +37,7 @@ struct DeviceCase {
   Recompute recompute = Recompute::kNone;
   int64_t slices = 1;
   at::ScalarType type = at::kFloat;
+  bool reordered = false;  // ranks hold the experts in another order
 };
 
 RoutingContract contract_of(const DeviceCase& c) {
@@ -46,6 +47,15 @@ RoutingContract contract_of(const DeviceCase& c) {
   contract.pool.max = 20;
   contract.balance_scope = c.scope;
   return contract;
+}
+
+ExpertOrder order_of(const DeviceCase& c) {
+  ExpertOrder order;
+  for (int64_t layer = 0; c.reordered && layer < device_config().n_layers; ++layer) {
+    std::vector<int32_t>& experts = order.emplace_back();
+    for (int64_t e = 0; e < 13; ++e) experts.push_back(static_cast<int32_t>((5 * e + layer) % 13));
+  }
+  return order;
 }
 
 StepOptions options_of(const DeviceCase& c) {
@@ -89,8 +99,8 @@ struct Trained {
 
 void take_tensors(const Mesh& mesh, const Model& model, const OptimizerState& optimizer,
                   Trained* run) {
-  const FlatBuffers first = gather_moments(mesh, model.layout, optimizer.exp_avg);
-  const FlatBuffers second = gather_moments(mesh, model.layout, optimizer.exp_avg_sq);
+  const FlatBuffers first = gather_owned(mesh, model.layout, optimizer.exp_avg);
+  const FlatBuffers second = gather_owned(mesh, model.layout, optimizer.exp_avg_sq);
   for (const ParameterInfo& p : model.layout.parameters) {
     const auto take = [&](const char* kind, const FlatBuffers& buffers) {
       const at::Tensor& buffer =
@@ -120,8 +130,9 @@ Trained run_on_cpu(const DeviceCase& c) {
 }
 
 Trained run_on_device(const Mesh& mesh, const DeviceCase& c) {
-  DeviceState state(device_config(), contract_of(c), kS, mesh.position(), test_device(), c.type);
-  Model host(device_config(), contract_of(c), mesh.position());
+  DeviceState state(device_config(), contract_of(c), kS, mesh.position(), test_device(), c.type,
+                    order_of(c));
+  Model host(device_config(), contract_of(c), mesh.position(), order_of(c));
   OptimizerState optimizer = make_optimizer_state(host.layout);
   fill_random(host, 21);
   copy_from_host(host, optimizer, &state);
@@ -212,6 +223,7 @@ INSTANTIATE_TEST_SUITE_P(
         DeviceCase{5, 3, BalanceScope::kGlobalBatch, kRange},
         DeviceCase{7, 2, BalanceScope::kMicroBatch, PoolPolicy::Kind::kNone},
         DeviceCase{7, 2, BalanceScope::kMicroBatch, kRange, Recompute::kBlock, 3},
+        DeviceCase{8, 1, BalanceScope::kMicroBatch, kRange, Recompute::kNone, 1, at::kFloat, true},
         DeviceCase{8, 2, BalanceScope::kMicroBatch, kRange, Recompute::kNone, 1, at::kBFloat16}));
 
 // What is not a number stops the update, on every rank, and is reported.

@@ -72,6 +72,15 @@ void unpack_records(const at::Tensor& records, int64_t none, const at::Tensor& k
   });
 }
 
+void find_positions(const at::Tensor& experts, const at::Tensor& position_of,
+                    const at::Tensor& positions) {
+  const auto* expert = experts.const_data_ptr<int32_t>();
+  const auto* position = position_of.const_data_ptr<int32_t>();
+  auto* found = positions.mutable_data_ptr<int32_t>();
+  for_each(experts.device(), experts.numel(),
+           [=] EMO_HOST_DEVICE(int64_t i) { found[i] = expert[i] < 0 ? -1 : position[expert[i]]; });
+}
+
 void local_keys(const at::Tensor& experts, int64_t none, const at::Tensor& keys) {
   const auto* expert = experts.const_data_ptr<int32_t>();
   auto* key = keys.mutable_data_ptr<int32_t>();

@@ -27,6 +27,11 @@ void pack_records(const at::Tensor& experts, const at::Tensor& weights, const at
 void unpack_records(const at::Tensor& records, int64_t none, const at::Tensor& keys,
                     const at::Tensor& weights);
 
+// positions i32 [T, K] of experts in the order in which ranks hold them, by position_of i32 [E]; -1
+// stays.
+void find_positions(const at::Tensor& experts, const at::Tensor& position_of,
+                    const at::Tensor& positions);
+
 // Keys of tokens that stay here: the expert, or `none` for -1.
 void local_keys(const at::Tensor& experts, int64_t none, const at::Tensor& keys);
 

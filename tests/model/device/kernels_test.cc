@@ -317,7 +317,7 @@ TEST(ExchangePlan, OfOneRankSortsAndPads) {
   const at::Tensor experts = at::randint(-1, E - 1, {T, K}).to(at::kInt);  // none for the last
   const auto self = self_communicator();
   const device::ExchangePlan plan =
-      device::plan_exchange(*self, {E, 1}, on(experts), on(at::rand({T, K})));
+      device::plan_exchange(*self, {{E, 1, {}}, {}}, on(experts), on(at::rand({T, K})));
   const at::Tensor ends = plan.ends.cpu(), slots = plan.slot_of_pair.cpu(),
                    pairs = plan.pair_of_slot.cpu();
   EXPECT_EQ(ends.size(0), E);

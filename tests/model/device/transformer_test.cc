@@ -89,9 +89,9 @@ struct Both {
     model = std::make_unique<device::DeviceModel>(config, host.contract, GridPosition{}, kS,
                                                   device_under_test(), type);
     device::load_parameters(host.parameters, model.get());
-    device::BalanceCounts counts(config.moe_layers(), host.layout.placement.experts,
+    device::BalanceCounts counts(config.moe_layers(), host.config.routed_experts(),
                                  host.contract.balance_scope, device_under_test());
-    device::StepSums step(config.moe_layers(), host.layout.placement.experts, device_under_test());
+    device::StepSums step(config.moe_layers(), host.config.routed_experts(), device_under_test());
     device::DevicePass pass;
     pass.ep = pass.world = world.get();
     pass.loss = loss;
@@ -107,14 +107,14 @@ struct Both {
   }
 
   void run_host(const Case& c, const LossOptions& loss, Communicator* world) {
-    BalanceCounts counts(host.config.moe_layers(), host.layout.placement.experts,
+    BalanceCounts counts(host.config.moe_layers(), host.config.routed_experts(),
                          host.contract.balance_scope);
     const RopeTable rope(kS, host.config.head_dim(), host.config.rope_theta);
     PassOptions options;
     options.ep = world;
     options.seed = kSeed;
     options.pool = c.pool;
-    host_sums = make_loss_sums(host.config.moe_layers(), host.layout.placement.experts);
+    host_sums = make_loss_sums(host.config.moe_layers(), host.config.routed_experts());
     counts.start_step();
     forward_backward(host, rope, slices, options, loss, *world, &counts, &host_gradients,
                      &host_sums, &host_memory);
