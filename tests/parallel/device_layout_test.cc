@@ -53,6 +53,7 @@ ExpertOrder order_of(const DeviceCase& c) {
   ExpertOrder order;
   for (int64_t layer = 0; c.reordered && layer < device_config().n_layers; ++layer) {
     std::vector<int32_t>& experts = order.emplace_back();
+    if (device_config().is_dense(layer)) continue;
     for (int64_t e = 0; e < 13; ++e) experts.push_back(static_cast<int32_t>((5 * e + layer) % 13));
   }
   return order;
