@@ -34,6 +34,10 @@ void print_step(const OrderedJson& result) {
               100 * number("peak_fraction"), 100 * number("peak_fraction_forward_backward"));
   std::printf("peak memory         %12.0f   MiB on the largest rank\n",
               number("peak_memory_bytes") / (1 << 20));
+  if (number("exchange_bytes_per_step") > 0) {
+    std::printf("expert exchange     %12.1f   MB that a rank sends in a step\n",
+                number("exchange_bytes_per_step") / 1e6);
+  }
   std::printf("time:");
   for (const auto& [kind, share] : result["share"].items()) {
     std::printf(" %s %.1f%%", kind.c_str(), 100 * share.get<double>());

@@ -93,6 +93,7 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
   const at::Tensor c = at::empty({num_threads(), kPeakSize, kPeakSize});
   std::vector<double> totals, forward_backwards, gemms;
   double flops = 0;
+  double exchanged = 0;  // bytes that this rank sent to experts elsewhere and back, timed steps
   std::array<double, kWorkKinds> work{};
   for (int64_t step = 0; step < options.warmup_steps + options.steps; ++step) {
     const absl::StatusOr<StepBatches> batches =
@@ -125,18 +126,21 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
     totals.push_back(total);
     forward_backwards.push_back(total - profile.seconds(Work::kOptimizer));
     gemms.push_back(gemm);
+    for (const ExchangeCounters& layer : state.memory.buffers.traffic) exchanged += layer.bytes;
     for (size_t kind = 0; kind < kWorkKinds; ++kind) {
       work[kind] += profile.seconds(static_cast<Work>(kind));
     }
   }
 
-  // Over ranks: the slowest step, the sum of peaks, the largest memory.
+  // Over ranks: the slowest step, the sum of peaks, the largest memory, the mean of bytes sent.
   double seconds[2] = {median(totals), median(forward_backwards)};
   mesh.world->all_reduce(at::from_blob(seconds, {2}, at::kDouble), ReduceOp::kMax);
   double peak = *std::max_element(gemms.begin(), gemms.end());
   mesh.world->all_reduce(at::from_blob(&peak, {1}, at::kDouble), ReduceOp::kSum);
   double memory = static_cast<double>(peak_memory_bytes());
   mesh.world->all_reduce(at::from_blob(&memory, {1}, at::kDouble), ReduceOp::kMax);
+  mesh.world->all_reduce(at::from_blob(&exchanged, {1}, at::kDouble), ReduceOp::kSum);
+  exchanged /= static_cast<double>(mesh.world->size() * options.steps);
   const auto tokens = static_cast<double>(config.train.batch * config.data.sequence_length);
   double spent = 0;
   for (const double total : totals) spent += total;
@@ -154,6 +158,7 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
                       reference_flops_per_token(config.model, config.data.sequence_length)},
                      {"seconds_per_step", seconds[0]},
                      {"share", share},
+                     {"exchange_bytes_per_step", exchanged},
                      {"peak_memory_bytes", static_cast<int64_t>(memory)},
                      {"ranks", mesh.world->size()},
                      {"threads_per_rank", num_threads()}};

@@ -18,8 +18,9 @@ struct BenchOptions {
 };
 
 // Collective. Steps on the config's data, without touching run.folder. Times are the median step's;
-// the matrix-product peak is measured between steps, on all ranks at once. The trace's file is
-// replaced.
+// the matrix-product peak is measured between steps, on all ranks at once.
+// `exchange_bytes_per_step` is what a rank sends in the expert exchange, the mean over ranks;
+// gradients and parameters are not in it. The trace's file is replaced.
 absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh,
                                        const BenchOptions& options);
 

@@ -1,6 +1,6 @@
 """Training steps of Hugging Face transformers' OLMoE at the size of configs/bench-107m.yaml.
 
-Prints one JSON object: tokens per second of each timed step. Usage: olmoe_step.py [grouped_mm|eager] [steps]
+Prints one JSON object: tokens per second of each timed step. Usage: olmoe_step.py [grouped_mm|eager] [steps] [layers]
 
 The model is what transformers offers nearest to ours: the same widths, layers and experts per token.
 It has 128 routed experts with 8 a token where ours has 127 with 7 and one shared, and its attention
@@ -19,9 +19,10 @@ BATCH, SEQUENCE, VOCABULARY, WARMUP = 4, 1024, 8192, 1
 def main() -> None:
     experts = sys.argv[1] if len(sys.argv) > 1 else "grouped_mm"
     steps = int(sys.argv[2]) if len(sys.argv) > 2 else 3
+    layers = int(sys.argv[3]) if len(sys.argv) > 3 else 8
     torch.manual_seed(0)
     config = OlmoeConfig(
-        vocab_size=VOCABULARY, hidden_size=256, intermediate_size=128, num_hidden_layers=8,
+        vocab_size=VOCABULARY, hidden_size=256, intermediate_size=128, num_hidden_layers=layers,
         num_attention_heads=8, num_key_value_heads=8, num_experts=128, num_experts_per_tok=8,
         max_position_embeddings=SEQUENCE, tie_word_embeddings=False, use_cache=False,
         output_router_logits=True, router_aux_loss_coef=0.01, rope_theta=500000.0,

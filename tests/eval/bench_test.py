@@ -16,6 +16,13 @@ def bench_step(emo: Program) -> None:
                 "peak_fraction_forward_backward", "peak_memory_bytes", "seconds_per_step"]:
         check(bench[key] > 0, f"bench step --json: {key}")
     check(bench["ranks"] == 2 and bench["threads_per_rank"] == 1, "ranks and threads")
+    # A token goes at most once to the other rank: 64 floats there and back, forward and backward, in
+    # 2 layers; the lists of who wants what are a few percent more.
+    rows = 2 * 4 * (4 * 256) * 64 * 4
+    sent = bench["exchange_bytes_per_step"]
+    check(rows / 2 < sent < 1.1 * rows, f"{sent} bytes sent, {rows} at most for rows")
+    alone = emo.json("bench", "step", TINY, "--steps", 1, "--warmup", 0)
+    check(alone["exchange_bytes_per_step"] == 0, "one rank sends nothing")
     check(abs(sum(bench["share"].values()) - 1) < 0.02, f"shares sum to {sum(bench['share'].values())}")
 
     events = json.loads(trace_file.read_text())["traceEvents"]

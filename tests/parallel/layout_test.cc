@@ -169,8 +169,8 @@ INSTANTIATE_TEST_SUITE_P(
 TEST(GradientsInParts, EqualOneProcess) {
   Communicator& world = test_world();
   HowToRun how;
-  how.config.n_layers = 7;  // more than fit in memory at once
-  how.config.dense_layers = {4};
+  how.config.n_layers = 5;  // more than fit in memory at once
+  how.config.dense_layers = {3};
   how.config.d_ffn = 16;
   RoutingContract contract;
   contract.pool.min = 4;

@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# What a token costs in emo's training step
+#   against the number of routed experts, with as many experts a token and as many rows an expert (so the batch
+#   grows with the experts), and
+#   against the length of documents, at the same tokens,
+# each with its parts apart. All settings run in turn; two threads. About two minutes a round.
+# Usage: tests/bench/experts_and_documents.sh [ROUNDS] [--only experts|documents] [--steps N] [--layers N]
+#        [--minutes M] [--json]
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+exec ./tests/bench/prepare.sh plain tests/bench/experts_and_documents.py "$@"
