@@ -7,7 +7,7 @@
 namespace emo::device {
 namespace {
 
-// ranked [N, E]: the experts of each document in order of q.
+// ranked [N, E]: the experts of each document in order of q, which is 0 or more.
 void rank_experts(const at::Tensor& q, const at::Tensor& ranked) {
   const int64_t E = q.size(1);
   const auto* score = q.const_data_ptr<double>();
@@ -15,9 +15,12 @@ void rank_experts(const at::Tensor& q, const at::Tensor& ranked) {
   for_each(q.device(), q.numel(), [=] EMO_HOST_DEVICE(int64_t i) {
     const double* row = score + i / E * E;
     const int64_t e = i % E;
+    // What is not a number goes last, so that ranks are a permutation whatever the scores are.
+    const auto key = [=](int64_t n) { return row[n] >= 0 ? row[n] : -1.0; };
+    const double own = key(e);
     int64_t rank = 0;
     for (int64_t other = 0; other < E; ++other) {
-      rank += row[other] > row[e] || (row[other] == row[e] && other < e) ? 1 : 0;
+      rank += key(other) > own || (key(other) == own && other < e) ? 1 : 0;
     }
     by_rank[i / E * E + rank] = static_cast<int32_t>(e);
   });

@@ -264,6 +264,17 @@ TEST(RouterKernels, PoolsAreTheCpuPathsAndTiesKeepTheLowerIndex) {
   }
 }
 
+// A run that diverged is stopped at the step's end: until then nothing may be written astray.
+TEST(RouterKernels, ScoresThatAreNoNumbersStillMakePools) {
+  const double nan = std::nan("");
+  const at::Tensor q = at::tensor({nan, nan, nan, nan, 1.0, nan, INFINITY, nan}, at::kDouble);
+  const at::Tensor ranked = on(at::full({2, 4}, 1 << 20, at::kInt));
+  const at::Tensor pools = on(at::zeros({2, 4}, at::kByte));
+  device::choose_pools(on(q.view({2, 4})), {}, on(ints({2, 3})), ranked, pools);
+  EXPECT_TRUE(at::equal(ranked.cpu(), ints({0, 1, 2, 3, 2, 0, 1, 3}).view({2, 4})));
+  EXPECT_TRUE(at::equal(pools.cpu(), at::tensor({1, 1, 0, 0, 1, 1, 1, 0}, at::kByte).view({2, 4})));
+}
+
 TEST(RouterKernels, TopKTiesKeepTheLowerIndexAndSmallPoolsLeaveSlotsUnused) {
   const device::Spans spans = spans_of({0, 1, 3});
   const at::Tensor logits = at::tensor({1.0f, 3.0f, 3.0f, 0.0f, 3.0f,  //
