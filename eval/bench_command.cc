@@ -11,6 +11,7 @@
 #include "eval/bench_step.h"
 #include "eval/mesh_options.h"
 #include "parallel/mpi_communicator.h"
+#include "train/device.h"
 #include "train/precision.h"
 
 namespace emo {
@@ -50,9 +51,9 @@ void print_step(const OrderedJson& result) {
 absl::StatusOr<int> run(const StepBench& options) {
   absl::StatusOr<RunConfig> config = read_run_config(options.config, options.overrides);
   if (!config.ok()) return config.status();
-  absl::StatusOr<Mesh> mesh = make_mesh(world_communicator(), /*dp=*/0, config->parallel.ep);
+  absl::StatusOr<Mesh> mesh = open_mesh_for(*config);
   if (!mesh.ok()) return mesh.status();
-  config->parallel.precision = choose_precision(config->parallel.precision, *mesh);
+  config->parallel.precision = choose_precision(*config, *mesh);
   absl::StatusOr<OrderedJson> result = bench_step(*config, *mesh, options.bench);
   if (!result.ok()) return result.status();
   if (mesh->is_first() && options.json) std::printf("%s", to_text(*result).c_str());

@@ -2,7 +2,9 @@
 
 #include <sys/resource.h>
 
+#include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
+#include <ATen/ops/mm.h>
 #include <ATen/ops/rand.h>
 
 #include <algorithm>
@@ -17,6 +19,7 @@
 #include "model/stored.h"
 #include "parallel/parallel_for.h"
 #include "train/agreement.h"
+#include "train/device.h"
 #include "train/flops.h"
 #include "train/precision.h"
 #include "train/run_start.h"
@@ -53,6 +56,47 @@ double measure_gemm(const at::Tensor& a, const at::Tensor& b, const at::Tensor& 
   return best;
 }
 
+// Factors and memory of the products that the peak is measured with.
+struct Factors {
+  at::Tensor a, b, c;
+};
+
+Factors make_factors(const RunConfig& config) {
+  const bool bf16 = config.parallel.precision == Precision::kBf16;
+  if (config.parallel.device == DeviceKind::kCpu) {
+    const at::Tensor a = at::rand({kPeakSize, kPeakSize});
+    return {bf16 ? a.to(at::kBFloat16) : a, at::rand({kPeakSize, kPeakSize}),
+            at::empty({num_threads(), kPeakSize, kPeakSize})};
+  }
+  // A GPU needs larger ones; emulated, they are libtorch's on the CPU.
+  const int64_t n = config.parallel.device == DeviceKind::kCuda ? 8192 : 512;
+  const auto options =
+      at::TensorOptions().device(device_of(config)).dtype(bf16 ? at::kBFloat16 : at::kFloat);
+  return {at::rand({n, n}, options), at::rand({n, n}, options), at::empty({n, n}, options)};
+}
+
+// FLOP/s of libtorch's product where the run computes, the best of a few.
+double measure_device_gemm(const Factors& f) {
+  const auto n = static_cast<double>(f.a.size(0));
+  at::Tensor c = f.c;
+  const auto finish = [&] { return c.slice(0, 0, 1).cpu(); };  // waits for the device
+  double best = 0;
+  for (int i = 0; i < 3; ++i) {
+    finish();
+    const Clock::time_point begin = Clock::now();
+    at::mm_out(c, f.a, f.b);
+    finish();
+    best = std::max(best, 2 * n * n * n / seconds_since(begin));
+  }
+  return best;
+}
+
+double peak_flops(const RunConfig& config, const Factors& f) {
+  if (config.parallel.device != DeviceKind::kCpu) return measure_device_gemm(f);
+  return with_element(config.parallel.precision,
+                      [&](auto element) { return measure_gemm<decltype(element)>(f.a, f.b, f.c); });
+}
+
 int64_t peak_memory_bytes() {
   rusage usage{};
   getrusage(RUSAGE_SELF, &usage);
@@ -85,18 +129,16 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
   absl::StatusOr<ExpertOrder> order = placement_of_config(config);
   status = agree(*mesh.world, order.status());
   if (!status.ok()) return status;
-  TrainingState state(config.model, config.routing, config.data.sequence_length, mesh.position(),
-                      state_options_of(config, *std::move(order)));
-  initialise(config.model, state.model.layout, state.model.parameters);
+  const std::unique_ptr<Stepper> stepper = make_stepper(config, mesh, *std::move(order));
+  initialise(config.model, stepper->model().layout, stepper->model().parameters);
+  stepper->taken();
   Profile profile;
   Trace trace(num_threads());
   StepOptions step_options = step_options_of(config);
   step_options.learning_rate = config.schedule.peak * 0.1;
   step_options.profile = &profile;
 
-  const at::Tensor a = at::rand({kPeakSize, kPeakSize}), b = at::rand({kPeakSize, kPeakSize});
-  at::Tensor rounded;
-  const at::Tensor c = at::empty({num_threads(), kPeakSize, kPeakSize});
+  const Factors factors = make_factors(config);
   std::vector<double> totals, forward_backwards, gemms;
   double flops = 0;
   double exchanged = 0;  // bytes that this rank sent to experts elsewhere and back, timed steps
@@ -107,9 +149,7 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
     status = agree(*mesh.world, batches.status());
     if (!status.ok()) return status;
     flops = flops_per_token(config.model, batches->attention_ends);
-    const double gemm = with_element(config.parallel.precision, [&](auto element) {
-      return measure_gemm<decltype(element)>(as_stored<decltype(element)>(a, &rounded), b, c);
-    });
+    const double gemm = peak_flops(config, factors);
     mesh.world->barrier();
     profile.clear();
     const bool traced = !options.trace.empty() && step + 1 == options.warmup_steps + options.steps;
@@ -118,11 +158,11 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
       thread_pool().set_trace(&trace);
     }
     const Clock::time_point begin = Clock::now();
-    training_step(mesh, batches->micro_batches, batches->divisor_share, step_options, &state);
+    stepper->step(*batches, step_options);
     {
       // In training this hides behind the next step; here there is other work between steps.
       const Timed waiting(&profile, Work::kExchange);
-      wait_for_parameters(&state);
+      stepper->wait();
     }
     const double total = seconds_since(begin);
     if (traced) {
@@ -134,7 +174,7 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
     totals.push_back(total);
     forward_backwards.push_back(total - profile.seconds(Work::kOptimizer));
     gemms.push_back(gemm);
-    for (const ExchangeCounters& layer : state.memory.buffers.traffic) exchanged += layer.bytes;
+    for (const ExchangeCounters& layer : stepper->memory()->buffers.traffic) exchanged += layer.bytes;
     for (size_t kind = 0; kind < kWorkKinds; ++kind) {
       work[kind] += profile.seconds(static_cast<Work>(kind));
     }
@@ -169,6 +209,7 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
                      {"exchange_bytes_per_step", exchanged},
                      {"peak_memory_bytes", static_cast<int64_t>(memory)},
                      {"precision", precision_name(config.parallel.precision)},
+                     {"device", device_name(config.parallel.device)},
                      {"ranks", mesh.world->size()},
                      {"threads_per_rank", num_threads()}};
 }

@@ -248,7 +248,8 @@ class MpiCommunicator : public Communicator {
     TORCH_CHECK(input.numel() == output.numel() * size_ && output.numel() <= kLargest &&
                     output.scalar_type() == input.scalar_type(),
                 "reduce_scatter: ", input.sizes(), " on ", size_, " ranks into ", output.sizes());
-    TORCH_CHECK(output.scalar_type() != at::kByte, "reduce_scatter: no sums of bytes");
+    TORCH_CHECK(output.scalar_type() != at::kByte && output.scalar_type() != at::kBFloat16,
+                "reduce_scatter: no sums of ", output.scalar_type());
     const at::Tensor parts = at::empty({size_, output.numel()}, output.options());
     const auto count = static_cast<int>(output.numel());
     MPI_Request request = MPI_REQUEST_NULL;

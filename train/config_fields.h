@@ -106,6 +106,7 @@ void visit_config(Visitor& v, RunConfig& c) {
     v.field("zero", &c.parallel.zero, Range{1, 2});
     v.field("placement", &c.parallel.placement);
     names("precision", {"fp32", "bf16"}, &c.parallel.precision);
+    names("device", {"cpu", "cuda", "emulated"}, &c.parallel.device);
   }
   if (v.section("checkpoint")) {
     v.field("every", &c.checkpoint.every, any_count);

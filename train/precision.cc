@@ -12,8 +12,9 @@ const char* precision_name(Precision precision) {
   return precision == Precision::kBf16 ? "bf16" : "fp32";
 }
 
-Precision choose_precision(Precision wanted, const Mesh& mesh) {
-  if (wanted == Precision::kFp32) return wanted;
+Precision choose_precision(const RunConfig& config, const Mesh& mesh) {
+  const Precision wanted = config.parallel.precision;
+  if (wanted == Precision::kFp32 || config.parallel.device != DeviceKind::kCpu) return wanted;
   int64_t without = cpu_has_bf16_products() ? 0 : 1;
   mesh.world->all_reduce(at::from_blob(&without, {1}, at::kLong), ReduceOp::kSum);
   if (without == 0) return wanted;

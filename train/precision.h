@@ -3,13 +3,14 @@
 
 #include "model/bf16.h"
 #include "parallel/mesh.h"
+#include "train/run_config.h"
 
 namespace emo {
 
 const char* precision_name(Precision precision);  // "fp32", "bf16"
 
-// Collective. `wanted`, or fp32 where a rank's CPU has no bf16 products (model/bf16_product.h):
+// Collective. What the config wants; on the CPU fp32 where a rank's CPU has no bf16 products (model/bf16_product.h):
 // ranks exchange rows, so all store them alike. Then the first rank says so on one line.
-Precision choose_precision(Precision wanted, const Mesh& mesh);
+Precision choose_precision(const RunConfig& config, const Mesh& mesh);
 
 }  // namespace emo

@@ -124,7 +124,7 @@ std::vector<std::string> differences_that_matter(
                                 "run.change_contract", "data.path",          "train.log_every",
                                 "parallel.ep",         "parallel.recompute", "parallel.slices",
                                 "parallel.placement",  "parallel.zero",      "parallel.precision",
-                                "checkpoint.every",    "checkpoint.keep"};
+                                "parallel.device",     "checkpoint.every",   "checkpoint.keep"};
   // The length of the run is part of every schedule but the constant one.
   for (const auto& [key, value] : now) {
     if (key == "schedule.kind" && value == "constant") free.insert({"train.steps", "train.tokens"});

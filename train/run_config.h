@@ -18,6 +18,12 @@
 
 namespace emo {
 
+enum class DeviceKind {
+  kCpu,
+  kCuda,      // one GPU a rank
+  kEmulated,  // the code of the GPU, its kernels as loops on the CPU: slow, to check it
+};
+
 enum class Take { kWeights, kWeightsAndOptimizer, kAll };
 
 struct RunConfig {
@@ -57,6 +63,7 @@ struct RunConfig {
     int64_t zero = 1;       // ZeRO stage: 1 shards moments, 2 gradients too
     std::string placement;  // file of emo experts place; "": what the checkpoint carries
     Precision precision = Precision::kFp32;  // asked for: see choose_precision()
+    DeviceKind device = DeviceKind::kCpu;    //
   } parallel;
   struct Checkpoint {
     int64_t every = 1000;  // steps; 0: only at the end

@@ -40,12 +40,12 @@ absl::Status check_contract(const std::string& folder, const RunConfig& config,
 
 absl::StatusOr<TrainingPosition> resume(const std::string& folder, const RunConfig& config,
                                         const ChunkSource& source, const Mesh& mesh,
-                                        TrainingState* state) {
+                                        const Model& model, OptimizerState* optimizer) {
   absl::StatusOr<TrainingPosition> position = read_position(folder);
   if (!position.ok()) return position.status();
   absl::Status status = check_resumable(folder, config, source, *position);
-  if (status.ok()) status = read_model(folder, state->model);
-  if (status.ok()) status = read_optimizer(folder, state->model, position->step, &state->optimizer);
+  if (status.ok()) status = read_model(folder, model);
+  if (status.ok()) status = read_optimizer(folder, model, position->step, optimizer);
   if (!status.ok()) return status;
   if (mesh.is_first()) {
     std::fprintf(stderr, "emo: going on from %s (step %lld)\n", folder.c_str(),
@@ -54,14 +54,15 @@ absl::StatusOr<TrainingPosition> resume(const std::string& folder, const RunConf
   return position;
 }
 
-absl::StatusOr<TrainingPosition> take_over(const RunConfig& config, TrainingState* state) {
+absl::StatusOr<TrainingPosition> take_over(const RunConfig& config, const Model& model,
+                                           OptimizerState* optimizer) {
   const std::string& folder = config.run.start_from;
   absl::StatusOr<TrainingPosition> position = read_position(folder);
   if (!position.ok()) return position.status();
   absl::Status status = check_contract(folder, config, *position);
-  if (status.ok()) status = read_model(folder, state->model);
+  if (status.ok()) status = read_model(folder, model);
   if (status.ok() && config.run.take != Take::kWeights) {
-    status = read_optimizer(folder, state->model, position->step, &state->optimizer);
+    status = read_optimizer(folder, model, position->step, optimizer);
   }
   if (!status.ok()) return status;
   if (config.run.take != Take::kAll) return TrainingPosition();
@@ -109,19 +110,20 @@ absl::StatusOr<ExpertOrder> expert_order_for_run(const RunConfig& config, const 
 }
 
 absl::StatusOr<TrainingPosition> start_run(const RunConfig& config, const ChunkSource& source,
-                                           const Mesh& mesh, TrainingState* state) {
+                                           const Mesh& mesh, const Model& model,
+                                           OptimizerState* optimizer) {
   const absl::StatusOr<Origin> origin = find_origin(config);
   absl::Status status = agree(*mesh.world, origin.status());
   if (!status.ok()) return status;
   if (origin->checkpoint.empty()) {
-    initialise(state->model.config, state->model.layout, state->model.parameters);
+    initialise(model.config, model.layout, model.parameters);
     return TrainingPosition();
   }
   status = verify_checkpoint(*mesh.world, origin->checkpoint);
   if (!status.ok()) return status;
   absl::StatusOr<TrainingPosition> position =
-      origin->resumes ? resume(origin->checkpoint, config, source, mesh, state)
-                      : take_over(config, state);
+      origin->resumes ? resume(origin->checkpoint, config, source, mesh, model, optimizer)
+                      : take_over(config, model, optimizer);
   status = agree(*mesh.world, position.status());
   if (!status.ok()) return status;
   return position;

@@ -6,9 +6,9 @@
 #include <vector>
 
 #include "data/exit_code.h"
-#include "parallel/mpi_communicator.h"
 #include "parallel/parallel_for.h"
 #include "train/agreement.h"
+#include "train/device.h"
 #include "train/precision.h"
 #include "train/trainer.h"
 
@@ -25,18 +25,19 @@ void print_head(const RunConfig& config, const Mesh& mesh) {
   const ParameterCounts counts = count_parameters(config.model);
   std::fprintf(stderr, "%s", to_yaml(config).c_str());
   std::fprintf(stderr,
-               "emo: %.2fM parameters, %.2fM active; dp %lld x ep %lld, %d threads a rank, %s\n",
+               "emo: %.2fM parameters, %.2fM active; dp %lld x ep %lld, %d threads a rank, %s on %s\n",
                static_cast<double>(counts.total) / 1e6, static_cast<double>(counts.active) / 1e6,
                static_cast<long long>(mesh.dp->size()), static_cast<long long>(mesh.ep->size()),
-               num_threads(), precision_name(config.parallel.precision));
+               num_threads(), precision_name(config.parallel.precision),
+               device_name(config.parallel.device));
 }
 
 absl::StatusOr<int> run(const Options& options) {
   absl::StatusOr<RunConfig> config = read_run_config(options.config, options.overrides);
   if (!config.ok()) return config.status();
-  absl::StatusOr<Mesh> mesh = make_mesh(world_communicator(), /*dp=*/0, config->parallel.ep);
+  absl::StatusOr<Mesh> mesh = open_mesh_for(*config);
   if (!mesh.ok()) return mesh.status();
-  config->parallel.precision = choose_precision(config->parallel.precision, *mesh);
+  config->parallel.precision = choose_precision(*config, *mesh);
   if (mesh->is_first() && !options.quiet) print_head(*config, *mesh);
   TrainOptions train_options;
   train_options.show_progress = !options.quiet;

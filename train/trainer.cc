@@ -16,6 +16,7 @@
 #include "train/router_metrics.h"
 #include "train/run_start.h"
 #include "train/step_batches.h"
+#include "train/stepper.h"
 #include "train/stop_signal.h"
 
 namespace emo {
@@ -34,11 +35,11 @@ std::string first_bad_tensor(const ParameterLayout& layout, const FlatBuffers& b
 
 // Collective: names the step and the first bad tensor of the first rank that has one.
 absl::Status not_finite(const Mesh& mesh, const StepResult& result, int64_t step,
-                        TrainingState* state) {
-  const ParameterLayout& layout = state->model.layout;
-  wait_for_parameters(state);
-  const FlatBuffers gradients = gather_gradients(mesh, state);
-  std::string bad = first_bad_tensor(layout, state->model.parameters);
+                        Stepper* stepper) {
+  stepper->sync();
+  const ParameterLayout& layout = stepper->model().layout;
+  const FlatBuffers gradients = stepper->gradients();
+  std::string bad = first_bad_tensor(layout, stepper->model().parameters);
   if (bad.empty()) {
     bad = first_bad_tensor(layout, gradients);
     if (!bad.empty()) bad = "gradient of " + bad;
@@ -95,16 +96,16 @@ absl::StatusOr<std::optional<MetricsLog>> open_log(const RunConfig& config, cons
 
 // Collective; every rank gets the same answer.
 absl::Status save(const RunConfig& config, const Mesh& mesh, const ModelDescription& description,
-                  const TrainingPosition& position, TrainingState* updating) {
-  wait_for_parameters(updating);
-  const TrainingState& state = *updating;
-  const std::string bad = first_bad_tensor(state.model.layout, state.model.parameters);
+                  const TrainingPosition& position, Stepper* stepper) {
+  stepper->sync();
+  const Model& model = stepper->model();
+  const std::string bad = first_bad_tensor(model.layout, model.parameters);
   absl::Status status =
       agree(*mesh.world,
             bad.empty() ? absl::OkStatus()
                         : absl::AbortedError("not saved: parameter " + bad + " is not finite"));
   if (!status.ok()) return status;
-  CheckpointContents contents{&state.model, &state.optimizer, &description, position, ""};
+  CheckpointContents contents{&model, stepper->optimizer(), &description, position, ""};
   const std::string tokenizer = config.data.path + "/tokenizer.json";
   if (!config.data.path.empty() && path_exists(tokenizer)) contents.tokenizer_path = tokenizer;
   absl::StatusOr<std::string> folder =
@@ -148,10 +149,11 @@ absl::StatusOr<RunEnd> train(const RunConfig& config, const Mesh& mesh,
   if (!status.ok()) return status;
   absl::StatusOr<ExpertOrder> order = expert_order_for_run(config, mesh);
   if (!order.ok()) return order.status();
-  TrainingState state(config.model, config.routing, config.data.sequence_length, mesh.position(),
-                      state_options_of(config, *std::move(order)));
-  absl::StatusOr<TrainingPosition> start = start_run(config, **source, mesh, &state);
+  const std::unique_ptr<Stepper> stepper = make_stepper(config, mesh, *std::move(order));
+  absl::StatusOr<TrainingPosition> start =
+      start_run(config, **source, mesh, stepper->model(), stepper->optimizer());
   if (!start.ok()) return start.status();
+  stepper->taken();
   TrainingPosition position = *start;
   absl::StatusOr<std::optional<MetricsLog>> log = open_log(config, mesh, position.step);
   status = agree(*mesh.world, log.status());
@@ -179,9 +181,8 @@ absl::StatusOr<RunEnd> train(const RunConfig& config, const Mesh& mesh,
     const bool logs = step % config.train.log_every == 0 || step == total;
     step_options.learning_rate = learning_rate(config.schedule, step, total);
     step_options.want_exchange = logs;
-    const StepResult result =
-        training_step(mesh, batches->micro_batches, batches->divisor_share, step_options, &state);
-    if (!result.finite()) return not_finite(mesh, result, step, &state);
+    const StepResult result = stepper->step(*batches, step_options);
+    if (!result.finite()) return not_finite(mesh, result, step, stepper.get());
 
     position.step = step;
     position.sequences += config.train.batch;
@@ -196,11 +197,10 @@ absl::StatusOr<RunEnd> train(const RunConfig& config, const Mesh& mesh,
       if (!logged.ok()) std::fprintf(stderr, "emo: %s\n", std::string(logged.message()).c_str());
     }
     if (options.observer) {
-      wait_for_parameters(&state);
-      options.observer(state, result, step);
+      options.observer(stepper.get(), result, step);
     }
     if (config.checkpoint.every > 0 && step % config.checkpoint.every == 0) {
-      status = save(config, mesh, description, position, &state);
+      status = save(config, mesh, description, position, stepper.get());
       if (!status.ok()) return status;
       saved_step = step;
     }
@@ -210,7 +210,7 @@ absl::StatusOr<RunEnd> train(const RunConfig& config, const Mesh& mesh,
   const bool stopped = status.code() == absl::StatusCode::kCancelled;
   if (!status.ok() && !stopped) return status;
   if (saved_step < position.step) {
-    status = save(config, mesh, description, position, &state);
+    status = save(config, mesh, description, position, stepper.get());
     if (!status.ok()) return status;
   }
   return stopped ? RunEnd::kStopped : RunEnd::kDone;

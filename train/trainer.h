@@ -10,13 +10,13 @@
 #include "parallel/mesh.h"
 #include "train/checkpoint.h"
 #include "train/run_config.h"
-#include "train/training_step.h"
+#include "train/stepper.h"
 
 namespace emo {
 
 // Called on every rank after each step; what evaluation hangs into training without train/ knowing
-// it.
-using Observer = std::function<void(const TrainingState&, const StepResult&, int64_t step)>;
+// it. Who looks at the model calls sync() first.
+using Observer = std::function<void(Stepper*, const StepResult&, int64_t step)>;
 
 enum class RunEnd { kDone, kStopped };
 

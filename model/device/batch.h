@@ -1,0 +1,35 @@
+// A micro-batch in a device's memory, with what the host knows of it: spans and pool sizes are made
+// on the host and copied once, without waiting for the device.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+
+#include "model/config.h"
+#include "model/device/kernels/plain_attention.h"
+#include "model/device/kernels/spans.h"
+#include "model/micro_batch.h"
+
+namespace emo::device {
+
+struct DeviceBatch {
+  int64_t T = 0;
+  at::Tensor tokens, labels, positions;   // i32 [T]
+  at::Tensor sorted_tokens, token_order;  // i32 [T], i64 [T], for embed_backward
+  at::Tensor attention_ends;              // i32 [Na + 1]
+  TokenSpans attention_spans;             // of each token
+  int64_t longest_attention_span = 0;     //
+  Spans routing;                          //
+  at::Tensor pool_sizes;                  // i32 [L, Nr] as drawn
+};
+
+// `to` in a device's memory; from pinned memory where that lets the host go on.
+at::Tensor to_device(const at::Tensor& tensor, at::Device device);
+
+// Fails for tokens outside the vocabulary and positions outside [0, positions).
+DeviceBatch make_device_batch(const MicroBatch& batch, const ModelConfig& config,
+                              const PoolPolicy& pool, PoolDraw draw, uint64_t seed,
+                              int64_t positions, at::Device device);
+
+}  // namespace emo::device

@@ -1,0 +1,109 @@
+#include "model/device/block.h"
+
+#include <ATen/ops/addmm.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/empty_like.h>
+
+#include "model/device/experts.h"
+#include "model/device/kernels/rms_norm.h"
+#include "model/device/matrix.h"
+
+namespace emo::device {
+namespace {
+
+at::Tensor normalise(const BlockContext& context, const at::Tensor& x, const at::Tensor& w,
+                     at::Tensor* reciprocal) {
+  const at::Tensor y = at::empty_like(x);
+  *reciprocal = at::empty({x.size(0)}, x.options().dtype(at::kFloat));
+  rms_norm(x, w, static_cast<float>(context.config->norm_epsilon), y, *reciprocal);
+  return y;
+}
+
+// Adds to y S [T, D].
+void moe_forward(const BlockContext& context, const LayerTensors& weights, const DeviceBatch& batch,
+                 int64_t layer, const at::Tensor& x, const at::Tensor& y,
+                 std::vector<at::Tensor>* always_hidden, MoeKept* kept) {
+  kept->router_input = {linear(x.to(at::kFloat), weights.router.to(at::kFloat)), batch.routing,
+                        batch.pool_sizes[layer], context.config->routed_top_k()};
+  kept->routing = route(kept->router_input, *context.contract);
+  kept->plan = plan_exchange(*context.ep, (*context.placements)[layer], kept->routing.experts,
+                             kept->routing.weights);
+  RowsInFlight flight = send_rows(*context.ep, kept->plan, x);
+  *always_hidden = always_forward(weights.always, x, y);  // while rows are in flight
+  kept->rows = flight.wait();
+  const at::Tensor out =
+      apply_experts(weights.routed, kept->plan, kept->rows, &kept->routed_hidden);
+  return_rows(*context.ep, kept->plan, out, y);
+}
+
+// Answers the gradient of x S [T, D] from dy S [T, D].
+at::Tensor moe_backward(const BlockContext& context, const LayerTensors& weights,
+                        const LayerTensors& gradients, const RouterLosses& losses,
+                        const at::Tensor& x, const at::Tensor& dy,
+                        const std::vector<at::Tensor>& always_hidden, const MoeKept& kept) {
+  RowsInFlight flight = send_rows(*context.ep, kept.plan, dy);
+  const at::Tensor dx = always_backward(weights.always, gradients.always, x, always_hidden, dy);
+  const at::Tensor d_out = flight.wait();
+  const ExpertGradients experts = apply_experts_backward(
+      weights.routed, gradients.routed, kept.plan, kept.rows, kept.routed_hidden, d_out);
+  return_rows(*context.ep, kept.plan, experts.rows, dx);
+  const at::Tensor d_weights = return_slots(*context.ep, kept.plan, experts.slots);
+  const at::Tensor d_logits = route_backward(kept.router_input, *context.contract, kept.routing,
+                                             d_weights, losses.balance, losses.z);
+  dx.add_(linear_input_gradient(d_logits, weights.router.to(at::kFloat)));
+  add_weight_gradient(gradients.router, d_logits, x.to(at::kFloat));
+  return dx;
+}
+
+}  // namespace
+
+at::Tensor block_forward(const BlockContext& context, const LayerTensors& weights,
+                         const DeviceBatch& batch, int64_t layer, BlockKept* kept) {
+  const ModelConfig& config = *context.config;
+  kept->attention_input =
+      normalise(context, kept->x, weights.attention_norm, &kept->attention_reciprocal);
+  kept->qkv = linear(kept->attention_input, weights.qkv);
+  rotate(*context.rope, Rotation::kForward, batch.positions, 2 * config.n_heads, config.head_dim(),
+         kept->qkv);  // queries and keys
+  kept->attended = attention(batch, config.n_heads, kept->qkv);
+  kept->h = at::addmm(kept->x, kept->attended.out, weights.attention_out.t());
+
+  kept->feed_forward_input =
+      normalise(context, kept->h, weights.feed_forward_norm, &kept->feed_forward_reciprocal);
+  const at::Tensor y = kept->h.clone();
+  if (config.is_dense(layer)) {
+    kept->always_hidden = always_forward(weights.always, kept->feed_forward_input, y);
+  } else {
+    moe_forward(context, weights, batch, layer, kept->feed_forward_input, y, &kept->always_hidden,
+                &kept->moe);
+  }
+  return y;
+}
+
+void block_backward(const BlockContext& context, const LayerTensors& weights,
+                    const LayerTensors& gradients, const DeviceBatch& batch,
+                    const RouterLosses& losses, const at::Tensor& d, BlockKept* kept) {
+  const ModelConfig& config = *context.config;
+  at::Tensor d_hidden =
+      weights.router.defined()
+          ? moe_backward(context, weights, gradients, losses, kept->feed_forward_input, d,
+                         kept->always_hidden, kept->moe)
+          : always_backward(weights.always, gradients.always, kept->feed_forward_input,
+                            kept->always_hidden, d);
+  rms_norm_backward(kept->h, weights.feed_forward_norm, kept->feed_forward_reciprocal, d_hidden, d,
+                    gradients.feed_forward_norm);
+
+  const at::Tensor d_attended = linear_input_gradient(d, weights.attention_out);
+  add_weight_gradient(gradients.attention_out, d, kept->attended.out);
+  const at::Tensor d_qkv =
+      attention_backward(batch, config.n_heads, kept->qkv, kept->attended, d_attended);
+  rotate(*context.rope, Rotation::kBackward, batch.positions, 2 * config.n_heads, config.head_dim(),
+         d_qkv);
+  d_hidden = linear_input_gradient(d_qkv, weights.qkv);
+  add_weight_gradient(gradients.qkv, d_qkv, kept->attention_input);
+  rms_norm_backward(kept->x, weights.attention_norm, kept->attention_reciprocal, d_hidden, d,
+                    gradients.attention_norm);
+  *kept = {};
+}
+
+}  // namespace emo::device

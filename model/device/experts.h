@@ -1,0 +1,37 @@
+// SwiGLU feed-forwards on a device (model/feed_forward.h): the routed experts of this rank by
+// grouped products, shared experts and dense layers by plain ones.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "model/device/exchange.h"
+#include "model/device/weights.h"
+
+namespace emo::device {
+
+// Routed experts: rows S [R, D] -> weighted sums of their experts' results S [R, D]. Keeps hidden
+// S [pairs, 2 F].
+at::Tensor apply_experts(const FeedForwardTensors& experts, const ExchangePlan& plan,
+                         const at::Tensor& rows, at::Tensor* hidden);
+
+struct ExpertGradients {
+  at::Tensor rows;   // S [R, D]
+  at::Tensor slots;  // f32 [R, K] of the weights; 0 where a slot is not here
+};
+// Adds to the experts' gradients (f32); overwrites `hidden`.
+ExpertGradients apply_experts_backward(const FeedForwardTensors& experts,
+                                       const FeedForwardTensors& gradients,
+                                       const ExchangePlan& plan, const at::Tensor& rows,
+                                       const at::Tensor& hidden, const at::Tensor& d_out);
+
+// What every token goes through: adds to y S [T, D]. Keeps hidden, a tensor S [T, 2 F] for each.
+std::vector<at::Tensor> always_forward(const std::vector<FeedForwardTensors>& weights,
+                                       const at::Tensor& x, const at::Tensor& y);
+// Answers the gradient of x S [T, D] (zeros where there are no weights); overwrites `hidden`.
+at::Tensor always_backward(const std::vector<FeedForwardTensors>& weights,
+                           const std::vector<FeedForwardTensors>& gradients, const at::Tensor& x,
+                           const std::vector<at::Tensor>& hidden, const at::Tensor& dy);
+
+}  // namespace emo::device

@@ -1,0 +1,32 @@
+// The balance loss and the step's sums on the device (model/losses.h).
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace emo::device {
+
+// gradient f32 [E]: (E / K) (C_e / T_c) / divisor from counts i64 [E + 1], the last T_c; 0 where
+// that is 0.
+void score_gradient(const at::Tensor& counts, int64_t top_k, double divisor,
+                    const at::Tensor& gradient);
+
+// What one layer's router adds to the sums of a step.
+struct LayerSums {
+  at::Tensor gradient;          // f32 [E] of score_gradient
+  at::Tensor score_sum;         // f64 [E]
+  at::Tensor counts;            // i64 [E]
+  at::Tensor logsumexp;         // f32 [T] of the logits that the z loss sees
+  at::Tensor token_entropy;     // f32 [T]
+  at::Tensor document_entropy;  // f64 [N]; undefined without pools
+  at::Tensor pool_sizes;        // i32 [N]; likewise
+};
+
+// Adds them to `sums` f64 [7 + E], a RouterSums in the order of its fields.
+void add_layer_sums(const LayerSums& layer, const at::Tensor& sums);
+
+// Adds to sums f64 [3] (cross-entropy, squares of logsumexp, labels) what the head's rows say:
+// losses and z_squares f32 [T], labels i32 [T].
+void add_head_sums(const at::Tensor& losses, const at::Tensor& z_squares, const at::Tensor& labels,
+                   const at::Tensor& sums);
+
+}  // namespace emo::device

@@ -1,0 +1,81 @@
+#include "model/device/losses.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+#include <c10/util/Exception.h>
+
+#include "model/device/kernels/balance.h"
+
+namespace emo::device {
+namespace {
+
+constexpr int64_t kHeadSums = 3;
+constexpr int64_t kLayerSums = 7;  // before the counts
+
+}  // namespace
+
+StepSums::StepSums(int64_t moe_layers, int64_t experts, at::Device device)
+    : layers_(moe_layers),
+      experts_(experts),
+      all_(at::zeros({kHeadSums + moe_layers * (kLayerSums + experts)},
+                     at::TensorOptions().dtype(at::kDouble).device(device))) {}
+
+at::Tensor StepSums::layer(int64_t layer) const {
+  const int64_t size = kLayerSums + experts_;
+  return all_.slice(0, kHeadSums + layer * size, kHeadSums + (layer + 1) * size);
+}
+
+LossSums StepSums::read(const at::Tensor& host) const {
+  TORCH_CHECK(host.is_cpu() && host.numel() == all_.numel(), "sums of another model");
+  const auto* number = host.const_data_ptr<double>();
+  LossSums sums = make_loss_sums(layers_, experts_);
+  for (double* field : {&sums.cross_entropy, &sums.z_squares, &sums.labels}) *field = *number++;
+  for (RouterSums& layer : sums.layers) {
+    for (double* field : {&layer.balance, &layer.z_squares, &layer.token_entropy, &layer.tokens,
+                          &layer.document_entropy, &layer.pool_size, &layer.documents}) {
+      *field = *number++;
+    }
+    for (double& count : layer.counts) count = *number++;
+  }
+  return sums;
+}
+
+BalanceCounts::BalanceCounts(int64_t moe_layers, int64_t experts, BalanceScope scope,
+                             at::Device device)
+    : layers_(moe_layers),
+      experts_(experts),
+      scope_(scope),
+      total_(at::zeros({moe_layers, experts + 1},
+                       at::TensorOptions().dtype(at::kLong).device(device))) {}
+
+void BalanceCounts::start_step() { total_.zero_(); }
+
+void BalanceCounts::start(Communicator& world, const std::vector<const Routing*>& routings,
+                          int64_t tokens) {
+  if (layers_ == 0) return;
+  arriving_ = at::zeros_like(total_);
+  for (size_t i = 0; i < routings.size(); ++i) {
+    arriving_[static_cast<int64_t>(i) % layers_].slice(0, 0, experts_).add_(routings[i]->counts);
+  }
+  arriving_.select(1, experts_).fill_(tokens);
+  if (scope_ != BalanceScope::kGlobalBatch) start_step();
+  if (scope_ != BalanceScope::kRank) {
+    pending_ = world.all_reduce_async(arriving_, ReduceOp::kSum);
+  } else {
+    total_.add_(arriving_);
+  }
+}
+
+at::Tensor BalanceCounts::score_gradient(int64_t layer, int64_t top_k, double divisor) {
+  if (pending_ != nullptr) {
+    pending_->wait();
+    pending_.reset();
+    total_.add_(arriving_);
+  }
+  const at::Tensor gradient = at::empty({experts_}, total_.options().dtype(at::kFloat));
+  device::score_gradient(total_[layer], top_k, divisor, gradient);
+  return gradient;
+}
+
+}  // namespace emo::device

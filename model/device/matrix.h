@@ -1,0 +1,32 @@
+// Matrix products of the device path: libtorch's, on tensors of fp32 or bf16 (S).
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+namespace emo::device {
+
+// x [n, in] W [out, in]^T -> [n, out], and the gradient of x: dy [n, out] W -> [n, in].
+at::Tensor linear(const at::Tensor& x, const at::Tensor& w);
+at::Tensor linear_input_gradient(const at::Tensor& dy, const at::Tensor& w);
+
+// dW f32 [out, in] += dy [n, out]^T x [n, in]. In bf16 the product is rounded before it is added,
+// as autograd's is; the sum over micro-batches is fp32.
+void add_weight_gradient(const at::Tensor& dw, const at::Tensor& dy, const at::Tensor& x);
+
+// The same for E experts at once: group e is rows [ends[e - 1], ends[e]) of the tensors with Q
+// rows; ends i32 [E], on the device; w [E, out, in], each matrix contiguous. Rows behind the last
+// end are undefined in results. On a GPU in bf16 nothing waits for the device (sm_90 and newer;
+// elsewhere, and in fp32, libtorch reads `ends` on the host).
+//
+// What at::_grouped_mm asks on CUDA and we guarantee: pointers and strides in multiples of 16 bytes
+// (widths are multiples of kWidthMultiple, checked by the model), and for the gradient of weights
+// groups of a multiple of kGroupMultiple rows (padded with zero rows by the exchange plan).
+constexpr int64_t kWidthMultiple = 8;
+constexpr int64_t kGroupMultiple = 8;
+at::Tensor grouped_linear(const at::Tensor& x, const at::Tensor& w, const at::Tensor& ends);
+at::Tensor grouped_linear_input_gradient(const at::Tensor& dy, const at::Tensor& w,
+                                         const at::Tensor& ends);
+void add_grouped_weight_gradient(const at::Tensor& dw, const at::Tensor& dy, const at::Tensor& x,
+                                 const at::Tensor& ends);
+
+}  // namespace emo::device

@@ -1,0 +1,118 @@
+#include "model/device/router.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/ones.h>
+#include <ATen/ops/zeros_like.h>
+
+#include "model/device/kernels/router_choice.h"
+#include "model/device/kernels/router_gradient.h"
+#include "model/device/kernels/router_scores.h"
+
+namespace emo::device {
+namespace {
+
+// Which distribution is which under the contract, as in model/router.cc.
+struct Distributions {
+  bool before;          // scores are the softmax over the pool
+  bool balance_full;    // the balance loss sees the softmax over all
+  bool balance_zeroed;  // ... that, zeroed outside the pool
+  bool z_full;          // the z loss sees all logits
+  bool full;            // the softmax over all is needed at all
+  explicit Distributions(const RoutingContract& contract)
+      : before(contract.mask == MaskTime::kBeforeSoftmax),
+        balance_full(!before || contract.balance_sees == ScoresSeen::kFull),
+        balance_zeroed(!before && contract.balance_sees == ScoresSeen::kMasked),
+        z_full(contract.z_sees == ScoresSeen::kFull),
+        full(!before || balance_full || z_full) {}
+};
+
+// Document scores and the pools that follow; needs the softmax over all.
+void choose(const RouterInput& input, const PoolPolicy& policy, const at::Tensor& full_logsumexp,
+            const at::Tensor& full_entropy, Routing* routing) {
+  const Spans& spans = input.spans;
+  const int64_t E = input.logits.size(1);
+  const auto options = input.logits.options();
+  const at::Tensor sums = at::empty({spans.pieces, E}, options);
+  sum_scores(input.logits, full_logsumexp, spans, {}, sums);
+  const at::Tensor q = at::empty({spans.N, E}, options.dtype(at::kDouble));
+  sum_documents(sums, spans, q);
+  routing->document_entropy = at::empty({spans.N}, options.dtype(at::kDouble));
+  document_means(full_entropy, spans, routing->document_entropy);
+  routing->pool_sizes = input.pool_sizes.clone();
+  routing->pools = at::empty({spans.N, E}, options.dtype(at::kByte));
+  choose_pools(q, policy, routing->pool_sizes, at::empty({spans.N, E}, options.dtype(at::kInt)),
+               routing->pools);
+}
+
+}  // namespace
+
+Routing route(const RouterInput& input, const RoutingContract& contract) {
+  const Spans& spans = input.spans;
+  const int64_t T = input.logits.size(0);
+  const int64_t E = input.logits.size(1);
+  const auto options = input.logits.options();
+  const Distributions which(contract);
+  const bool pools = contract.pool.kind != PoolPolicy::Kind::kNone;
+  Routing routing;
+
+  at::Tensor full_logsumexp;
+  if (pools || which.full) {
+    full_logsumexp = at::empty({T}, options);
+    const at::Tensor entropy = at::empty({T}, options);
+    softmax_statistics(input.logits, spans, {}, full_logsumexp, entropy);
+    if (pools) choose(input, contract.pool, full_logsumexp, entropy, &routing);
+  }
+  if (!pools) routing.pools = at::ones({spans.N, E}, options.dtype(at::kByte));
+  if (which.full) routing.full_logsumexp = full_logsumexp;
+
+  routing.masked_logsumexp = at::empty({T}, options);
+  routing.token_entropy = at::empty({T}, options);
+  softmax_statistics(input.logits, spans, routing.pools, routing.masked_logsumexp,
+                     routing.token_entropy);
+  routing.experts = at::empty({T, input.top_k}, options.dtype(at::kInt));
+  routing.weights = at::empty({T, input.top_k}, options);
+  choose_experts(input.logits, which.before ? routing.masked_logsumexp : full_logsumexp, spans,
+                 routing.pools, routing.experts, routing.weights);
+
+  const at::Tensor sums = at::empty({spans.pieces, E}, options);
+  const bool inside = !which.balance_full || which.balance_zeroed;
+  sum_scores(input.logits, which.balance_full ? full_logsumexp : routing.masked_logsumexp, spans,
+             inside ? routing.pools : at::Tensor(), sums);
+  routing.score_sum = at::empty({E}, options.dtype(at::kDouble));
+  sum_pieces(sums, routing.score_sum);
+  routing.counts = at::empty({E}, options.dtype(at::kLong));
+  count_choices(routing.experts, spans, at::empty({spans.pieces, E}, options.dtype(at::kInt)),
+                routing.counts);
+  return routing;
+}
+
+at::Tensor route_backward(const RouterInput& input, const RoutingContract& contract,
+                          const Routing& routing, const at::Tensor& d_weights,
+                          const at::Tensor& balance, float z) {
+  const Distributions which(contract);
+  const at::Tensor d_logits = at::zeros_like(input.logits);
+  if (which.before || !which.z_full) {
+    SoftmaxLosses masked{routing.pools, routing.masked_logsumexp, {}, {}, 0, {}, {}};
+    if (!which.balance_full) masked.balance = balance;
+    if (!which.z_full) masked.z = z;
+    if (which.before) {
+      masked.experts = routing.experts;
+      masked.d_weights = d_weights;
+    }
+    add_softmax_gradient(input.logits, input.spans, masked, d_logits);
+  }
+  if (which.full) {
+    SoftmaxLosses full{{}, routing.full_logsumexp, {}, {}, 0, {}, {}};
+    if (which.balance_full) full.balance = balance;
+    if (which.balance_zeroed) full.balance_pool = routing.pools;
+    if (which.z_full) full.z = z;
+    if (!which.before) {
+      full.experts = routing.experts;
+      full.d_weights = d_weights;
+    }
+    add_softmax_gradient(input.logits, input.spans, full, d_logits);
+  }
+  return d_logits;
+}
+
+}  // namespace emo::device

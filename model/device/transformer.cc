@@ -1,0 +1,207 @@
+#include "model/device/transformer.h"
+
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/zeros.h>
+#include <ATen/ops/zeros_like.h>
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+#include <utility>
+
+#include "model/device/kernels/balance.h"
+#include "model/device/kernels/cross_entropy.h"
+#include "model/device/kernels/embedding.h"
+#include "model/device/kernels/rms_norm.h"
+#include "model/device/matrix.h"
+
+namespace emo::device {
+namespace {
+
+FlatBuffers device_buffers(const ParameterLayout& layout, at::Device device, at::ScalarType type) {
+  const auto options = at::TensorOptions().dtype(type).device(device);
+  return {at::zeros({layout.dense.size()}, options), at::zeros({layout.experts.size()}, options)};
+}
+
+RopeTensors rope_tensors(const ModelConfig& config, int64_t positions, at::Device device) {
+  const RopeTable table(positions, config.head_dim(), config.rope_theta);
+  const auto copy = [&](const float* values) {
+    return at::from_blob(const_cast<float*>(values), {positions, config.head_dim() / 2}, at::kFloat)
+        .clone()
+        .to(device);
+  };
+  return {copy(table.cosines(0)), copy(table.sines(0))};
+}
+
+void announce(const std::function<void(size_t)>& listener, size_t bucket) {
+  if (listener) listener(bucket);
+}
+
+BlockContext context_of(const DeviceModel& model, const DevicePass& pass) {
+  return {&model.config, &model.contract, &model.rope, &model.placements, pass.ep};
+}
+
+// What a slice keeps from its forward pass.
+struct SliceKept {
+  std::vector<BlockKept> blocks;  // [L]; with Recompute::kBlock only x
+  std::vector<Routing> routings;  // [MoE layers]
+  at::Tensor last;                // S [T, D] output of the last block
+};
+
+SliceKept forward(const DeviceModel& model, const DeviceBatch& batch, const DevicePass& pass) {
+  const ModelConfig& config = model.config;
+  const BlockContext context = context_of(model, pass);
+  SliceKept kept;
+  announce(pass.before_parameters, kEmbeddingBucket);
+  at::Tensor x = at::empty({batch.T, config.d_model}, model.parameters.dense.options());
+  embed(batch.tokens, model.weights.embedding, x);
+  for (int64_t layer = 0; layer < config.n_layers; ++layer) {
+    announce(pass.before_parameters, layer_bucket(layer));
+    BlockKept& block = kept.blocks.emplace_back();
+    block.x = x;
+    x = block_forward(context, model.weights.layers[layer], batch, layer, &block);
+    if (!config.is_dense(layer)) kept.routings.push_back(block.moe.routing);
+    if (pass.recompute == Recompute::kBlock) {
+      BlockKept input;
+      input.x = block.x;
+      block = std::move(input);
+    }
+  }
+  announce(pass.before_parameters, model.layout.head_bucket());
+  kept.last = x;
+  return kept;
+}
+
+// Logits, losses and their gradients in chunks of rows, so that [T, V] is never in memory. Answers
+// the gradient of the normalised input S [T, D].
+at::Tensor head(DeviceModel* model, const DeviceBatch& batch, const DevicePass& pass,
+                const at::Tensor& normalised, StepSums* sums) {
+  const at::Tensor losses = at::empty({batch.T}, model->gradients.dense.options());
+  const at::Tensor z_squares = at::empty({batch.T}, losses.options());
+  const at::Tensor d = at::empty(normalised.sizes(), normalised.options());
+  for (int64_t begin = 0; begin < batch.T; begin += pass.head_rows) {
+    const int64_t end = std::min(batch.T, begin + pass.head_rows);
+    const at::Tensor x = normalised.slice(0, begin, end);
+    const at::Tensor logits = linear(x, model->weights.head);
+    cross_entropy_and_gradient(logits, batch.labels.slice(0, begin, end),
+                               static_cast<float>(1.0 / pass.loss.divisor),
+                               static_cast<float>(pass.loss.lm_z_weight),
+                               losses.slice(0, begin, end), z_squares.slice(0, begin, end));
+    d.slice(0, begin, end).copy_(linear_input_gradient(logits, model->weights.head));
+    add_weight_gradient(model->weight_gradients.head, logits, x);
+  }
+  add_head_sums(losses, z_squares, batch.labels, sums->head());
+  return d;
+}
+
+// The final norm and the head; answers the gradient of the residual stream S [T, D].
+at::Tensor head_backward(DeviceModel* model, const DeviceBatch& batch, const DevicePass& pass,
+                         const at::Tensor& last, StepSums* sums) {
+  const at::Tensor normalised = at::empty(last.sizes(), last.options());
+  const at::Tensor reciprocal = at::empty({batch.T}, model->gradients.dense.options());
+  rms_norm(last, model->weights.final_norm, static_cast<float>(model->config.norm_epsilon),
+           normalised, reciprocal);
+  const at::Tensor d_normalised = head(model, batch, pass, normalised, sums);
+  at::Tensor d = at::zeros_like(last);
+  rms_norm_backward(last, model->weights.final_norm, reciprocal, d_normalised, d,
+                    model->weight_gradients.final_norm);
+  return d;
+}
+
+// The weighted auxiliary losses of a layer; adds what its router saw to the sums.
+RouterLosses router_losses(const DeviceModel& model, const DevicePass& pass, int64_t moe_layer,
+                           const Routing& routing, BalanceCounts* counts, StepSums* sums) {
+  const auto moe_layers = static_cast<double>(model.config.moe_layers());
+  RouterLosses losses;
+  losses.balance =
+      counts->score_gradient(moe_layer, model.config.routed_top_k(), pass.loss.divisor);
+  add_layer_sums(
+      {losses.balance, routing.score_sum, routing.counts, routing.z_logsumexp(model.contract),
+       routing.token_entropy, routing.document_entropy, routing.pool_sizes},
+      sums->layer(moe_layer));
+  losses.balance.mul_(static_cast<float>(model.contract.balance_weight / moe_layers));
+  losses.z = static_cast<float>(model.contract.z_weight / moe_layers / pass.loss.divisor);
+  return losses;
+}
+
+// From the head down to the embedding.
+void backward(DeviceModel* model, const DeviceBatch& batch, const DevicePass& pass,
+              BalanceCounts* counts, StepSums* sums, SliceKept* kept) {
+  const ModelConfig& config = model->config;
+  const BlockContext context = context_of(*model, pass);
+  const at::Tensor d = head_backward(model, batch, pass, kept->last, sums);
+  announce(pass.after_gradients, model->layout.head_bucket());
+  int64_t moe_layer = config.moe_layers();
+  for (int64_t layer = config.n_layers - 1; layer >= 0; --layer) {
+    BlockKept* block = &kept->blocks[layer];
+    RouterLosses losses;
+    if (!config.is_dense(layer)) {
+      --moe_layer;
+      losses = router_losses(*model, pass, moe_layer, kept->routings[moe_layer], counts, sums);
+    }
+    if (pass.recompute == Recompute::kBlock) {
+      block_forward(context, model->weights.layers[layer], batch, layer, block);
+    }
+    block_backward(context, model->weights.layers[layer], model->weight_gradients.layers[layer],
+                   batch, losses, d, block);
+    announce(pass.after_gradients, layer_bucket(layer));
+  }
+  embed_backward(batch.sorted_tokens, batch.token_order, d, model->weight_gradients.embedding);
+  announce(pass.after_gradients, kEmbeddingBucket);
+}
+
+}  // namespace
+
+DeviceModel::DeviceModel(const ModelConfig& c, const RoutingContract& r,
+                         const GridPosition& position, int64_t positions, at::Device d,
+                         at::ScalarType t, const ExpertOrder& order)
+    : config(c),
+      contract(r),
+      layout(make_layout(c, position, order)),
+      device(d),
+      type(t),
+      parameters(device_buffers(layout, d, t)),
+      gradients(device_buffers(layout, d, at::kFloat)),
+      weights(bind_tensors(config, layout, parameters)),
+      weight_gradients(bind_tensors(config, layout, gradients)),
+      rope(rope_tensors(config, positions, d)) {
+  for (const ExpertPlacement& placement : layout.placements) {
+    placements.push_back(make_device_placement(placement, d));
+  }
+}
+
+void load_parameters(const FlatBuffers& host, DeviceModel* model) {
+  model->parameters.dense.copy_(host.dense);
+  model->parameters.experts.copy_(host.experts);
+}
+
+void forward_backward(DeviceModel* model, const std::vector<DeviceBatch>& slices,
+                      const DevicePass& pass, BalanceCounts* counts, StepSums* sums,
+                      Routings* routings) {
+  TORCH_CHECK(!slices.empty(), "a micro-batch without slices: give one without rows");
+  TORCH_CHECK(pass.recompute != Recompute::kMoe,
+              "the device path computes again whole blocks or nothing");
+  std::vector<SliceKept> kept;
+  int64_t tokens = 0;
+  for (const DeviceBatch& slice : slices) {
+    kept.push_back(forward(*model, slice, pass));
+    tokens += slice.T;
+  }
+  std::vector<const Routing*> of_all;  // [slices x MoE layers]
+  for (const SliceKept& slice : kept) {
+    for (const Routing& routing : slice.routings) of_all.push_back(&routing);
+  }
+  // Counts travel behind the head and the cross-entropy; the backward pass is the first to need
+  // them.
+  counts->start(*pass.world, of_all, tokens);
+  DevicePass not_last = pass;
+  not_last.after_gradients = nullptr;
+  for (size_t s = 0; s < slices.size(); ++s) {
+    backward(model, slices[s], s + 1 < slices.size() ? not_last : pass, counts, sums, &kept[s]);
+  }
+  if (routings == nullptr) return;
+  routings->clear();
+  for (SliceKept& slice : kept) routings->push_back(std::move(slice.routings));
+}
+
+}  // namespace emo::device

@@ -1,0 +1,73 @@
+// The training pass of model/transformer.h on a device: a GPU, or the CPU where tests compare it
+// with the CPU's own path.
+//
+// Parameters and activations are fp32 or bf16; gradients, router logits and sums are fp32 or wider.
+// Memory comes from libtorch's allocator. Evaluation, expert subsets and Recompute::kMoe are the
+// CPU path's alone.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "model/config.h"
+#include "model/device/batch.h"
+#include "model/device/block.h"
+#include "model/device/kernels/rope.h"
+#include "model/device/losses.h"
+#include "model/device/weights.h"
+#include "model/parameters.h"
+#include "model/transformer.h"
+
+namespace emo::device {
+
+// A model on this rank. Not copied; views point into the buffers.
+struct DeviceModel {
+  ModelConfig config;
+  RoutingContract contract;
+  ParameterLayout layout;
+  at::Device device;
+  at::ScalarType type;  // of parameters and activations
+  FlatBuffers parameters;
+  FlatBuffers gradients;  // f32
+  ModelTensors weights, weight_gradients;
+  RopeTensors rope;
+  std::vector<DevicePlacement> placements;  // [L]
+
+  // Allocates; parameters are zero until load_parameters(). `positions`: tokens of a row.
+  DeviceModel(const ModelConfig& config, const RoutingContract& contract,
+              const GridPosition& position, int64_t positions, at::Device device,
+              at::ScalarType type, const ExpertOrder& order = {});
+  int64_t routed_experts() const {  // 0 where no layer has any
+    return config.moe_layers() > 0 ? config.routed_experts() : 0;
+  }
+  DeviceModel(const DeviceModel&) = delete;
+  DeviceModel& operator=(const DeviceModel&) = delete;
+};
+
+// Copies host fp32 buffers of the same layout into the model's parameters, rounding to its type.
+void load_parameters(const FlatBuffers& host, DeviceModel* model);
+
+// What a pass needs beside the model and the batch.
+struct DevicePass {
+  Communicator* ep = nullptr;     // this rank's expert group
+  Communicator* world = nullptr;  // for the counts of the balance loss
+  LossOptions loss;
+  Recompute recompute = Recompute::kNone;  // or kBlock
+  int64_t head_rows = 4096;                // whose logits are in memory at once
+  // See PassOptions.
+  std::function<void(size_t bucket)> before_parameters, after_gradients;
+};
+
+// Routing of each slice and MoE layer of the last micro-batch, for tests and metrics.
+using Routings = std::vector<std::vector<Routing>>;
+
+// Collective over ep and world. Adds a micro-batch's gradients to model->gradients and its losses
+// to `sums`. Slices as in model/transformer.h. Beside plan_exchange nothing waits for the device.
+void forward_backward(DeviceModel* model, const std::vector<DeviceBatch>& slices,
+                      const DevicePass& pass, BalanceCounts* counts, StepSums* sums,
+                      Routings* routings = nullptr);
+
+}  // namespace emo::device

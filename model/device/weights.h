@@ -1,0 +1,42 @@
+// The parameters, or gradients, of a model as tensors: views of flat buffers in the layout of
+// model/parameters.h, on any device, of any type.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <vector>
+
+#include "model/config.h"
+#include "model/parameters.h"
+
+namespace emo::device {
+
+// The matrices of one SwiGLU feed-forward.
+struct FeedForwardTensors {
+  at::Tensor gate_up;  // [2 F, D]
+  at::Tensor down;     // [D, F]
+};
+
+struct LayerTensors {
+  at::Tensor attention_norm;               // [D]
+  at::Tensor qkv;                          // [3 D, D]
+  at::Tensor attention_out;                // [D, D]
+  at::Tensor feed_forward_norm;            // [D]
+  at::Tensor router;                       // [E, D]; undefined in a dense layer
+  std::vector<FeedForwardTensors> always;  // shared experts, or the dense layer's one
+  FeedForwardTensors routed;               // [experts here, 2 F, D], [experts here, D, F]
+};
+
+struct ModelTensors {
+  at::Tensor embedding;  // [V, D]
+  std::vector<LayerTensors> layers;
+  at::Tensor final_norm;  // [D]
+  at::Tensor head;        // [V, D]
+};
+
+// Views, which keep the buffers alive. Fails where d_model, d_expert or d_ffn is not a multiple of
+// kWidthMultiple: then experts do not lie at equal, aligned distances.
+ModelTensors bind_tensors(const ModelConfig& config, const ParameterLayout& layout,
+                          const FlatBuffers& buffers);
+
+}  // namespace emo::device

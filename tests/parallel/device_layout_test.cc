@@ -1,0 +1,252 @@
+// Whole training steps of the device path on every layout of the ranks, against the CPU path in one
+// process: losses, gradient norms, counts and, after some steps, parameters and moments.
+#include <ATen/ATen.h>
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <map>
+#include <string>
+
+#include "eval/golden_folder.h"
+#include "parallel/self_communicator.h"
+#include "tests/model/random_batch.h"
+#include "tests/model/sample_configs.h"
+#include "tests/parallel/test_world.h"
+#include "train/batch_tensors.h"
+#include "train/device_step.h"
+
+namespace emo {
+namespace {
+
+constexpr int64_t kS = 48;
+constexpr int64_t kSteps = 3;
+
+ModelConfig device_config() {
+  ModelConfig config = small_config();
+  config.d_expert = 16;
+  config.d_ffn = 24;
+  config.dense_layers = {1};
+  return config;
+}
+
+struct DeviceCase {
+  int64_t rows;  // of each micro-batch
+  int64_t micro_batches;
+  BalanceScope scope;
+  PoolPolicy::Kind pool;
+  Recompute recompute = Recompute::kNone;
+  int64_t slices = 1;
+  at::ScalarType type = at::kFloat;
+  bool reordered = false;  // ranks hold the experts in another order
+};
+
+RoutingContract contract_of(const DeviceCase& c) {
+  RoutingContract contract;
+  contract.pool.kind = c.pool;
+  contract.pool.min = 4;
+  contract.pool.max = 20;
+  contract.balance_scope = c.scope;
+  return contract;
+}
+
+ExpertOrder order_of(const DeviceCase& c) {
+  ExpertOrder order;
+  for (int64_t layer = 0; c.reordered && layer < device_config().n_layers; ++layer) {
+    std::vector<int32_t>& experts = order.emplace_back();
+    if (device_config().is_dense(layer)) continue;
+    for (int64_t e = 0; e < 13; ++e) experts.push_back(static_cast<int32_t>((5 * e + layer) % 13));
+  }
+  return order;
+}
+
+StepOptions options_of(const DeviceCase& c) {
+  StepOptions options;
+  options.learning_rate = 0.01;
+  options.clip = 0.5;
+  options.seed = 77;
+  options.recompute = c.recompute;
+  // Where a gradient is zero but for rounding, an update is not its sign.
+  options.adamw.epsilon = 1e-3;
+  return options;
+}
+
+// This rank's rows of a step.
+struct Rows {
+  std::vector<SlicedBatch> micro_batches;
+  int64_t share = 0;
+};
+Rows rows_of_step(const DeviceCase& c, int64_t step, int64_t slices, int64_t rank, int64_t world) {
+  Rows rows;
+  for (int64_t m = 0; m < c.micro_batches; ++m) {
+    const Batch all = random_batch(c.rows, kS, 61, 9, static_cast<uint64_t>(100 * step + m),
+                                   (step * c.micro_batches + m) * c.rows);
+    const Batch mine = rows_of(all, rank, world);
+    rows.share += divisor_share(mine);
+    SlicedBatch& cut = rows.micro_batches.emplace_back();
+    for (int64_t s = 0; s < slices; ++s) cut.push_back(to_tensors(rows_of(mine, s, slices)));
+  }
+  return rows;
+}
+
+bool close(double found, double expected, double tolerance) {
+  return std::abs(found - expected) <= tolerance * std::abs(expected);
+}
+
+// Parameters and moments by name, and the results of the steps.
+struct Trained {
+  std::vector<StepResult> results;
+  std::map<std::string, at::Tensor> tensors;
+};
+
+void take_tensors(const Mesh& mesh, const Model& model, const OptimizerState& optimizer,
+                  Trained* run) {
+  const FlatBuffers first = gather_owned(mesh, model.layout, optimizer.exp_avg);
+  const FlatBuffers second = gather_owned(mesh, model.layout, optimizer.exp_avg_sq);
+  for (const ParameterInfo& p : model.layout.parameters) {
+    const auto take = [&](const char* kind, const FlatBuffers& buffers) {
+      const at::Tensor& buffer =
+          p.buffer == ParameterBuffer::kDense ? buffers.dense : buffers.experts;
+      run->tensors[kind + p.name] = buffer.slice(0, p.offset, p.offset + p.numel()).clone();
+    };
+    take("", model.parameters);
+    take("exp_avg/", first);
+    take("exp_avg_sq/", second);
+  }
+}
+
+Trained run_on_cpu(const DeviceCase& c) {
+  const auto mesh = make_mesh(self_communicator(), 1, 1);
+  TrainingState state(device_config(), contract_of(c), kS, mesh->position());
+  fill_random(state.model, 21);
+  Trained run;
+  StepOptions options = options_of(c);
+  options.recompute = Recompute::kNone;
+  for (int64_t step = 0; step < kSteps; ++step) {
+    const Rows rows = rows_of_step(c, step, 1, 0, 1);
+    run.results.push_back(training_step(*mesh, rows.micro_batches, rows.share, options, &state));
+  }
+  wait_for_parameters(&state);
+  take_tensors(*mesh, state.model, state.optimizer, &run);
+  return run;
+}
+
+Trained run_on_device(const Mesh& mesh, const DeviceCase& c) {
+  DeviceState state(device_config(), contract_of(c), kS, mesh.position(), test_device(), c.type,
+                    order_of(c));
+  Model host(device_config(), contract_of(c), mesh.position(), order_of(c));
+  OptimizerState optimizer = make_optimizer_state(host.layout);
+  fill_random(host, 21);
+  copy_from_host(host, optimizer, &state);
+  Trained run;
+  for (int64_t step = 0; step < kSteps; ++step) {
+    const Rows rows = rows_of_step(c, step, c.slices, mesh.world->rank(), mesh.world->size());
+    run.results.push_back(
+        training_step(mesh, rows.micro_batches, rows.share, options_of(c), &state));
+  }
+  copy_to_host(mesh, &state, host, &optimizer);
+  EXPECT_EQ(optimizer.step, kSteps);
+  take_tensors(mesh, host, optimizer, &run);
+  return run;
+}
+
+// "" where this rank's tensors are as expected, to `tolerance` of each one's largest entry.
+std::string differences(const Trained& found, const Trained& expected, double tolerance) {
+  std::string differing;
+  for (const auto& [name, tensor] : found.tensors) {
+    const at::Tensor& other = expected.tensors.at(name);
+    const double largest = other.abs().max().item<double>();
+    const double difference = (tensor - other).abs().max().item<double>();
+    // The comparison is negated so that a NaN fails it.
+    if (!(difference <= tolerance * largest + 1e-12)) {
+      differing += name + " " + std::to_string(difference / largest) + "; ";
+    }
+  }
+  return differing;
+}
+
+// bf16: the distance of all tensors of a kind by their norm, where parameters may be off by 2 % and
+// moments by half, which wrong parts, stale parameters or lost rows exceed.
+std::string far_apart(const Trained& found, const Trained& expected) {
+  std::map<std::string, std::pair<double, double>> squares;  // of differences, of what is expected
+  for (const auto& [name, tensor] : found.tensors) {
+    const at::Tensor& other = expected.tensors.at(name);
+    auto& [difference, all] = squares[name.substr(0, name.rfind('/') + 1)];
+    difference += (tensor - other).square().sum().item<double>();
+    all += other.square().sum().item<double>();
+  }
+  std::string differing;
+  for (const auto& [kind, sums] : squares) {
+    const double relative = std::sqrt(sums.first / sums.second);
+    if (!(relative <= (kind == "exp_avg/" || kind == "exp_avg_sq/" ? 0.5 : 0.02)))
+      differing += kind + " " + std::to_string(relative) + "; ";
+  }
+  return differing;
+}
+
+class DeviceLayouts : public ::testing::TestWithParam<DeviceCase> {};
+
+TEST_P(DeviceLayouts, EqualTheCpuPathInOneProcess) {
+  const DeviceCase& c = GetParam();
+  Communicator& world = test_world();
+  const Trained one = run_on_cpu(c);
+  const bool exact = c.type == at::kFloat;
+  for (int64_t ep = 1; ep <= world.size(); ep *= 2) {
+    const auto mesh = make_mesh(world.split(0, world.rank()), 0, ep);
+    const Trained many = run_on_device(*mesh, c);
+    bool results = true;
+    for (int64_t step = 0; step < kSteps; ++step) {
+      const StepResult& a = many.results[step];
+      const StepResult& b = one.results[step];
+      results = results && a.divisor == b.divisor && a.sums.labels == b.sums.labels &&
+                close(a.cross_entropy(), b.cross_entropy(), exact ? 2e-6 : 0.02) &&
+                close(a.gradient_norm, b.gradient_norm, exact ? 2e-5 : 0.2);
+      for (size_t layer = 0; layer < b.sums.layers.size(); ++layer) {
+        const RouterSums& x = a.sums.layers[layer];
+        const RouterSums& y = b.sums.layers[layer];
+        results = results && (!exact || x.counts == y.counts) && x.tokens == y.tokens &&
+                  x.pool_size == y.pool_size && x.documents == y.documents &&
+                  close(x.balance, y.balance, exact ? 1e-5 : 0.1) &&
+                  close(x.z_squares, y.z_squares, exact ? 1e-5 : 0.1);
+      }
+    }
+    EXPECT_TRUE(on_all_ranks(results)) << "ep " << ep;
+    const std::string differing = exact ? differences(many, one, 1e-4) : far_apart(many, one);
+    EXPECT_TRUE(on_all_ranks(differing.empty())) << differing << "ep " << ep;
+  }
+}
+
+constexpr auto kRange = PoolPolicy::Kind::kRange;
+INSTANTIATE_TEST_SUITE_P(
+    All, DeviceLayouts,
+    ::testing::Values(
+        DeviceCase{8, 1, BalanceScope::kMicroBatch, kRange},
+        DeviceCase{3, 1, BalanceScope::kMicroBatch, kRange},  // one rank of four has none
+        DeviceCase{5, 3, BalanceScope::kGlobalBatch, kRange},
+        DeviceCase{7, 2, BalanceScope::kMicroBatch, PoolPolicy::Kind::kNone},
+        DeviceCase{7, 2, BalanceScope::kMicroBatch, kRange, Recompute::kBlock, 3},
+        DeviceCase{8, 1, BalanceScope::kMicroBatch, kRange, Recompute::kNone, 1, at::kFloat, true},
+        DeviceCase{8, 2, BalanceScope::kMicroBatch, kRange, Recompute::kNone, 1, at::kBFloat16}));
+
+// What is not a number stops the update, on every rank, and is reported.
+TEST(DeviceStep, KeepsParametersWhereNothingIsFinite) {
+  Communicator& world = test_world();
+  const DeviceCase c{4, 1, BalanceScope::kMicroBatch, kRange};
+  const auto mesh = make_mesh(world.split(0, world.rank()), 0, 1);
+  DeviceState state(device_config(), contract_of(c), kS, mesh->position(), test_device(),
+                    at::kFloat);
+  Model host(device_config(), contract_of(c), mesh->position());
+  OptimizerState optimizer = make_optimizer_state(host.layout);
+  fill_random(host, 21);
+  host.parameters.dense[0] = std::numeric_limits<float>::infinity();  // of the token 0
+  copy_from_host(host, optimizer, &state);
+  const at::Tensor before = host.parameters.experts.clone();
+  const Rows rows = rows_of_step(c, 0, 1, world.rank(), world.size());
+  const StepResult result =
+      training_step(*mesh, rows.micro_batches, rows.share, options_of(c), &state);
+  copy_to_host(*mesh, &state, host, &optimizer);
+  EXPECT_TRUE(on_all_ranks(!result.finite() && optimizer.step == 0));
+  EXPECT_TRUE(on_all_ranks(at::equal(before, host.parameters.experts)));
+}
+
+}  // namespace
+}  // namespace emo
