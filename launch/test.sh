@@ -25,6 +25,8 @@ say "quick tests"
 (cd build/release && ctest --output-on-failure -j2 --no-tests=error)
 [ "$mode" = --quick ] && exit 0
 
+say "compiling the GPU's kernels"
+./launch/build.sh release cuda_kernels
 say "formatting"
 sources | xargs clang-format --dry-run --Werror
 say "clang-tidy"

@@ -1,0 +1,58 @@
+"""`emo train` and `emo bench step` on the device path, its kernels as loops on the CPU, beside the CPU path."""
+import json
+import pathlib
+import shutil
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+from tests.program import Program, check  # noqa: E402
+
+STEPS = 6
+# Sums in another order; a choice of experts within rounding of another may flip in later steps.
+TOLERANCE = 1e-5
+
+
+def main() -> None:
+    with Program(sys.argv[1]) as emo:
+        def train(name: str, *overrides, ranks: int = 0) -> list[dict]:
+            emo.run("train", "configs/tiny.yaml", f"run.folder={emo.folder / name}", f"train.steps={STEPS}",
+                    "checkpoint.every=3", "checkpoint.keep=0", "--quiet", *overrides, ranks=ranks)
+            return [json.loads(line) for line in open(emo.folder / name / "metrics.jsonl")]
+
+        def same(found: list[dict], expected: list[dict], what: str) -> None:
+            for a, b in zip(found, expected[-len(found):], strict=True):
+                for key, value in b.items():
+                    if key.startswith("throughput/") or "exchange/" in key or not isinstance(value, float):
+                        continue
+                    check(abs(a[key] - value) <= TOLERANCE * max(1, abs(value)), f"{what}: {key} {a[key]}, {value}")
+                check(not b.keys() - a.keys(), f"{what} lacks {b.keys() - a.keys()}")
+
+        cpu = train("cpu")
+        device = "parallel.device=emulated"
+        same(train("one", device), cpu, "one rank")
+        same(train("slices", device, "parallel.slices=2"), cpu, "slices")
+        same(train("ep", device, "parallel.ep=2", ranks=2), cpu, "ep 2")
+        same(train("dp", device, ranks=2), cpu, "dp 2")
+        losses = [step["train/CE loss"] for step in train("bf16", device, "parallel.precision=bf16")]
+        check(all(abs(a - b["train/CE loss"]) < 0.02 for a, b in zip(losses, cpu)), f"bf16: {losses}")
+        check(losses != [b["train/CE loss"] for b in cpu], "bf16 changes nothing")
+
+        # Half of the run on one path, half on the other.
+        for name, first, rest in (("there", "cpu", [device]), ("back", "one", []), ("back-on-two", "ep", [])):
+            (emo.folder / name).mkdir()
+            shutil.copytree(emo.folder / first / "step-0000003", emo.folder / name / "step-0000003")
+            same(train(name, *rest, ranks=2 if name == "back-on-two" else 0), cpu[3:], name)
+
+        bench = emo.json("bench", "step", "configs/tiny.yaml", device, "--steps", 1)
+        check(bench["device"] == "emulated" and bench["tokens_per_second"] > 0 and bench["gemm_peak_flops"] > 0, "bench")
+        for overrides, hints in (
+                ([device, "parallel.zero=2"], ["zero must be 1"]),
+                ([device, "parallel.recompute=moe"], ["none or block"]),
+                ([device, "model.d_expert=12"], ["multiples of 8", "12"]),
+                (["parallel.device=gpu"], ["cuda", "emulated"])):
+            error = emo.run("train", "configs/tiny.yaml", f"run.folder={emo.folder}/no", *overrides, expect=64).stderr
+            check(all(hint in error for hint in hints), error)
+
+
+if __name__ == "__main__":
+    main()
