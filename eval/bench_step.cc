@@ -174,7 +174,8 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
     totals.push_back(total);
     forward_backwards.push_back(total - profile.seconds(Work::kOptimizer));
     gemms.push_back(gemm);
-    for (const ExchangeCounters& layer : stepper->memory()->buffers.traffic) exchanged += layer.bytes;
+    for (const ExchangeCounters& layer : stepper->memory()->buffers.traffic)
+      exchanged += layer.bytes;
     for (size_t kind = 0; kind < kWorkKinds; ++kind) {
       work[kind] += profile.seconds(static_cast<Work>(kind));
     }

@@ -85,6 +85,7 @@ void visit_config(Visitor& v, RunConfig& c) {
     v.field("micro_batches", &c.train.micro_batches, positive);
     v.field("clip", &c.train.clip, Range{0, kNoLimit});
     v.field("lm_z_weight", &c.train.lm_z_weight, Range{0, kNoLimit});
+    names("freeze", {"none", "routed", "routed_shared", "routed_shared_router"}, &c.train.freeze);
     v.field("log_every", &c.train.log_every, positive);
   }
   if (v.section("optimizer")) {

@@ -348,14 +348,16 @@ void check_together(const RunConfig& c, const std::function<void(const char*, st
     say("parallel.ep", "a dense model has no experts to spread: ep must be 1");
   }
   if (c.parallel.device != DeviceKind::kCpu) {
-    if (c.parallel.zero != 1) say("parallel.zero", "on a device gradients are whole: zero must be 1");
+    if (c.parallel.zero != 1)
+      say("parallel.zero", "on a device gradients are whole: zero must be 1");
+    if (c.train.freeze != Freeze::kNone)
+      say("train.freeze", "on a device all is trained: freeze must be none");
     if (c.parallel.recompute == Recompute::kMoe) {
       say("parallel.recompute", "on a device recompute is none or block");
     }
     if (m.d_model % 8 != 0 || m.d_expert % 8 != 0) {
-      say("model.d_expert",
-          absl::StrCat("on a device widths must be multiples of 8, d_model is ", m.d_model,
-                       ", d_expert ", m.d_expert));
+      say("model.d_expert", absl::StrCat("on a device widths must be multiples of 8, d_model is ",
+                                         m.d_model, ", d_expert ", m.d_expert));
     }
   }
   if (c.data.path.empty() == !c.data.synthetic.has_value()) {

@@ -1,5 +1,5 @@
-// Where a run computes (parallel.device): on the CPU, on a GPU a rank, or on the CPU with the code of
-// the GPU.
+// Where a run computes (parallel.device): on the CPU, on a GPU a rank, or on the CPU with the code
+// of the GPU.
 #pragma once
 
 #include <c10/core/Device.h>

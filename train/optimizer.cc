@@ -58,29 +58,45 @@ int64_t begin_of_part(const Sharding& sharding, size_t bucket, const at::Tensor&
                                            : sharding.owned_begin(bucket);
 }
 
-// The squares of what this rank owns of a buffer.
-double owned_squares(const Sharding& sharding, const at::Tensor& gradients) {
+// Calls f(begin, count) for what this rank owns of a bucket and trains; `begin` counts from the
+// part's first float.
+template <typename F>
+void for_trained(const Sharding& sharding, size_t bucket, const std::vector<Span>& trained,
+                 const F& f) {
+  const int64_t part = sharding.part_begin(bucket);
+  for (const Span& span : within(trained, part, part + sharding.part_size(bucket))) {
+    f(span.begin - part, span.end - span.begin);
+  }
+}
+
+// The squares of what this rank owns of a buffer and trains.
+double owned_squares(const Sharding& sharding, const std::vector<Span>& trained,
+                     const at::Tensor& gradients) {
   double sum = 0;
   for (size_t bucket = 0; bucket < sharding.buckets.size(); ++bucket) {
-    sum += blocked_sum_of_squares(
-        sharding.part_size(bucket),
-        gradients.const_data_ptr<float>() + begin_of_part(sharding, bucket, gradients));
+    const float* part =
+        gradients.const_data_ptr<float>() + begin_of_part(sharding, bucket, gradients);
+    for_trained(sharding, bucket, trained, [&](int64_t begin, int64_t count) {
+      sum += blocked_sum_of_squares(count, part + begin);
+    });
   }
   return sum;
 }
 
-// Updates what this rank owns of a bucket.
+// Updates what this rank owns of a bucket and trains.
 void update_part(const Factors& factors, const Sharding& sharding, size_t bucket,
-                 const at::Tensor& gradients, const at::Tensor& parameters, const at::Tensor& m,
-                 const at::Tensor& v) {
+                 const std::vector<Span>& trained, const at::Tensor& gradients,
+                 const at::Tensor& parameters, const at::Tensor& m, const at::Tensor& v) {
   const float* gradient =
       gradients.const_data_ptr<float>() + begin_of_part(sharding, bucket, gradients);
   float* parameter = parameters.mutable_data_ptr<float>() + sharding.part_begin(bucket);
   float* first = m.mutable_data_ptr<float>() + sharding.owned_begin(bucket);
   float* second = v.mutable_data_ptr<float>() + sharding.owned_begin(bucket);
-  parallel_for(sharding.part_size(bucket), kBlock, [&](int64_t begin, int64_t end) {
-    update(end - begin, factors, gradient + begin, parameter + begin, first + begin,
-           second + begin);
+  for_trained(sharding, bucket, trained, [&](int64_t span, int64_t count) {
+    parallel_for(count, kBlock, [&](int64_t begin, int64_t end) {
+      const int64_t at = span + begin;
+      update(end - begin, factors, gradient + at, parameter + at, first + at, second + at);
+    });
   });
 }
 
@@ -120,10 +136,10 @@ FlatBuffers owned_moments(const ParameterLayout& layout, const FlatBuffers& whol
   return {owned_of(layout.dense, whole.dense), owned_of(layout.experts, whole.experts)};
 }
 
-double gradient_norm(const Mesh& mesh, const ParameterLayout& layout,
+double gradient_norm(const Mesh& mesh, const ParameterLayout& layout, const TrainedParts& trained,
                      const FlatBuffers& gradients) {
-  double squares = owned_squares(layout.dense, gradients.dense) +
-                   owned_squares(layout.experts, gradients.experts);
+  double squares = owned_squares(layout.dense, trained.dense, gradients.dense) +
+                   owned_squares(layout.experts, trained.experts, gradients.experts);
   mesh.world->all_reduce(at::from_blob(&squares, {1}, at::kDouble), ReduceOp::kSum);
   return std::sqrt(squares);
 }
@@ -132,9 +148,10 @@ double clip_factor(double norm, double limit) {
   return limit > 0 ? std::min(1.0, limit / (norm + 1e-6)) : 1.0;
 }
 
-void adamw_step(const ParameterLayout& layout, const AdamWOptions& options, double learning_rate,
-                double gradient_scale, const FlatBuffers& gradients, const FlatBuffers& parameters,
-                OptimizerState* state, const std::function<void(size_t)>& after_bucket) {
+void adamw_step(const ParameterLayout& layout, const TrainedParts& trained,
+                const AdamWOptions& options, double learning_rate, double gradient_scale,
+                const FlatBuffers& gradients, const FlatBuffers& parameters, OptimizerState* state,
+                const std::function<void(size_t)>& after_bucket) {
   ++state->step;
   const auto t = static_cast<double>(state->step);
   Factors decayed{static_cast<float>(options.beta1),
@@ -148,10 +165,10 @@ void adamw_step(const ParameterLayout& layout, const AdamWOptions& options, doub
   plain.keep = 1;
   for (size_t bucket = 0; bucket < layout.dense.buckets.size(); ++bucket) {
     // Padding is zero and stays so.
-    update_part(bucket == kEmbeddingBucket ? plain : decayed, layout.dense, bucket, gradients.dense,
-                parameters.dense, state->exp_avg.dense, state->exp_avg_sq.dense);
-    update_part(decayed, layout.experts, bucket, gradients.experts, parameters.experts,
-                state->exp_avg.experts, state->exp_avg_sq.experts);
+    update_part(bucket == kEmbeddingBucket ? plain : decayed, layout.dense, bucket, trained.dense,
+                gradients.dense, parameters.dense, state->exp_avg.dense, state->exp_avg_sq.dense);
+    update_part(decayed, layout.experts, bucket, trained.experts, gradients.experts,
+                parameters.experts, state->exp_avg.experts, state->exp_avg_sq.experts);
     if (after_bucket) after_bucket(bucket);
   }
 }

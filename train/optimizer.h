@@ -7,6 +7,7 @@
 
 #include "model/parameters.h"
 #include "parallel/mesh.h"
+#include "train/trained_parts.h"
 
 namespace emo {
 
@@ -33,17 +34,20 @@ FlatBuffers gather_owned(const Mesh& mesh, const ParameterLayout& layout, const 
 // The way back: what this rank owns of whole buffers, side by side.
 FlatBuffers owned_moments(const ParameterLayout& layout, const FlatBuffers& whole);
 
-// Collective over the mesh. The Euclidean norm of all gradients, each counted once, on its owner.
+// Collective over the mesh. The Euclidean norm of all trained gradients, each counted once, on its
+// owner.
 // `gradients` here and below: what this rank owns side by side, or whole buffers.
-double gradient_norm(const Mesh& mesh, const ParameterLayout& layout, const FlatBuffers& gradients);
+double gradient_norm(const Mesh& mesh, const ParameterLayout& layout, const TrainedParts& trained,
+                     const FlatBuffers& gradients);
 
 // min(1, limit / (norm + 1e-6)); 1 where limit is 0.
 double clip_factor(double norm, double limit);
 
-// One update, with gradients scaled by `gradient_scale`, of what this rank owns. Local. Calls
-// `after_bucket`, where there is one, as soon as a bucket is done.
-void adamw_step(const ParameterLayout& layout, const AdamWOptions& options, double learning_rate,
-                double gradient_scale, const FlatBuffers& gradients, const FlatBuffers& parameters,
-                OptimizerState* state, const std::function<void(size_t bucket)>& after_bucket = {});
+// One update, with gradients scaled by `gradient_scale`, of what this rank owns and trains. Local.
+// Calls `after_bucket`, where there is one, as soon as a bucket is done.
+void adamw_step(const ParameterLayout& layout, const TrainedParts& trained,
+                const AdamWOptions& options, double learning_rate, double gradient_scale,
+                const FlatBuffers& gradients, const FlatBuffers& parameters, OptimizerState* state,
+                const std::function<void(size_t bucket)>& after_bucket = {});
 
 }  // namespace emo

@@ -9,8 +9,9 @@ namespace emo {
 
 const char* precision_name(Precision precision);  // "fp32", "bf16"
 
-// Collective. What the config wants; on the CPU fp32 where a rank's CPU has no bf16 products (model/bf16_product.h):
-// ranks exchange rows, so all store them alike. Then the first rank says so on one line.
+// Collective. What the config wants; on the CPU fp32 where a rank's CPU has no bf16 products
+// (model/bf16_product.h): ranks exchange rows, so all store them alike. Then the first rank says so
+// on one line.
 Precision choose_precision(const RunConfig& config, const Mesh& mesh);
 
 }  // namespace emo

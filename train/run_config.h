@@ -52,6 +52,7 @@ struct RunConfig {
     int64_t micro_batches = 1;
     double clip = 1.0;
     double lm_z_weight = 1e-5;
+    Freeze freeze = Freeze::kNone;
     int64_t log_every = 1;  // steps between lines of metrics
   } train;
   AdamWOptions optimizer;

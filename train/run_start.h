@@ -19,7 +19,8 @@ absl::StatusOr<ExpertOrder> placement_of_config(const RunConfig& config);
 // parallel.placement's, or what the checkpoint that the run goes on or starts from carries.
 absl::StatusOr<ExpertOrder> expert_order_for_run(const RunConfig& config, const Mesh& mesh);
 
-// Collective; every rank gets the same answer. Fills the model and its optimizer state and answers where to go on.
+// Collective; every rank gets the same answer. Fills the model and its optimizer state and answers
+// where to go on.
 //   - a checkpoint in run.folder: goes on there; FailedPrecondition, with a list, where config or
 //   data
 //     differ in a way that matters

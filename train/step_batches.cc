@@ -27,7 +27,8 @@ absl::StatusOr<StepBatches> load_step(const ChunkSource& source, const RunConfig
 
 StateOptions state_options_of(const RunConfig& config, ExpertOrder order) {
   return {std::move(order),
-          config.parallel.zero == 2 ? GradientMemory::kParts : GradientMemory::kWhole};
+          config.parallel.zero == 2 ? GradientMemory::kParts : GradientMemory::kWhole,
+          config.train.freeze};
 }
 
 StepOptions step_options_of(const RunConfig& config) {

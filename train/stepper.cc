@@ -48,8 +48,7 @@ class DeviceStepper : public Stepper {
   void wait() override { wait_for_parameters(&state_); }
   void sync() override { copy_to_host(mesh_, &state_, model_, &optimizer_); }
   FlatBuffers gradients() override {
-    const FlatBuffers whole =
-        gather_owned(mesh_, state_.model.layout, state_.model.gradients);
+    const FlatBuffers whole = gather_owned(mesh_, state_.model.layout, state_.model.gradients);
     return {whole.dense.cpu(), whole.experts.cpu()};
   }
   PassMemory* memory() override { return &memory_; }

@@ -1,5 +1,5 @@
-// What takes a run's training steps, on the CPU (training_step.h) or on a device (device_step.h): all
-// that the trainer and the benchmark need of either.
+// What takes a run's training steps, on the CPU (training_step.h) or on a device (device_step.h):
+// all that the trainer and the benchmark need of either.
 #pragma once
 
 #include <memory>

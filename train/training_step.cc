@@ -14,6 +14,7 @@ TrainingState::TrainingState(const ModelConfig& config, const RoutingContract& c
     : model(config, contract, position, options.order),
       gradients(model, options.gradients),
       owned_gradients(make_owned_gradients(model.layout, gradients)),
+      trained(trained_parts(config, model.layout, options.freeze)),
       optimizer(make_optimizer_state(model.layout)),
       rope(sequence_length, config.head_dim(), config.rope_theta),
       balance(config.moe_layers(), config.routed_experts(), contract.balance_scope) {}
@@ -76,7 +77,7 @@ StepResult compute_gradients(const Mesh& mesh, const std::vector<SlicedBatch>& m
     result.exchange = gather_counters(*mesh.world, traffic);
   }
   timed.switch_to(Work::kOptimizer);
-  result.gradient_norm = gradient_norm(mesh, model.layout, state->owned_gradients);
+  result.gradient_norm = gradient_norm(mesh, model.layout, state->trained, state->owned_gradients);
   return result;
 }
 
@@ -86,7 +87,7 @@ StepResult training_step(const Mesh& mesh, const std::vector<SlicedBatch>& micro
   if (!result.finite()) return result;
   Timed timed(options.profile, Work::kOptimizer);
   const Model& model = state->model;
-  adamw_step(model.layout, options.adamw, options.learning_rate,
+  adamw_step(model.layout, state->trained, options.adamw, options.learning_rate,
              clip_factor(result.gradient_norm, options.clip), state->owned_gradients,
              model.parameters, &state->optimizer, [&](size_t bucket) {
                timed.switch_to(Work::kExchange);

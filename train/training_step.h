@@ -14,6 +14,7 @@ namespace emo {
 struct StateOptions {
   ExpertOrder order = {};  // in which ranks hold the experts
   GradientMemory gradients = GradientMemory::kWhole;
+  Freeze freeze = Freeze::kNone;
 };
 
 // Everything that a step reads and changes on this rank.
@@ -21,6 +22,7 @@ struct TrainingState {
   Model model;
   Gradients gradients;
   FlatBuffers owned_gradients;  // see make_owned_gradients()
+  TrainedParts trained;
   OptimizerState optimizer;
   RopeTable rope;
   BalanceCounts balance;

@@ -3,6 +3,8 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include <cstring>
+
 #include "parallel/self_communicator.h"
 #include "tests/model/random_batch.h"
 #include "tests/model/sample_configs.h"
@@ -15,6 +17,7 @@ namespace {
 // torch.optim.AdamW's update in fp64, parameter by parameter.
 TEST(AdamW, EqualsThePlainFormula) {
   const Model model(small_config(), RoutingContract());
+  const TrainedParts all = trained_parts(model.config, model.layout, Freeze::kNone);
   fill_random(model, 1);
   const Gradients gradients(model);
   OptimizerState state = make_optimizer_state(model.layout);
@@ -40,12 +43,59 @@ TEST(AdamW, EqualsThePlainFormula) {
       const double c1 = 1 - std::pow(options.beta1, step), c2 = 1 - std::pow(options.beta2, step);
       x.sub_(m[info.name] / c1 / ((v[info.name] / c2).sqrt() + options.epsilon) * lr);
     }
-    adamw_step(model.layout, options, lr, 0.5, gradients.buffers, model.parameters, &state);
+    adamw_step(model.layout, all, options, lr, 0.5, gradients.buffers, model.parameters, &state);
   }
   for (const ParameterInfo& info : model.layout.parameters) {
     const double difference =
         (view(info, model.parameters).to(at::kDouble) - p[info.name]).abs().max().item<double>();
     EXPECT_LT(difference, 2e-6) << info.name;
+  }
+}
+
+// What is frozen keeps its bits and counts in no norm; all else is updated as if nothing were.
+TEST(Freeze, LeavesExpertsAndRoutersAlone) {
+  const auto mesh = make_mesh(self_communicator(), 1, 1);
+  const auto frozen = [](const std::string& name, bool shared_expert, Freeze freeze) {
+    if (name.find(".mlp.experts.") != std::string::npos) {
+      return freeze != Freeze::kNone && (!shared_expert || freeze >= Freeze::kRoutedShared);
+    }
+    return name.find(".mlp.gate.weight") != std::string::npos &&
+           freeze == Freeze::kRoutedSharedRouter;
+  };
+  for (const Freeze freeze :
+       {Freeze::kNone, Freeze::kRouted, Freeze::kRoutedShared, Freeze::kRoutedSharedRouter}) {
+    const Model model(small_config(), RoutingContract()), free(small_config(), RoutingContract());
+    fill_random(model, 1);
+    fill_random(free, 1);
+    const Gradients gradients(model);
+    gradients.buffers.dense.uniform_(-1, 1);
+    gradients.buffers.experts.uniform_(-1, 1);
+    const FlatBuffers before{model.parameters.dense.clone(), model.parameters.experts.clone()};
+    OptimizerState state = make_optimizer_state(model.layout);
+    OptimizerState free_state = make_optimizer_state(model.layout);
+    const TrainedParts trained = trained_parts(model.config, model.layout, freeze);
+    const TrainedParts all = trained_parts(model.config, model.layout, Freeze::kNone);
+    adamw_step(model.layout, trained, {}, 0.1, 1, gradients.buffers, model.parameters, &state);
+    adamw_step(free.layout, all, {}, 0.1, 1, gradients.buffers, free.parameters, &free_state);
+    double squares = 0;
+    int64_t left_alone = 0;
+    for (const ParameterInfo& info : model.layout.parameters) {
+      const bool shared = info.buffer == ParameterBuffer::kDense;
+      const bool is_frozen = frozen(info.name, shared, freeze);
+      const FlatBuffers& expected = is_frozen ? before : free.parameters;
+      EXPECT_EQ(std::memcmp(parameter_data(info, model.parameters), parameter_data(info, expected),
+                            info.numel() * sizeof(float)),
+                0)
+          << info.name;
+      left_alone += is_frozen ? 1 : 0;
+      const float* g = parameter_data(info, gradients.buffers);
+      for (int64_t i = 0; !is_frozen && i < info.numel(); ++i) {
+        squares += static_cast<double>(g[i]) * g[i];
+      }
+    }
+    EXPECT_EQ(left_alone > 0, freeze != Freeze::kNone);
+    const double norm = gradient_norm(*mesh, model.layout, trained, gradients.buffers);
+    EXPECT_NEAR(norm, std::sqrt(squares), 0.02 * norm);  // padding holds gradients here
   }
 }
 
@@ -61,7 +111,8 @@ TEST(Clip, NormOfEverythingOnceAndTheReferencesFactor) {
     }
   }
   const auto mesh = make_mesh(self_communicator(), 1, 1);
-  EXPECT_NEAR(gradient_norm(*mesh, model.layout, gradients.buffers), std::sqrt(squares), 1e-5);
+  const TrainedParts all = trained_parts(model.config, model.layout, Freeze::kNone);
+  EXPECT_NEAR(gradient_norm(*mesh, model.layout, all, gradients.buffers), std::sqrt(squares), 1e-5);
   EXPECT_EQ(clip_factor(0.5, 1), 1);
   EXPECT_DOUBLE_EQ(clip_factor(4, 1), 1 / (4 + 1e-6));
   EXPECT_EQ(clip_factor(4, 0), 1);

@@ -375,7 +375,8 @@ TEST(AdamWKernel, IsTheCpuPathsOverSeveralSteps) {
     device::clip_control(on(at::ones({1}, at::kDouble)), squares, 2.0, control);
     EXPECT_FLOAT_EQ(control[0].item<float>(), static_cast<float>(clip_factor(norm, 2.0)));
     EXPECT_EQ(control[1].item<float>(), 1);
-    adamw_step(layout, options, 0.1, clip_factor(norm, 2.0), gradients, parameters, &state);
+    adamw_step(layout, {{{0, n}}, {}}, options, 0.1, clip_factor(norm, 2.0), gradients, parameters,
+               &state);
     const auto t = static_cast<double>(step);
     device::adamw(
         {0.9f, 0.95f, 1e-8f, 1 - 0.1f * 0.1f, static_cast<float>(0.1 / (1 - std::pow(0.9, t))),

@@ -1,0 +1,28 @@
+// Which parameters a run trains; the others are frozen: no update, no decay, no part in the norm.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "model/parameters.h"
+
+namespace emo {
+
+// The freeze modes of the reference's fine-tuning (emo-facts 5.5); each freezes more.
+enum class Freeze { kNone, kRouted, kRoutedShared, kRoutedSharedRouter };
+
+struct Span {
+  int64_t begin, end;  // floats of a flat buffer
+};
+
+// Spans of both buffers that are trained, ascending, apart from each other.
+struct TrainedParts {
+  std::vector<Span> dense, experts;
+};
+
+TrainedParts trained_parts(const ModelConfig& config, const ParameterLayout& layout, Freeze freeze);
+
+// What of `spans` lies in [begin, end).
+std::vector<Span> within(const std::vector<Span>& spans, int64_t begin, int64_t end);
+
+}  // namespace emo
