@@ -169,7 +169,7 @@ absl::StatusOr<SubsetFile> read_subset(const std::string& path, const ModelConfi
   if (!status.ok()) return status;
   subset.experts_kept_per_layer = *std::move(kept);
   if (!identity.empty() && !subset.identity.empty() && subset.identity != identity) {
-    return absl::FailedPreconditionError(
+    return absl::DataLossError(
         absl::StrCat(path, ": these experts were chosen from another model, ", subset.checkpoint,
                      "; rank those of this one with emo experts rank"));
   }

@@ -57,9 +57,8 @@ std::vector<ExpertSubset> to_subsets(const ModelConfig& config, const KeptExpert
 
 OrderedJson to_json(const SubsetFile& subset);
 
-// FailedPrecondition where it was chosen from another model than that of `identity` (cut_model.h;
-// "" asks for none); DataLoss, listing everything that is wrong, where the file does not fit the
-// sizes of the model.
+// DataLoss where it was chosen from another model than that of `identity` (cut_model.h; "" asks for
+// none), or, listing everything that is wrong, does not fit the sizes of the model.
 absl::StatusOr<SubsetFile> read_subset(const std::string& path, const ModelConfig& config,
                                        const std::string& identity);
 
