@@ -76,7 +76,8 @@ int64_t count_documents(const TokenDataset& data) {
 }
 
 std::vector<DocumentPiece> cut_documents(const TokenDataset& data,
-                                         const std::vector<int64_t>& documents, int64_t S) {
+                                         const std::vector<int64_t>& documents, int64_t S,
+                                         int64_t first_tokens) {
   std::vector<uint8_t> chosen(count_documents(data), 0);
   for (const int64_t number : documents) chosen[number] = 1;
   std::vector<DocumentPiece> pieces;
@@ -85,7 +86,8 @@ std::vector<DocumentPiece> cut_documents(const TokenDataset& data,
     int64_t begin = 0;
     for (int64_t d = 0; d < data.documents(shard); ++d, ++number) {
       const DocumentRecord& record = data.index(shard)[d];
-      const auto end = static_cast<int64_t>(record.end);
+      const auto next = static_cast<int64_t>(record.end);
+      const int64_t end = first_tokens > 0 ? std::min(next, begin + first_tokens) : next;
       int32_t ordinal = 0;
       for (int64_t at = begin; chosen[number] != 0 && (at + 1 < end || ordinal == 0); ++ordinal) {
         const int64_t piece_end = std::min(at + S, end);
@@ -93,7 +95,7 @@ std::vector<DocumentPiece> cut_documents(const TokenDataset& data,
                           static_cast<int32_t>(record.source), ordinal == 0 ? record.bytes : 0});
         at = piece_end - 1;
       }
-      begin = end;
+      begin = next;
     }
   }
   return pieces;

@@ -40,9 +40,11 @@ struct DocumentPiece {
 };
 using PieceBatch = std::vector<DocumentPiece>;
 
-// The pieces of documents, in order of their numbers.
+// The pieces of documents, in order of their numbers; of each document the first `first_tokens`, or
+// all where that is 0.
 std::vector<DocumentPiece> cut_documents(const TokenDataset& data,
-                                         const std::vector<int64_t>& documents, int64_t S);
+                                         const std::vector<int64_t>& documents, int64_t S,
+                                         int64_t first_tokens = 0);
 
 // Deals pieces, in order, into batches of about tokens_per_batch, as even as pieces go and so many
 // that each of `ranks` gets the same number; some may be empty.

@@ -67,6 +67,7 @@ absl::StatusOr<int> run(const Options& options) {
   if (!status.ok()) return status;
   absl::StatusOr<TokenDataset> data = open_data_for(*opened, options.data, *mesh);
   if (!data.ok()) return data.status();
+  eval.documents = choose_documents(*data, {});
   PassMemory memory;
   absl::StatusOr<EvalResult> result = evaluate(*opened->model, *mesh, *data, eval, &memory);
   if (!result.ok()) return result.status();

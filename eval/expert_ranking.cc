@@ -25,18 +25,18 @@ ExpertNumbers router_scores(const ExpertUsage& usage) {
   return scores;
 }
 
-absl::StatusOr<ExpertUsage> usage_of_label(const OpenedModel& model, const Mesh& mesh,
-                                           const TokenDataset& data, int32_t source,
-                                           PassMemory* memory) {
+absl::StatusOr<ExpertUsage> usage_of(const Model& model, int64_t sequence_length, const Mesh& mesh,
+                                     const TokenDataset& data,
+                                     const std::vector<int64_t>& documents, int64_t first_tokens,
+                                     PassMemory* memory) {
   UsageOptions options;
-  options.sequence_length = model.description.max_positions;
+  options.sequence_length = sequence_length;
+  options.first_tokens = first_tokens;
   options.pool.kind = PoolPolicy::Kind::kNone;
   options.group_of_document.assign(count_documents(data), -1);
-  for (const int64_t document : choose_documents(data, {{source}})) {
-    options.group_of_document[document] = 0;
-  }
+  for (const int64_t document : documents) options.group_of_document[document] = 0;
   absl::StatusOr<std::vector<ExpertUsage>> groups =
-      measure_usage(*model.model, mesh, data, options, memory);
+      measure_usage(model, mesh, data, options, memory);
   if (!groups.ok()) return groups.status();
   return groups->front();
 }

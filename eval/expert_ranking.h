@@ -18,9 +18,11 @@ absl::StatusOr<int32_t> find_label(const TokenDataset& data, const std::string& 
 // experts ("router"), or EASY-EP's sums.
 ExpertNumbers router_scores(const ExpertUsage& usage);
 
-// Collective. The usage of the documents of one label.
-absl::StatusOr<ExpertUsage> usage_of_label(const OpenedModel& model, const Mesh& mesh,
-                                           const TokenDataset& data, int32_t source,
-                                           PassMemory* memory);
+// Collective. The usage of these documents (of their first tokens, 0: all) together, as the
+// "router" method needs it.
+absl::StatusOr<ExpertUsage> usage_of(const Model& model, int64_t sequence_length, const Mesh& mesh,
+                                     const TokenDataset& data,
+                                     const std::vector<int64_t>& documents, int64_t first_tokens,
+                                     PassMemory* memory);
 
 }  // namespace emo

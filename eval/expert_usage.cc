@@ -181,7 +181,8 @@ absl::StatusOr<std::vector<ExpertUsage>> measure_usage(const Model& model, const
       usage.tokens += static_cast<double>(piece.length());
     }
   };
-  const std::vector<DocumentPiece> pieces = cut_documents(data, documents, options.sequence_length);
+  const std::vector<DocumentPiece> pieces =
+      cut_documents(data, documents, options.sequence_length, options.first_tokens);
   absl::Status status = for_each_batch(
       data, deal_batches(pieces, options.tokens_per_batch, mesh.world->size()), *mesh.world, run);
   if (!status.ok()) return status;

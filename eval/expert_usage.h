@@ -38,7 +38,8 @@ struct UsageOptions {
   int64_t sequence_length = 1024;          // S
   std::vector<int32_t> group_of_document;  // [documents of the data], below `groups`; -1: left out
   int64_t groups = 1;
-  PoolPolicy pool;  // for ExpertUsage::pools; kNone: not counted
+  int64_t first_tokens = 0;  // of each document; 0: all
+  PoolPolicy pool;           // for ExpertUsage::pools; kNone: not counted
   PoolDraw pool_draw = PoolDraw::kPerLayer;
   uint64_t seed = 0;     // of pool sizes
   bool easy_ep = false;  // costs one more row of numbers back from the experts

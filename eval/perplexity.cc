@@ -45,7 +45,7 @@ absl::StatusOr<EvalResult> evaluate(const Model& model, const Mesh& mesh, const 
   EvalResult result;
   result.sources.resize(data.info().sources.size());
   const std::vector<DocumentPiece> all_pieces =
-      cut_documents(data, choose_documents(data, options.documents), options.sequence_length);
+      cut_documents(data, options.documents, options.sequence_length, options.first_tokens);
   for (const DocumentPiece& piece : all_pieces) {
     result.sources[piece.source].bytes += static_cast<double>(piece.bytes);
     result.sources[piece.source].documents += piece.ordinal == 0 ? 1 : 0;

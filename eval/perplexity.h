@@ -26,7 +26,8 @@ struct SourceLoss {
 
 struct EvalOptions {
   int64_t sequence_length = 1024;     // S
-  DocumentChoice documents;           //
+  std::vector<int64_t> documents;     // by number, see choose_documents()
+  int64_t first_tokens = 0;           // of each document, whose bytes then mean nothing; 0: all
   PoolPolicy pool;                    // kNone: no pools
   std::vector<ExpertSubset> subsets;  // [L], or empty
   bool routed_off = false;

@@ -65,13 +65,14 @@ absl::StatusOr<EvalOptions> eval_options(const Options& options, const OpenedMod
                                          const TokenDataset& data) {
   EvalOptions eval;
   eval.sequence_length = opened.description.max_positions;
-  eval.documents.documents = options.documents;
-  eval.documents.seed = eval.seed = options.seed;
+  eval.seed = options.seed;
+  DocumentChoice choice{{}, options.documents, options.seed};
   for (const std::string& label : options.labels) {
     absl::StatusOr<int32_t> source = find_label(data, label);
     if (!source.ok()) return source.status();
-    eval.documents.sources.push_back(*source);
+    choice.sources.push_back(*source);
   }
+  eval.documents = choose_documents(data, choice);
   eval.pool = opened.description.contract.pool;
   if (options.pool == "trained") return eval;
   absl::StatusOr<PoolPolicy> pool =

@@ -102,13 +102,14 @@ absl::StatusOr<RetentionReport> measure_retention(const OpenedModel& model, cons
       continue;
     }
     const absl::StatusOr<ExpertUsage> usage =
-        usage_of_label(model, mesh, calibration, *source, &memory);
+        usage_of(*model.model, model.description.max_positions, mesh, calibration,
+                 choose_documents(calibration, {{*source}}), /*first_tokens=*/0, &memory);
     if (!usage.ok()) return usage.status();
     const ExpertNumbers scores = router_scores(*usage);
 
     EvalOptions eval;
     eval.sequence_length = model.description.max_positions;
-    eval.documents.sources = {static_cast<int32_t>(i)};
+    eval.documents = choose_documents(test, {{static_cast<int32_t>(i)}});
     eval.pool.kind = PoolPolicy::Kind::kNone;
     absl::Status status;
     const auto loss = [&](std::vector<ExpertSubset> subsets, bool routed_off) {

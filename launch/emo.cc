@@ -16,6 +16,7 @@
 #include "eval/place_command.h"
 #include "eval/rank_command.h"
 #include "eval/retention_command.h"
+#include "eval/training_evaluation.h"
 #include "eval/usage_command.h"
 #include "launch/usage.h"
 #include "parallel/mpi_communicator.h"
@@ -39,7 +40,7 @@ int main(int argc, char** argv) {
   const std::vector<emo::Command> commands = {
       emo::prepare_command(app),
       emo::data_show_command(*data),
-      emo::train_command(app),
+      emo::train_command(app, emo::open_training_evaluation),
       emo::eval_command(app),
       emo::experts_usage_command(*experts),
       emo::experts_rank_command(*experts),

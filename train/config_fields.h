@@ -109,6 +109,11 @@ void visit_config(Visitor& v, RunConfig& c) {
     names("precision", {"fp32", "bf16"}, &c.parallel.precision);
     names("device", {"cpu", "cuda", "emulated"}, &c.parallel.device);
   }
+  if (v.section("eval")) {
+    v.field("every", &c.eval.every, any_count);
+    v.field("data", &c.eval.data);
+    v.field("share", &c.eval.share, Range{1e-6, 1});
+  }
   if (v.section("checkpoint")) {
     v.field("every", &c.checkpoint.every, any_count);
     v.field("keep", &c.checkpoint.keep, any_count);

@@ -360,6 +360,9 @@ void check_together(const RunConfig& c, const std::function<void(const char*, st
                                          m.d_model, ", d_expert ", m.d_expert));
     }
   }
+  if (c.eval.every > 0 && c.eval.data.empty()) {
+    say("eval.data", "eval.every asks for evaluation: eval.data must name a folder of emo prepare");
+  }
   if (c.data.path.empty() == !c.data.synthetic.has_value()) {
     say("data.path", "data needs either path or synthetic");
   }

@@ -124,6 +124,7 @@ std::vector<std::string> differences_that_matter(
                                 "run.change_contract", "data.path",          "train.log_every",
                                 "parallel.ep",         "parallel.recompute", "parallel.slices",
                                 "parallel.placement",  "parallel.zero",      "parallel.precision",
+                                "eval.every",          "eval.data",          "eval.share",
                                 "parallel.device",     "checkpoint.every",   "checkpoint.keep"};
   // The length of the run is part of every schedule but the constant one.
   for (const auto& [key, value] : now) {

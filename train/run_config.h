@@ -66,6 +66,11 @@ struct RunConfig {
     Precision precision = Precision::kFp32;  // asked for: see choose_precision()
     DeviceKind device = DeviceKind::kCpu;    //
   } parallel;
+  struct Eval {
+    int64_t every = 0;    // steps; 0: none
+    std::string data;     // folder of emo prepare, its labels the domains
+    double share = 0.01;  // of the training time, which the sample's size follows from
+  } eval;
   struct Checkpoint {
     int64_t every = 1000;  // steps; 0: only at the end
     int64_t keep = 2;      // newest ones; 0: all

@@ -33,7 +33,7 @@ void print_head(const RunConfig& config, const Mesh& mesh) {
       device_name(config.parallel.device));
 }
 
-absl::StatusOr<int> run(const Options& options) {
+absl::StatusOr<int> run(const Options& options, const ObserverFactory& observe) {
   absl::StatusOr<RunConfig> config = read_run_config(options.config, options.overrides);
   if (!config.ok()) return config.status();
   absl::StatusOr<Mesh> mesh = open_mesh_for(*config);
@@ -42,6 +42,9 @@ absl::StatusOr<int> run(const Options& options) {
   if (mesh->is_first() && !options.quiet) print_head(*config, *mesh);
   TrainOptions train_options;
   train_options.show_progress = !options.quiet;
+  absl::StatusOr<Observer> observer = observe(*config, *mesh);
+  if (!observer.ok()) return observer.status();
+  train_options.observer = *std::move(observer);
   absl::StatusOr<RunEnd> end = train(*config, *mesh, train_options);
   if (!end.ok()) return end.status();
   if (mesh->is_first()) {
@@ -56,7 +59,7 @@ absl::StatusOr<int> run(const Options& options) {
 
 }  // namespace
 
-Command train_command(CLI::App& parent) {
+Command train_command(CLI::App& parent, ObserverFactory observe) {
   auto options = std::make_shared<Options>();
   CLI::App* app =
       parent.add_subcommand("train", "Train a model; the same command goes on where it stopped");
@@ -67,7 +70,7 @@ Command train_command(CLI::App& parent) {
   app->footer(
       "Example: mpirun -n 2 emo train configs/tiny.yaml parallel.ep=2 train.steps=100\n"
       "Exits 75 after SIGTERM, SIGINT or SIGUSR1, with a checkpoint saved.");
-  return {app, [options] { return run(*options); }};
+  return {app, [options, observe = std::move(observe)] { return run(*options, observe); }};
 }
 
 }  // namespace emo

@@ -1,10 +1,17 @@
 // `emo train`, see trainer.h.
 #pragma once
 
+#include <functional>
+
 #include "data/command.h"
+#include "train/trainer.h"
 
 namespace emo {
 
-Command train_command(CLI::App& parent);
+// `observe` makes what looks at the model while it trains, from the config; collective.
+using ObserverFactory =
+    std::function<absl::StatusOr<Observer>(const RunConfig& config, const Mesh& mesh)>;
+
+Command train_command(CLI::App& parent, ObserverFactory observe);
 
 }  // namespace emo

@@ -187,17 +187,22 @@ absl::StatusOr<RunEnd> train(const RunConfig& config, const Mesh& mesh,
     position.step = step;
     position.sequences += config.train.batch;
     position.tokens += config.train.batch * config.data.sequence_length;
-    if (log->has_value() && logs) {
-      const double seconds =
-          std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-      const absl::Status logged =
-          (*log)->write(step, step_metrics(config, result, step_options.learning_rate, seconds,
-                                           flops_per_token(config.model, batches->attention_ends),
-                                           position.tokens, mesh));
-      if (!logged.ok()) std::fprintf(stderr, "emo: %s\n", std::string(logged.message()).c_str());
+    const double seconds =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+    const bool observes = options.observer && (step % config.eval.every == 0 || step == total);
+    Metrics observed;
+    if (observes) {
+      absl::StatusOr<Metrics> metrics = options.observer(stepper.get());
+      if (!metrics.ok()) return metrics.status();
+      observed = *std::move(metrics);
     }
-    if (options.observer) {
-      options.observer(stepper.get(), result, step);
+    if (log->has_value() && (logs || observes)) {
+      Metrics metrics = step_metrics(config, result, step_options.learning_rate, seconds,
+                                     flops_per_token(config.model, batches->attention_ends),
+                                     position.tokens, mesh);
+      metrics.insert(metrics.end(), observed.begin(), observed.end());
+      const absl::Status logged = (*log)->write(step, metrics);
+      if (!logged.ok()) std::fprintf(stderr, "emo: %s\n", std::string(logged.message()).c_str());
     }
     if (config.checkpoint.every > 0 && step % config.checkpoint.every == 0) {
       status = save(config, mesh, description, position, stepper.get());

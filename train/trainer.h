@@ -9,14 +9,16 @@
 #include "data/chunk_source.h"
 #include "parallel/mesh.h"
 #include "train/checkpoint.h"
+#include "train/router_metrics.h"
 #include "train/run_config.h"
 #include "train/stepper.h"
 
 namespace emo {
 
-// Called on every rank after each step; what evaluation hangs into training without train/ knowing
-// it. Who looks at the model calls sync() first.
-using Observer = std::function<void(Stepper*, const StepResult&, int64_t step)>;
+// Called on every rank after each eval.every steps, and the last; what evaluation hangs into
+// training without train/ knowing it. Collective. Answers what goes into the step's metrics. Who
+// looks at the model calls sync() first.
+using Observer = std::function<absl::StatusOr<Metrics>(Stepper*)>;
 
 enum class RunEnd { kDone, kStopped };
 

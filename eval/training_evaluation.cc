@@ -1,0 +1,196 @@
+#include "eval/training_evaluation.h"
+
+#include <algorithm>
+#include <chrono>
+#include <memory>
+
+#include "absl/strings/str_cat.h"
+#include "eval/expert_ranking.h"
+#include "eval/perplexity.h"
+#include "train/agreement.h"
+#include "train/expert_subset.h"
+
+namespace emo {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+constexpr int64_t kCurve[] = {8, 16, 32, 64};  // experts kept, shared ones counted
+constexpr double kForwardPassesOfAStep = 3;
+constexpr int64_t kLeastTokens = 32;  // of a document
+
+// A domain's documents: to rank by, and to evaluate.
+struct Domain {
+  std::string label;
+  std::vector<int64_t> calibration, test;
+};
+
+struct Evaluation {
+  TokenDataset data;
+  int64_t sequence_length;
+  std::vector<Domain> domains;
+  int64_t first_tokens;        // of each document
+  std::vector<int64_t> curve;  // numbers of experts below the model's
+  Clock::time_point last = Clock::now();
+};
+
+// Every other document, from `first` on, until there are `tokens`.
+std::vector<int64_t> take_half(const std::vector<int64_t>& drawn,
+                               const std::vector<int64_t>& lengths, size_t first, double tokens) {
+  std::vector<int64_t> taken;
+  for (size_t i = first; i < drawn.size(); i += 2) {
+    if (!taken.empty() && static_cast<double>(lengths[drawn[i]]) > tokens) break;
+    taken.push_back(drawn[i]);
+    tokens -= static_cast<double>(lengths[drawn[i]]);
+  }
+  return taken;
+}
+
+std::vector<int64_t> document_lengths(const TokenDataset& data) {
+  std::vector<int64_t> lengths;
+  for (int64_t shard = 0; shard < data.num_shards(); ++shard) {
+    uint64_t begin = 0;
+    for (int64_t d = 0; d < data.documents(shard); ++d) {
+      lengths.push_back(static_cast<int64_t>(data.index(shard)[d].end - begin));
+      begin = data.index(shard)[d].end;
+    }
+  }
+  return lengths;
+}
+
+// Tokens of a pass over one domain.
+double sample_of(const RunConfig& config, size_t domains, size_t curve_points) {
+  const auto step_tokens = static_cast<double>(config.train.batch * config.data.sequence_length);
+  return config.eval.share * static_cast<double>(config.eval.every) * kForwardPassesOfAStep *
+         step_tokens / static_cast<double>(domains * (curve_points + 2));
+}
+
+std::vector<Domain> choose_domains(const RunConfig& config, const TokenDataset& data,
+                                   double tokens) {
+  const std::vector<std::string>& labels = data.info().sources;
+  const std::vector<int64_t> lengths = document_lengths(data);
+  std::vector<Domain> domains;
+  for (size_t i = 0; i < labels.size(); ++i) {
+    const std::vector<int64_t> drawn =
+        choose_documents(data, {{static_cast<int32_t>(i)}, 0, config.run.seed});
+    Domain domain{labels[i], take_half(drawn, lengths, 0, tokens),
+                  take_half(drawn, lengths, 1, tokens)};
+    if (!domain.test.empty()) domains.push_back(std::move(domain));
+  }
+  return domains;
+}
+
+absl::StatusOr<std::shared_ptr<Evaluation>> open(const RunConfig& config) {
+  absl::StatusOr<TokenDataset> data = TokenDataset::open(config.eval.data);
+  if (!data.ok()) return data.status();
+  if (data->info().vocab_size > config.model.vocab_size) {
+    return absl::DataLossError(absl::StrCat(
+        "eval.data: ", config.eval.data, ": its tokenizer has ", data->info().vocab_size,
+        " tokens, model.vocab_size is ", config.model.vocab_size));
+  }
+  if (!config.data.path.empty()) {
+    absl::StatusOr<TokenDataset> trained = TokenDataset::open(config.data.path);
+    if (!trained.ok()) return trained.status();
+    if (trained->info().tokenizer_sha256 != data->info().tokenizer_sha256) {
+      return absl::DataLossError(absl::StrCat("eval.data: ", config.eval.data,
+                                              ": prepared with another tokenizer than ",
+                                              config.data.path));
+    }
+  }
+  std::vector<int64_t> curve;
+  for (const int64_t keep : kCurve) {
+    if (config.model.moe_layers() > 0 && keep > config.model.num_shared_experts &&
+        keep < config.model.num_experts) {
+      curve.push_back(keep);
+    }
+  }
+  const double sample = sample_of(config, data->info().sources.size(), curve.size());
+  std::vector<Domain> domains = choose_domains(config, *data, sample);
+  if (domains.empty()) {
+    return absl::DataLossError(
+        absl::StrCat("eval.data: ", config.eval.data, ": no domain has two documents"));
+  }
+  return std::make_shared<Evaluation>(
+      Evaluation{*std::move(data), config.data.sequence_length, std::move(domains),
+                 std::max(kLeastTokens, static_cast<int64_t>(sample)), std::move(curve)});
+}
+
+// Collective. Loss of the domain's test documents: of the whole model, then along the curve.
+absl::StatusOr<std::vector<double>> losses_of(const Evaluation& evaluation, const Domain& domain,
+                                              const Model& model, const Mesh& mesh,
+                                              PassMemory* memory) {
+  EvalOptions eval;
+  eval.sequence_length = evaluation.sequence_length;
+  eval.documents = domain.test;
+  eval.first_tokens = evaluation.first_tokens;
+  eval.pool.kind = PoolPolicy::Kind::kNone;
+  std::vector<std::vector<ExpertSubset>> subsets = {{}};  // all experts
+  if (!evaluation.curve.empty()) {
+    absl::StatusOr<ExpertUsage> usage =
+        usage_of(model, evaluation.sequence_length, mesh, evaluation.data, domain.calibration,
+                 evaluation.first_tokens, memory);
+    if (!usage.ok()) return usage.status();
+    const ExpertNumbers scores = router_scores(*usage);
+    for (const int64_t keep : evaluation.curve) {
+      subsets.push_back(to_subsets(
+          model.config,
+          keep_largest(model.config, scores, std::vector<int64_t>(model.config.n_layers, keep)),
+          /*full_weights=*/false));
+    }
+  }
+  std::vector<double> losses;
+  for (std::vector<ExpertSubset>& subset : subsets) {
+    eval.subsets = std::move(subset);
+    absl::StatusOr<EvalResult> result = evaluate(model, mesh, evaluation.data, eval, memory);
+    if (!result.ok()) return result.status();
+    losses.push_back(total(result->sources).mean());
+  }
+  return losses;
+}
+
+std::string metric_name(const std::string& domain, const Evaluation& evaluation, size_t point) {
+  const std::string where = domain.empty() ? "eval/loss" : absl::StrCat("eval/", domain, "/loss");
+  if (point == 0) return where;
+  return absl::StrCat(where, " with ", evaluation.curve[point - 1], " experts");
+}
+
+absl::StatusOr<Metrics> observe(Evaluation* evaluation, const Mesh& mesh, Stepper* stepper) {
+  const Clock::time_point begin = Clock::now();
+  stepper->sync();
+  Metrics metrics;
+  std::vector<double> means(evaluation->curve.size() + 1, 0.0);
+  for (const Domain& domain : evaluation->domains) {
+    absl::StatusOr<std::vector<double>> losses =
+        losses_of(*evaluation, domain, stepper->model(), mesh, stepper->memory());
+    if (!losses.ok()) return losses.status();
+    for (size_t point = 0; point < means.size(); ++point) {
+      metrics.emplace_back(metric_name(domain.label, *evaluation, point), (*losses)[point]);
+      means[point] += (*losses)[point] / static_cast<double>(evaluation->domains.size());
+    }
+  }
+  for (size_t point = 0; point < means.size(); ++point) {
+    metrics.emplace_back(metric_name("", *evaluation, point), means[point]);
+  }
+  const Clock::time_point end = Clock::now();
+  const auto seconds = [](Clock::duration time) {
+    return std::chrono::duration<double>(time).count();
+  };
+  metrics.emplace_back("eval/share of time",
+                       seconds(end - begin) / seconds(end - evaluation->last));
+  evaluation->last = end;
+  return metrics;
+}
+
+}  // namespace
+
+absl::StatusOr<Observer> open_training_evaluation(const RunConfig& config, const Mesh& mesh) {
+  if (config.eval.every == 0) return Observer();
+  absl::StatusOr<std::shared_ptr<Evaluation>> evaluation = open(config);
+  absl::Status status = agree(*mesh.world, evaluation.status());
+  if (!status.ok()) return status;
+  return Observer([evaluation = *evaluation, &mesh](Stepper* stepper) {
+    return observe(evaluation.get(), mesh, stepper);
+  });
+}
+
+}  // namespace emo

@@ -1,0 +1,25 @@
+// Evaluation while a model trains (config section `eval`): the loss of each domain, and the
+// retention curve, the loss that is left when only the experts that a domain uses most are kept. It
+// shows while a run goes on whether modularity emerges.
+#pragma once
+
+#include "absl/status/statusor.h"
+#include "train/trainer.h"
+
+namespace emo {
+
+// Collective; every rank gets the same answer. Nothing where the config asks for none. Opens
+// eval.data; errors as TokenDataset::open(), and DataLoss where its tokens are not those of the
+// training data.
+//
+// Each domain's documents are halved: by one half experts are ranked ("router" method), on the
+// other the losses are taken, both without pools. The sample is as large as eval.share of the
+// training time allows, counting a forward pass as a third of a step: with B tokens a step, D
+// domains and C curve points, share * every * 3 B / (D (C + 2)) tokens a pass and domain, or the
+// beginning of one document.
+//
+// Metrics: "eval/<domain>/loss", "eval/<domain>/loss with N experts" for N = 8, 16, 32, 64 below
+// the model's, the means over domains without "<domain>/", and "eval/share of time".
+absl::StatusOr<Observer> open_training_evaluation(const RunConfig& config, const Mesh& mesh);
+
+}  // namespace emo
