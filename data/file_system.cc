@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstdint>
 #include <cstring>
 #include <filesystem>
 #include <utility>
@@ -165,6 +166,13 @@ absl::StatusOr<std::string> read_file(const std::string& path, uint64_t max_byte
         absl::StrCat(path, ": ", file->bytes().size(), " bytes, expected at most ", max_bytes));
   }
   return std::string(file->bytes());
+}
+
+void release_pages(absl::string_view mapped) {
+  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
+  const auto begin = (reinterpret_cast<uintptr_t>(mapped.data()) + page - 1) / page * page;
+  const auto end = reinterpret_cast<uintptr_t>(mapped.data() + mapped.size()) / page * page;
+  if (end > begin) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
 }
 
 absl::Status write_file_durably(FileSystem& fs, const std::string& path,

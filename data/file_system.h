@@ -55,6 +55,10 @@ class MappedFile {
   size_t size_;
 };
 
+// Gives back the memory of mapped bytes that will not be looked at again soon, so that whoever
+// streams through a large file stays small. The bytes stay valid: they would be read anew.
+void release_pages(absl::string_view mapped);
+
 // The whole file; DataLoss where it is larger than `max_bytes` (a cap against hostile input).
 absl::StatusOr<std::string> read_file(const std::string& path, uint64_t max_bytes);
 

@@ -11,7 +11,9 @@
 #include "eval/bench_command.h"
 #include "eval/check_command.h"
 #include "eval/eval_command.h"
+#include "eval/exchange_command.h"
 #include "eval/experts_command.h"
+#include "eval/logits_command.h"
 #include "eval/place_command.h"
 #include "launch/usage.h"
 #include "parallel/mpi_communicator.h"
@@ -40,6 +42,9 @@ int main(int argc, char** argv) {
       emo::experts_rank_command(*experts),
       emo::experts_retention_command(*experts),
       emo::experts_place_command(*experts),
+      emo::export_command(app),
+      emo::import_command(app),
+      emo::logits_command(app),
       emo::check_command(app),
       emo::bench_step_command(*bench),
       emo::bench_exchange_command(*bench),

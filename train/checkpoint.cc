@@ -12,31 +12,17 @@
 #include "absl/strings/str_format.h"
 #include "train/agreement.h"
 #include "train/expert_order.h"
+#include "train/manifest.h"
 #include "train/model_files.h"
+#include "train/remote_code.h"
+#include "train/tokenizer_files.h"
 
 namespace emo {
 namespace {
 
-constexpr char kManifest[] = "MANIFEST";
 constexpr char kPrefix[] = "step-";
 
 std::string step_folder(int64_t step) { return absl::StrFormat("%s%07d", kPrefix, step); }
-
-OrderedJson file_json(const WrittenFile& file) {
-  return {{"name", file.name}, {"size", file.size}, {"sha256", file.sha256}};
-}
-
-// Writes and syncs a small file of the temporary folder.
-absl::StatusOr<WrittenFile> write_text(FileSystem& fs, const std::string& folder,
-                                       const std::string& name, const std::string& text) {
-  absl::StatusOr<std::unique_ptr<WritableFile>> file = fs.create(folder + "/" + name);
-  if (!file.ok()) return file.status();
-  absl::Status status = (*file)->append(text);
-  if (status.ok()) status = (*file)->sync();
-  if (status.ok()) status = (*file)->close();
-  if (!status.ok()) return status;
-  return WrittenFile{name, text.size(), sha256_hex(text)};
-}
 
 // The writing ranks are those of the first expert group: together they hold everything once.
 bool writes(const Mesh& mesh) { return mesh.dp->rank() == 0; }
@@ -76,7 +62,7 @@ absl::StatusOr<OrderedJson> write_shards(FileSystem& fs, const Mesh& mesh,
     absl::StatusOr<WrittenFile> file =
         write_safetensors(fs, folder, shard_name(stem, mesh), *tensors, {{"format", "pt"}});
     if (!file.ok()) return file.status();
-    OrderedJson entry = file_json(*file);
+    OrderedJson entry = to_json(*file);
     entry["stem"] = stem;
     entry["tensors"] = OrderedJson::array();
     int64_t bytes = 0;
@@ -139,42 +125,19 @@ absl::Status write_description(FileSystem& fs, const Mesh& mesh, const std::stri
   if (!contents.tokenizer_path.empty()) {
     absl::StatusOr<std::string> tokenizer = read_file(contents.tokenizer_path, 1u << 28);
     if (!tokenizer.ok()) return tokenizer.status();
-    texts.emplace_back("tokenizer.json", *std::move(tokenizer));
+    for (auto& file : tokenizer_files(*tokenizer, *contents.description)) {
+      texts.push_back(std::move(file));
+    }
+  }
+  for (RemoteCodeFile& file : remote_code()) {
+    texts.emplace_back(std::move(file.name), std::move(file.text));
   }
   for (const auto& [name, text] : texts) {
     absl::StatusOr<WrittenFile> file = write_text(fs, folder, name, text);
     if (!file.ok()) return file.status();
     files.push_back(*std::move(file));
   }
-  OrderedJson manifest = {{"format", "emo-checkpoint-1"}, {"files", OrderedJson::array()}};
-  for (const WrittenFile& file : files) manifest["files"].push_back(file_json(file));
-  absl::StatusOr<WrittenFile> last = write_text(fs, folder, kManifest, to_text(manifest));
-  return last.ok() ? fs.sync_directory(folder) : last.status();
-}
-
-absl::StatusOr<std::vector<WrittenFile>> read_manifest(const std::string& folder) {
-  const std::string path = folder + "/" + kManifest;
-  if (!path_exists(path)) {
-    return absl::NotFoundError(folder + ": no MANIFEST; not a complete checkpoint");
-  }
-  absl::StatusOr<Json> json = read_json_file(path);
-  if (!json.ok()) return json.status();
-  std::vector<WrittenFile> files;
-  if (!json->is_object() || !json->contains("files") || !(*json)["files"].is_array()) {
-    return absl::DataLossError(path + ": no list 'files'");
-  }
-  for (const Json& entry : (*json)["files"]) {
-    absl::StatusOr<std::string> name = json_field<std::string>(entry, "name", path);
-    absl::StatusOr<uint64_t> size = json_field<uint64_t>(entry, "size", path);
-    absl::StatusOr<std::string> hash = json_field<std::string>(entry, "sha256", path);
-    for (const absl::Status& status : {name.status(), size.status(), hash.status()}) {
-      if (!status.ok()) return status;
-    }
-    if (absl::StrContains(*name, "/")) return absl::DataLossError(path + ": file name " + *name);
-    files.push_back({*name, *size, *hash});
-  }
-  if (files.empty()) return absl::DataLossError(path + ": lists no files");
-  return files;
+  return write_manifest(fs, folder, files);
 }
 
 absl::Status verify_file(const std::string& folder, const WrittenFile& expected) {

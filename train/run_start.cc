@@ -38,6 +38,38 @@ absl::Status check_contract(const std::string& folder, const RunConfig& config,
                    "\nSet run.change_contract=true if that is meant."));
 }
 
+// What tensors do not say: a model computed with another of these is another model.
+absl::Status check_model(const std::string& folder, const RunConfig& config,
+                         const ModelDescription& found) {
+  const ModelConfig& a = found.config;
+  const ModelConfig& b = config.model;
+  std::vector<std::string> differences;
+  const auto compare = [&](const char* key, double was, double is) {
+    if (was == is) return;
+    differences.push_back(absl::StrCat("model.", key, ": is ", was, " there, ", is, " here"));
+  };
+  compare("n_heads", static_cast<double>(a.n_heads), static_cast<double>(b.n_heads));
+  compare("rope_theta", a.rope_theta, b.rope_theta);
+  compare("norm_epsilon", a.norm_epsilon, b.norm_epsilon);
+  compare("qk_norm", a.qk_norm ? 1 : 0, b.qk_norm ? 1 : 0);
+  if (differences.empty()) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat(folder, ": another model:\n  ", absl::StrJoin(differences, "\n  ")));
+}
+
+// The checkpoint's description must fit, and its routing contract must be known or be stated anew.
+absl::Status check_description(const std::string& folder, const RunConfig& config) {
+  absl::StatusOr<ModelDescription> description = read_config_json(folder + "/config.json");
+  if (!description.ok()) return description.status();
+  if (!description->contract_stated && !config.run.change_contract) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        folder,
+        ": its routing contract is not stated. State the one to train with in the section "
+        "'routing', and set run.change_contract=true."));
+  }
+  return check_model(folder, config, *description);
+}
+
 absl::StatusOr<TrainingPosition> resume(const std::string& folder, const RunConfig& config,
                                         const ChunkSource& source, const Mesh& mesh,
                                         TrainingState* state) {
@@ -58,7 +90,8 @@ absl::StatusOr<TrainingPosition> take_over(const RunConfig& config, TrainingStat
   const std::string& folder = config.run.start_from;
   absl::StatusOr<TrainingPosition> position = read_position(folder);
   if (!position.ok()) return position.status();
-  absl::Status status = check_contract(folder, config, *position);
+  absl::Status status = check_description(folder, config);
+  if (status.ok()) status = check_contract(folder, config, *position);
   if (status.ok()) status = read_model(folder, state->model);
   if (status.ok() && config.run.take != Take::kWeights) {
     status = read_optimizer(folder, state->model, position->step, &state->optimizer);
