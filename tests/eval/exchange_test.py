@@ -25,10 +25,14 @@ def transformers(line: int, *arguments, folder) -> str:
                        PYTHONPATH=str(ROOT / f"build/transformers-{line}"), HF_HOME=str(folder / f"home-{line}"),
                        HF_HUB_OFFLINE="1")
     command = [sys.executable, str(ROOT / "tests/eval/transformers_side.py"), *map(str, arguments)]
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300,
+                            stdin=subprocess.DEVNULL)
     if result.returncode != 0:
         raise AssertionError(f"transformers {line}: {' '.join(command)}\n{result.stderr[-3000:]}")
-    return result.stdout.strip().splitlines()[-1] if result.stdout.strip() else ""
+    answers = [text for text in result.stdout.splitlines() if text.startswith("{")]
+    if arguments[0] in ("compare", "tokenize") and not answers:
+        raise AssertionError(f"transformers {line}: {' '.join(command)}: no answer: {result.stdout} {result.stderr}")
+    return answers[-1] if answers else ""
 
 
 def logits(emo, model, ids, ends=None, *options, **more):
@@ -56,17 +60,23 @@ def largest(difference) -> float:
     return float(numpy.abs(difference).max())
 
 
-def test_our_classes(emo, model, vocabulary, line):
-    """Logits, masks, caches and greedy text of a folder of model_type emo."""
+def test_our_classes(emo, models, lines):
+    """Logits, masks, caches and greedy text of folders of model_type emo; models: (folder, tokens that it knows)."""
     draw = numpy.random.default_rng(7)
-    ids = draw.integers(1, vocabulary, (3, 21))
     ends = [4, 13, 21, 42, 43, 50, 63]
-    path = emo.folder / "compare.safetensors"
-    save_file({"input_ids": ids, "document_ends": numpy.array(ends), "rows": logits(emo, model, ids),
-               "documents": logits(emo, model, ids, ends)}, str(path))
-    found = json.loads(transformers(line, "compare", model, path, folder=emo.folder))
-    wanted = greedy(emo, model, ids[0, :5], 12, found["ends"])
-    check(found["greedy"][:len(wanted)] == wanted, f"{model}: greedy {found['greedy']}, expected {wanted}")
+    arguments, prompts = [], []
+    for number, (model, vocabulary) in enumerate(models):
+        ids = draw.integers(1, vocabulary, (3, 21))
+        path = emo.folder / f"compare-{number}.safetensors"
+        save_file({"input_ids": ids, "document_ends": numpy.array(ends), "rows": logits(emo, model, ids),
+                   "documents": logits(emo, model, ids, ends)}, str(path))
+        arguments += [model, path]
+        prompts.append(ids[0, :5])
+    for line in lines:
+        answers = json.loads(transformers(line, "compare", *arguments, folder=emo.folder))["models"]
+        for (model, _), prompt, found in zip(models, prompts, answers, strict=True):
+            wanted = greedy(emo, model, prompt, len(found["greedy"]), found["ends"])
+            check(found["greedy"] == wanted, f"{model}: greedy {found['greedy']}, expected {wanted}")
 
 
 def test_olmoe(emo, line):
@@ -82,7 +92,7 @@ def test_olmoe(emo, line):
     check(largest(wanted) > 0.5, "logits are all but zero")
     check(largest(logits(emo, here, ids) - wanted) < TOLERANCE, "an OLMoE computed here")
     check(largest(logits(emo, here, ids, None, "--ep", 2, ranks=2) - wanted) < TOLERANCE, "on two ranks")
-    test_our_classes(emo, here, 97, line)
+    test_our_classes(emo, [(here, 97)], [line])
     emo.run("export", here, back, "--as", "olmoe")
     again = emo.folder / "again.safetensors"
     transformers(line, "logits", back, given, again, folder=emo.folder)
@@ -308,9 +318,9 @@ def main() -> None:
         emo.run("import", exported, imported)
         check(json.loads((imported / "config.json").read_text())["emo_routing"] ==
               json.loads((model / "config.json").read_text())["emo_routing"], "the contract survives both ways")
+        test_our_classes(emo, [(model, vocabulary), (two_shared, 60), (folder / "dense/step-0000003", vocabulary),
+                               (folder / "mixed/step-0000003", vocabulary)], (4, 5))
         for line in (4, 5):
-            for path in (model, two_shared, folder / "dense/step-0000003", folder / "mixed/step-0000003"):
-                test_our_classes(emo, path, 60 if path == two_shared else vocabulary, line)
             transformers(line, "cut", model, folder / f"cut-{line}", folder=folder)
             text = "a cat, and two hats"
             found = json.loads(transformers(line, "tokenize", exported, text, folder=folder))
@@ -318,7 +328,7 @@ def main() -> None:
             check(found == {"ids": wanted, "eos": "<|endoftext|>"}, f"{found}, expected {wanted}")
             there, olmoe = test_olmoe(emo, line)
         test_refusals(emo, there)
-        test_our_classes(emo, test_training_from_import(emo, olmoe), 97, 5)
+        test_our_classes(emo, [(test_training_from_import(emo, olmoe), 97)], [5])
         test_memory(emo)
     print("exchange: all checks hold")
 

@@ -3,7 +3,7 @@ logits that `emo logits` wrote.
 
   make-olmoe FOLDER        writes an OLMoE of random weights, norms included
   logits FOLDER IN OUT     logits of transformers' own classes, without ours
-  compare FOLDER IN        our classes: IN holds input_ids, document_ends, and our logits as `rows` and `documents`;
+  compare FOLDER IN ...    our classes: IN holds input_ids, document_ends, and our logits as `rows` and `documents`;
                            prints the greedy continuation of the first row
   tokenize FOLDER TEXT
   cut FOLDER OUT           cuts layers to numbers of experts of their own; compares with the uncut model whose
@@ -83,13 +83,13 @@ def compare(folder, path):
         wanted = torch.nn.functional.cross_entropy(rows[1:, :-1].flatten(0, 1), ids[1:, 1:].flatten())
         assert abs(loss - wanted) < 1e-4, f"loss {loss}, expected {wanted}"
     ends = model.generation_config.eos_token_id
-    out = model.generate(ids[:1, :5], attention_mask=torch.ones(1, 5, dtype=torch.long), max_new_tokens=12,
+    out = model.generate(ids[:1, :5], attention_mask=torch.ones(1, 5, dtype=torch.long), max_new_tokens=8,
                          do_sample=False, pad_token_id=0)
     two = model.generate(torch.cat([torch.zeros(1, 2, dtype=torch.long), ids[:1, :5]], 1), do_sample=False,
-                         attention_mask=torch.tensor([[0, 0, 1, 1, 1, 1, 1]]), max_new_tokens=12, pad_token_id=0,
+                         attention_mask=torch.tensor([[0, 0, 1, 1, 1, 1, 1]]), max_new_tokens=8, pad_token_id=0,
                          use_cache=False)
     assert out[0, 5:].tolist() == two[0, 7:].tolist(), "a cache, or padding, changes the greedy text"
-    print(json.dumps({"greedy": out[0, 5:].tolist(), "ends": ends if isinstance(ends, list) else [ends]}))
+    return {"greedy": out[0, 5:].tolist(), "ends": ends if isinstance(ends, list) else [ends]}
 
 
 def cut(folder, out):
@@ -139,11 +139,11 @@ def main():
             model = OlmoeForCausalLM.from_pretrained(folder).eval()
             save_file({"logits": model(load_file(path)["input_ids"]).logits}, out)
         elif action == "compare":
-            compare(*arguments)
+            print(json.dumps({"models": [compare(*pair) for pair in zip(arguments[::2], arguments[1::2], strict=True)]}))
         elif action == "cut":
             cut(*arguments)
         elif action == "tokenize":
-            tokenizer = AutoTokenizer.from_pretrained(arguments[0])
+            tokenizer = AutoTokenizer.from_pretrained(arguments[0], trust_remote_code=True)
             print(json.dumps({"ids": tokenizer(arguments[1])["input_ids"], "eos": tokenizer.eos_token}))
         else:
             sys.exit(__doc__)
