@@ -158,6 +158,15 @@ absl::StatusOr<MappedFile> MappedFile::open(const std::string& path) {
   return MappedFile(path, static_cast<const char*>(data), size);
 }
 
+void release_pages(absl::string_view mapped) {
+  const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto address = reinterpret_cast<uintptr_t>(mapped.data());
+  const uintptr_t begin = (address + page - 1) / page * page;  // whole pages only
+  const uintptr_t end = (address + mapped.size()) / page * page;
+  // Advice: where it is not taken, memory is used for longer, and nothing else.
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+}
+
 absl::StatusOr<std::string> read_file(const std::string& path, uint64_t max_bytes) {
   absl::StatusOr<MappedFile> file = MappedFile::open(path);
   if (!file.ok()) return file.status();
@@ -166,13 +175,6 @@ absl::StatusOr<std::string> read_file(const std::string& path, uint64_t max_byte
         absl::StrCat(path, ": ", file->bytes().size(), " bytes, expected at most ", max_bytes));
   }
   return std::string(file->bytes());
-}
-
-void release_pages(absl::string_view mapped) {
-  const auto page = static_cast<uintptr_t>(::sysconf(_SC_PAGESIZE));
-  const auto begin = (reinterpret_cast<uintptr_t>(mapped.data()) + page - 1) / page * page;
-  const auto end = reinterpret_cast<uintptr_t>(mapped.data() + mapped.size()) / page * page;
-  if (end > begin) ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
 }
 
 absl::Status write_file_durably(FileSystem& fs, const std::string& path,

@@ -55,8 +55,8 @@ class MappedFile {
   size_t size_;
 };
 
-// Gives back the memory of mapped bytes that will not be looked at again soon, so that whoever
-// streams through a large file stays small. The bytes stay valid: they would be read anew.
+// Drops a part of a mapped file from memory; it is read again when it is next looked at. Only for
+// bytes of a MappedFile.
 void release_pages(absl::string_view mapped);
 
 // The whole file; DataLoss where it is larger than `max_bytes` (a cap against hostile input).

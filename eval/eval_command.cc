@@ -6,12 +6,12 @@
 
 #include "data/exit_code.h"
 #include "data/json.h"
-#include "eval/expert_subset.h"
 #include "eval/mesh_options.h"
 #include "eval/open_model.h"
 #include "eval/perplexity.h"
 #include "eval/pool_option.h"
 #include "train/agreement.h"
+#include "train/expert_subset.h"
 
 namespace emo {
 namespace {
@@ -42,7 +42,10 @@ void print_row(const std::string& label, const SourceLoss& loss) {
 absl::StatusOr<int> run(const Options& options) {
   absl::StatusOr<Mesh> mesh = open_mesh(options.mesh);
   if (!mesh.ok()) return mesh.status();
-  absl::StatusOr<OpenedModel> opened = open_model(options.checkpoint, *mesh);
+  // Weights as in the full model need the routers of all experts.
+  const bool masked = options.full_weights && !options.experts.empty();
+  absl::StatusOr<OpenedModel> opened =
+      open_model(options.checkpoint, *mesh, masked ? "" : options.experts);
   if (!opened.ok()) return opened.status();
   const ModelDescription& description = opened->description;
   EvalOptions eval;
@@ -51,12 +54,13 @@ absl::StatusOr<int> run(const Options& options) {
   absl::StatusOr<PoolPolicy> pool = parse_pool(options.pool, description.config.routed_top_k());
   absl::Status status = pool.status();
   if (status.ok()) eval.pool = *pool;
-  if (status.ok() && !options.experts.empty()) {
-    absl::StatusOr<SubsetFile> subset = read_subset(options.experts, description.config);
+  if (status.ok() && masked) {
+    absl::StatusOr<SubsetFile> subset =
+        read_subset(options.experts, description.config, opened->identity);
     status = subset.status();
     if (subset.ok()) {
-      eval.subsets =
-          to_subsets(description.config, subset->experts_kept_per_layer, options.full_weights);
+      eval.subsets = to_subsets(description.config, subset->experts_kept_per_layer,
+                                /*full_weights=*/true);
     }
   }
   status = agree(*mesh->world, status);
@@ -96,9 +100,8 @@ Command eval_command(CLI::App& parent) {
   CLI::App* app =
       parent.add_subcommand("eval", "Loss, perplexity and bits per byte, for each source label");
   app->add_option("CHECKPOINT", options->checkpoint, "model folder")->required();
+  add_subset_option(app, &options->experts);
   app->add_option("--data", options->data, "folder that emo prepare wrote")->required();
-  app->add_option("--experts", options->experts,
-                  "SUBSET.json of emo experts rank: keep only these");
   app->add_flag("--full-weights", options->full_weights,
                 "with --experts: weights as in the full model, not a softmax over the kept");
   app->add_flag("--no-routed-experts", options->routed_off, "all routed experts off");

@@ -33,7 +33,7 @@ absl::Status write_parts(FileSystem& fs, const std::string& folder, const NewFol
   TextFiles texts = parts.texts;
   texts.emplace_back("config.json", to_text(parts.config));
   for (const auto& [name, text] : texts) {
-    absl::StatusOr<WrittenFile> file = write_text(fs, folder, name, text);
+    absl::StatusOr<WrittenFile> file = write_text_file(fs, folder, name, text);
     if (!file.ok()) return file.status();
     files->push_back(*std::move(file));
   }

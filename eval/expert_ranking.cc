@@ -17,18 +17,28 @@ absl::StatusOr<int32_t> find_label(const TokenDataset& data, const std::string& 
                                                  " Labels: ", absl::StrJoin(labels, ", ")));
 }
 
-absl::StatusOr<std::vector<std::vector<double>>> router_scores(const OpenedModel& model,
-                                                               const Mesh& mesh,
-                                                               const TokenDataset& data,
-                                                               int32_t source, PassMemory* memory) {
-  EvalOptions options;
+ExpertNumbers router_scores(const ExpertUsage& usage) {
+  ExpertNumbers scores = usage.probability;
+  for (std::vector<double>& layer : scores) {
+    for (double& score : layer) score /= usage.tokens;
+  }
+  return scores;
+}
+
+absl::StatusOr<ExpertUsage> usage_of_label(const OpenedModel& model, const Mesh& mesh,
+                                           const TokenDataset& data, int32_t source,
+                                           PassMemory* memory) {
+  UsageOptions options;
   options.sequence_length = model.description.max_positions;
-  options.sources = {source};
   options.pool.kind = PoolPolicy::Kind::kNone;
-  options.want_probability = true;
-  absl::StatusOr<EvalResult> result = evaluate(*model.model, mesh, data, options, memory);
-  if (!result.ok()) return result.status();
-  return result->router_probability;
+  options.group_of_document.assign(count_documents(data), -1);
+  for (const int64_t document : choose_documents(data, {{source}})) {
+    options.group_of_document[document] = 0;
+  }
+  absl::StatusOr<std::vector<ExpertUsage>> groups =
+      measure_usage(*model.model, mesh, data, options, memory);
+  if (!groups.ok()) return groups.status();
+  return groups->front();
 }
 
 }  // namespace emo

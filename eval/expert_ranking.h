@@ -1,12 +1,12 @@
-// Ranking a model's experts by how much a domain's documents use them.
+// Ranking a model's experts by how much documents use them.
 #pragma once
 
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "eval/expert_usage.h"
 #include "eval/open_model.h"
-#include "eval/perplexity.h"
 
 namespace emo {
 
@@ -14,11 +14,13 @@ namespace emo {
 // is none.
 absl::StatusOr<int32_t> find_label(const TokenDataset& data, const std::string& label);
 
-// Collective. Scores [L][E]: the router's softmax over all routed experts, summed over all tokens
-// of the label's documents, without pools (the "router" method). `memory` as in evaluate().
-absl::StatusOr<std::vector<std::vector<double>>> router_scores(const OpenedModel& model,
-                                                               const Mesh& mesh,
-                                                               const TokenDataset& data,
-                                                               int32_t source, PassMemory* memory);
+// Scores [L][E] of the one-pass methods: the mean over tokens of the router's softmax over all
+// experts ("router"), or EASY-EP's sums.
+ExpertNumbers router_scores(const ExpertUsage& usage);
+
+// Collective. The usage of the documents of one label.
+absl::StatusOr<ExpertUsage> usage_of_label(const OpenedModel& model, const Mesh& mesh,
+                                           const TokenDataset& data, int32_t source,
+                                           PassMemory* memory);
 
 }  // namespace emo

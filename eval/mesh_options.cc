@@ -1,6 +1,8 @@
 #include "eval/mesh_options.h"
 
+#include "data/exit_code.h"
 #include "parallel/mpi_communicator.h"
+#include "train/agreement.h"
 
 namespace emo {
 
@@ -11,6 +13,16 @@ void add_mesh_options(CLI::App* app, MeshOptions* options) {
 
 absl::StatusOr<Mesh> open_mesh(const MeshOptions& options) {
   return make_mesh(world_communicator(), options.dp, options.ep);
+}
+
+absl::StatusOr<int> on_first_rank(const std::function<absl::StatusOr<int>()>& work) {
+  absl::StatusOr<Mesh> mesh = open_mesh({});
+  if (!mesh.ok()) return mesh.status();
+  absl::StatusOr<int> answer = kExitDone;
+  if (mesh->is_first()) answer = work();
+  absl::Status status = agree(*mesh->world, answer.status());
+  if (!status.ok()) return status;
+  return answer;
 }
 
 }  // namespace emo

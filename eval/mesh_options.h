@@ -3,6 +3,7 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdint>
+#include <functional>
 
 #include "absl/status/statusor.h"
 #include "parallel/mesh.h"
@@ -15,6 +16,10 @@ struct MeshOptions {
 
 // Adds both to a command; `options` must outlive its parsing.
 void add_mesh_options(CLI::App* app, MeshOptions* options);
+
+// Collective. For commands that one process does alone: the first rank works, every rank gets its
+// answer.
+absl::StatusOr<int> on_first_rank(const std::function<absl::StatusOr<int>()>& work);
 
 // Collective. The mesh of all ranks of the job; InvalidArgument where dp x ep does not fit.
 absl::StatusOr<Mesh> open_mesh(const MeshOptions& options);

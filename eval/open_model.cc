@@ -4,13 +4,14 @@
 #include "data/file_system.h"
 #include "data/sha256.h"
 #include "train/agreement.h"
-#include "train/checkpoint.h"
+#include "train/cut_model.h"
 #include "train/expert_order.h"
 
 namespace emo {
 namespace {
 
-absl::StatusOr<OpenedModel> open(const std::string& folder, const Mesh& mesh) {
+absl::StatusOr<OpenedModel> open(const std::string& folder, const std::string& subset_path,
+                                 const Mesh& mesh) {
   const std::string config = folder + "/config.json";
   if (!path_exists(config)) {
     return absl::NotFoundError(
@@ -18,17 +19,32 @@ absl::StatusOr<OpenedModel> open(const std::string& folder, const Mesh& mesh) {
   }
   absl::StatusOr<ModelDescription> description = read_config_json(config);
   if (!description.ok()) return description.status();
-  if (description->config.moe_layers() > 0 &&
-      description->config.routed_experts() < mesh.ep->size()) {
-    return absl::InvalidArgumentError(absl::StrCat(description->config.routed_experts(),
-                                                   " routed experts on ep ", mesh.ep->size()));
-  }
+  absl::StatusOr<TensorFolder> tensors = TensorFolder::open(folder, "model");
+  if (!tensors.ok()) return tensors.status();
   absl::StatusOr<ExpertOrder> order = carried_expert_order(folder, description->config);
   if (!order.ok()) return order.status();
+  if (!subset_path.empty()) {
+    absl::StatusOr<SubsetFile> subset =
+        read_subset(subset_path, description->config, model_identity(*tensors));
+    if (!subset.ok()) return subset.status();
+    tensors = cut_tensors(*std::move(tensors), description->config, subset->experts_kept_per_layer);
+    if (!tensors.ok()) return tensors.status();
+    description->config = cut_config(description->config, subset->experts_kept_per_layer);
+    order->clear();  // of experts that are no longer there
+  }
+  const ModelConfig& sizes = description->config;
+  for (int64_t layer = 0; layer < sizes.n_layers; ++layer) {
+    if (!sizes.is_dense(layer) && sizes.routed_experts(layer) < mesh.ep->size()) {
+      return absl::InvalidArgumentError(absl::StrCat(sizes.routed_experts(layer),
+                                                     " routed experts in layer ", layer, " on ep ",
+                                                     mesh.ep->size()));
+    }
+  }
   OpenedModel opened{
-      folder, *description,
-      std::make_unique<Model>(description->config, description->contract, mesh.position(), *order)};
-  absl::Status status = read_model(folder, *opened.model);
+      folder, *description, model_identity(*tensors),
+      std::make_unique<Model>(sizes, description->contract, mesh.position(), *order)};
+  absl::Status status = read_parameters(*tensors, "", sizes, opened.model->layout, /*exact=*/true,
+                                        opened.model->parameters);
   if (!status.ok()) return status;
   return opened;
 }
@@ -54,8 +70,14 @@ absl::StatusOr<TokenDataset> open_data(const OpenedModel& model, const std::stri
 
 }  // namespace
 
-absl::StatusOr<OpenedModel> open_model(const std::string& folder, const Mesh& mesh) {
-  absl::StatusOr<OpenedModel> opened = open(folder, mesh);
+void add_subset_option(CLI::App* app, std::string* subset) {
+  app->add_option("--experts", *subset,
+                  "SUBSET.json of emo experts rank: open only the experts that it keeps");
+}
+
+absl::StatusOr<OpenedModel> open_model(const std::string& folder, const Mesh& mesh,
+                                       const std::string& subset) {
+  absl::StatusOr<OpenedModel> opened = open(folder, subset, mesh);
   absl::Status status = agree(*mesh.world, opened.status());
   if (!status.ok()) return status;
   return opened;

@@ -1,6 +1,7 @@
 // A model folder, opened for evaluation.
 #pragma once
 
+#include <CLI/CLI.hpp>
 #include <memory>
 #include <string>
 
@@ -16,12 +17,19 @@ namespace emo {
 struct OpenedModel {
   std::string folder;
   ModelDescription description;
+  std::string identity;  // of the model that `folder` holds, uncut (train/cut_model.h)
   std::unique_ptr<Model> model;
 };
 
-// Collective; every rank gets the same answer. Reads config.json and this rank's parameters.
-// NotFound where `folder` is not a model folder; DataLoss where files do not fit.
-absl::StatusOr<OpenedModel> open_model(const std::string& folder, const Mesh& mesh);
+// Collective; every rank gets the same answer. Reads config.json and this rank's parameters, and
+// with a `subset`, the path of a SUBSET.json, only those of the experts that it keeps: the same
+// model that `emo experts extract` writes. NotFound where `folder` is not a model folder; DataLoss
+// where files do not fit; FailedPrecondition where the subset was chosen from another model.
+absl::StatusOr<OpenedModel> open_model(const std::string& folder, const Mesh& mesh,
+                                       const std::string& subset = "");
+
+// --experts SUBSET.json
+void add_subset_option(CLI::App* app, std::string* subset);
 
 // Collective; every rank gets the same answer. Opens prepared data and checks that its tokens are
 // the model's: same tokenizer where the folder has one, no token beyond the vocabulary.

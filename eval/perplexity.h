@@ -1,6 +1,4 @@
-// The loss of a model on documents, each alone: cut into pieces of at most S tokens, where each
-// further piece begins with the last token of the one before, so that all tokens but a document's
-// first, its end included, are predicted once.
+// The loss of a model on documents, each alone (document_batches.h).
 #pragma once
 
 #include <cstdint>
@@ -9,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "data/token_shards.h"
+#include "eval/document_batches.h"
 #include "model/transformer.h"
 #include "parallel/mesh.h"
 
@@ -27,24 +26,19 @@ struct SourceLoss {
 
 struct EvalOptions {
   int64_t sequence_length = 1024;     // S
-  std::vector<int32_t> sources;       // only documents of these; empty: all
+  DocumentChoice documents;           //
   PoolPolicy pool;                    // kNone: no pools
   std::vector<ExpertSubset> subsets;  // [L], or empty
   bool routed_off = false;
-  bool want_probability = false;  // fill EvalResult::router_probability
-  // Called after the forward pass of each batch of this rank; the batch's spans are pieces of
-  // documents, its sequence indices numbers of documents. May be empty.
-  std::function<void(const MicroBatch&, const Activations&)> observe;
-  int64_t documents = 0;            // at most so many, drawn by `document_seed`; 0: all
-  uint64_t document_seed = 0;       //
+  // Called after each block of a forward pass of this rank. May be empty.
+  std::function<void(const MicroBatch& batch, int64_t layer, const BlockActivations& block)>
+      observe;
   uint64_t seed = 0;                // of pool sizes
   int64_t tokens_per_batch = 8192;  // about; each rank gets as many batches
 };
 
 struct EvalResult {
   std::vector<SourceLoss> sources;  // [sources of the data]
-  // Sums over tokens of the router's softmax over all experts, [L][E]; where asked for.
-  std::vector<std::vector<double>> router_probability;
 };
 
 // Collective over the mesh: documents are dealt to ranks, every rank gets the sums over all.

@@ -26,7 +26,7 @@ namespace emo {
 namespace {
 
 struct Options {
-  std::string checkpoint, data, output;
+  std::string checkpoint, experts, data, output;
   std::vector<std::string> labels;
   std::string pool = "trained";
   int64_t ranks = 0;
@@ -65,12 +65,12 @@ absl::StatusOr<EvalOptions> eval_options(const Options& options, const OpenedMod
                                          const TokenDataset& data) {
   EvalOptions eval;
   eval.sequence_length = opened.description.max_positions;
-  eval.documents = options.documents;
-  eval.document_seed = eval.seed = options.seed;
+  eval.documents.documents = options.documents;
+  eval.documents.seed = eval.seed = options.seed;
   for (const std::string& label : options.labels) {
     absl::StatusOr<int32_t> source = find_label(data, label);
     if (!source.ok()) return source.status();
-    eval.sources.push_back(*source);
+    eval.documents.sources.push_back(*source);
   }
   eval.pool = opened.description.contract.pool;
   if (options.pool == "trained") return eval;
@@ -81,21 +81,16 @@ absl::StatusOr<EvalOptions> eval_options(const Options& options, const OpenedMod
   return eval;
 }
 
-void collect(const ModelConfig& config, uint64_t seed, const MicroBatch& batch,
-             const Activations& activations, std::vector<LayerChoices>* layers) {
+void collect(uint64_t seed, const MicroBatch& batch, const at::Tensor& choices,
+             LayerChoices* seen) {
   const int64_t documents = batch.routing_ends.numel() - 1;
   const auto* ends = batch.routing_ends.const_data_ptr<int32_t>();
   const auto* numbers = batch.sequence_index.const_data_ptr<int64_t>();
-  for (int64_t layer = 0; layer < config.n_layers; ++layer) {
-    if (config.is_dense(layer)) continue;
-    const at::Tensor& choices = activations.blocks[layer].moe.routing.experts;
-    LayerChoices& seen = (*layers)[layer];
-    for (int64_t d = 0; d < documents; ++d) {
-      if (random_bits(seed, 1, static_cast<uint64_t>(numbers[d])) % 2 == 0) {
-        add_choices(choices, ends[d], ends[d + 1], &seen.pairs);
-      } else {
-        seen.held_out.push_back(choices.slice(0, ends[d], ends[d + 1]).clone());
-      }
+  for (int64_t d = 0; d < documents; ++d) {
+    if (random_bits(seed, 1, static_cast<uint64_t>(numbers[d])) % 2 == 0) {
+      add_choices(choices, ends[d], ends[d + 1], &seen->pairs);
+    } else {
+      seen->held_out.push_back(choices.slice(0, ends[d], ends[d + 1]).clone());
     }
   }
 }
@@ -188,7 +183,7 @@ absl::StatusOr<int> place(const Options& options) {
   if (!mesh.ok()) return mesh.status();
   absl::Status status = agree(*mesh->world, check_new_file(options.output, options.overwrite));
   if (!status.ok()) return status;
-  absl::StatusOr<OpenedModel> opened = open_model(options.checkpoint, *mesh);
+  absl::StatusOr<OpenedModel> opened = open_model(options.checkpoint, *mesh, options.experts);
   if (!opened.ok()) return opened.status();
   const ModelConfig& config = opened->description.config;
   status = check(options, config);
@@ -198,10 +193,13 @@ absl::StatusOr<int> place(const Options& options) {
   absl::StatusOr<EvalOptions> eval = eval_options(options, *opened, *data);
   if (!eval.ok()) return eval.status();
 
-  std::vector<LayerChoices> choices(config.n_layers,
-                                    {make_expert_pairs(config.routed_experts()), {}});
-  eval->observe = [&](const MicroBatch& batch, const Activations& activations) {
-    collect(config, options.seed, batch, activations, &choices);
+  std::vector<LayerChoices> choices;
+  for (int64_t layer = 0; layer < config.n_layers; ++layer) {
+    choices.push_back({make_expert_pairs(config.routed_experts(layer)), {}});
+  }
+  eval->observe = [&](const MicroBatch& batch, int64_t layer, const BlockActivations& block) {
+    if (config.is_dense(layer)) return;
+    collect(options.seed, batch, block.moe.routing.experts, &choices[layer]);
   };
   PassMemory memory;
   absl::StatusOr<EvalResult> evaluated = evaluate(*opened->model, *mesh, *data, *eval, &memory);
@@ -234,6 +232,7 @@ Command experts_place_command(CLI::App& experts) {
   CLI::App* app = experts.add_subcommand(
       "place", "Choose which experts share a rank: those that tokens use together");
   app->add_option("CHECKPOINT", options->checkpoint, "model folder")->required();
+  add_subset_option(app, &options->experts);
   app->add_option("--data", options->data, "folder that emo prepare wrote")->required();
   app->add_option("--ranks", options->ranks, "ranks that will share the experts (parallel.ep)")
       ->required();

@@ -8,13 +8,17 @@
 #include "absl/strings/str_format.h"
 #include "data/progress.h"
 #include "eval/expert_ranking.h"
-#include "eval/expert_subset.h"
 #include "eval/perplexity.h"
+#include "train/expert_subset.h"
 
 namespace emo {
 namespace {
 
 std::string fraction_name(double fraction) { return absl::StrCat(fraction); }
+
+std::vector<int64_t> kept_in_each(const ModelConfig& config, double fraction) {
+  return std::vector<int64_t>(config.n_layers, experts_of_fraction(config, fraction));
+}
 
 // One way of cutting: its name, and the experts it keeps.
 struct Cut {
@@ -26,13 +30,13 @@ std::vector<Cut> cuts_of(const ModelConfig& config, const std::vector<std::vecto
                          const RetentionOptions& options, uint64_t random_seed) {
   std::vector<Cut> cuts;
   for (const double fraction : options.fractions) {
-    cuts.push_back({fraction_name(fraction),
-                    keep_largest(config, scores, experts_of_fraction(config, fraction))});
+    cuts.push_back(
+        {fraction_name(fraction), keep_largest(config, scores, kept_in_each(config, fraction))});
   }
   const double fraction = options.fractions.front();
   cuts.push_back(
-      {"random_" + fraction_name(fraction), keep_largest(config, random_scores(config, random_seed),
-                                                         experts_of_fraction(config, fraction))});
+      {"random_" + fraction_name(fraction),
+       keep_largest(config, random_scores(config, random_seed), kept_in_each(config, fraction))});
   return cuts;
 }
 
@@ -97,13 +101,14 @@ absl::StatusOr<RetentionReport> measure_retention(const OpenedModel& model, cons
       }
       continue;
     }
-    absl::StatusOr<std::vector<std::vector<double>>> scores =
-        router_scores(model, mesh, calibration, *source, &memory);
-    if (!scores.ok()) return scores.status();
+    const absl::StatusOr<ExpertUsage> usage =
+        usage_of_label(model, mesh, calibration, *source, &memory);
+    if (!usage.ok()) return usage.status();
+    const ExpertNumbers scores = router_scores(*usage);
 
     EvalOptions eval;
     eval.sequence_length = model.description.max_positions;
-    eval.sources = {static_cast<int32_t>(i)};
+    eval.documents.sources = {static_cast<int32_t>(i)};
     eval.pool.kind = PoolPolicy::Kind::kNone;
     absl::Status status;
     const auto loss = [&](std::vector<ExpertSubset> subsets, bool routed_off) {
@@ -116,7 +121,7 @@ absl::StatusOr<RetentionReport> measure_retention(const OpenedModel& model, cons
     };
     Retention r;
     r.full = loss({}, false);
-    for (const Cut& cut : cuts_of(config, *scores, options, options.seed * 1000 + i)) {
+    for (const Cut& cut : cuts_of(config, scores, options, options.seed * 1000 + i)) {
       r.cut[cut.name] = loss(to_subsets(config, cut.kept, /*full_weights=*/false), false);
       r.cut_full_weights[cut.name] =
           loss(to_subsets(config, cut.kept, /*full_weights=*/true), false);

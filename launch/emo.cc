@@ -10,11 +10,15 @@
 #include "data/prepare_command.h"
 #include "eval/bench_command.h"
 #include "eval/check_command.h"
+#include "eval/compare_command.h"
 #include "eval/eval_command.h"
 #include "eval/exchange_command.h"
-#include "eval/experts_command.h"
+#include "eval/extract_command.h"
 #include "eval/logits_command.h"
 #include "eval/place_command.h"
+#include "eval/rank_command.h"
+#include "eval/retention_command.h"
+#include "eval/usage_command.h"
 #include "launch/usage.h"
 #include "parallel/mpi_communicator.h"
 #include "train/train_command.h"
@@ -39,7 +43,11 @@ int main(int argc, char** argv) {
       emo::data_show_command(*data),
       emo::train_command(app),
       emo::eval_command(app),
+      emo::experts_usage_command(*experts),
       emo::experts_rank_command(*experts),
+      emo::experts_extract_command(*experts),
+      emo::experts_merge_command(*experts),
+      emo::experts_compare_command(*experts),
       emo::experts_retention_command(*experts),
       emo::experts_place_command(*experts),
       emo::export_command(app),

@@ -179,10 +179,10 @@ void attend_backward(const AttentionShape& shape, const Task& task, const E* qkv
   const BasicConstMatrixView<E> k(q + task.D, task.stride);
   const BasicConstMatrixView<E> v(q + 2 * task.D, task.stride);
   E* dq = d_qkv + offset;
-  float* memory = scratch->get(3, std::is_same_v<E, float> ? 0 : 2 * task.length * W);
+  constexpr int64_t kHeads = std::is_same_v<E, float> ? 0 : 1;  // that need memory of their own
+  float* memory = scratch->get(3, kHeads * 2 * task.length * W);
   const Sum<E> dk(dq + task.D, task.stride, W, memory);
-  const Sum<E> dv(dq + 2 * task.D, task.stride, W,
-                  memory + (memory != nullptr ? task.length * W : 0));
+  const Sum<E> dv(dq + 2 * task.D, task.stride, W, memory + kHeads * task.length * W);
   // From the last queries, which see all keys and so write every row of dk and dv, to the first,
   // which add to theirs.
   const int64_t blocks = (task.length + kQueries - 1) / kQueries;

@@ -2,34 +2,49 @@
 // train/run_config.h reads them from YAML, train/hugging_face.h from config.json.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <vector>
 
 namespace emo {
 
-// Sizes. num_experts and top_k count the shared experts, as the reference's do; the code works with
-// E = routed_experts() and K = routed_top_k(), and converts here and nowhere else.
+// Sizes. num_experts, experts_per_layer and top_k count the shared experts, as the reference's do;
+// the code works with E = routed_experts(layer) and K = routed_top_k(layer), and converts here and
+// nowhere else.
 struct ModelConfig {
-  int64_t vocab_size = 0;             // V, rows stored
-  int64_t d_model = 0;                // D
-  int64_t n_layers = 0;               // L
-  int64_t n_heads = 0;                // H
-  int64_t d_expert = 0;               // F
-  int64_t num_experts = 0;            // E + shared
-  int64_t num_shared_experts = 1;     // the last ones; every token uses them, with weight 1
-  int64_t top_k = 0;                  // K + shared
-  int64_t d_ffn = 0;                  // width of dense layers
-  std::vector<int64_t> dense_layers;  // layers without experts, ascending
-  double rope_theta = 500000;         //
-  double norm_epsilon = 1e-6;         //
-  bool qk_norm = false;               // queries and keys are normalised (model/qk_norm.h)
-  double init_std = 0.02;             // of the initial matrices
-  uint64_t init_seed = 0;             //
+  int64_t vocab_size = 0;                  // V, rows stored
+  int64_t d_model = 0;                     // D
+  int64_t n_layers = 0;                    // L
+  int64_t n_heads = 0;                     // H
+  int64_t d_expert = 0;                    // F
+  int64_t num_experts = 0;                 // E + shared
+  std::vector<int64_t> experts_per_layer;  // [L] of a model that was cut to budgets that differ,
+                                           // num_experts the largest; empty: num_experts in each
+  int64_t num_shared_experts = 1;          // the last ones; every token uses them, with weight 1
+  int64_t top_k = 0;                       // K + shared
+  int64_t d_ffn = 0;                       // width of dense layers
+  std::vector<int64_t> dense_layers;       // layers without experts, ascending
+  double rope_theta = 500000;              //
+  double norm_epsilon = 1e-6;              //
+  bool qk_norm = false;                    // queries and keys are normalised (model/qk_norm.h)
+  double init_std = 0.02;                  // of the initial matrices
+  uint64_t init_seed = 0;                  //
 
-  // 0 in a dense model, whatever its counts of experts say.
+  // The largest of all layers; 0 in a dense model, whatever its counts of experts say.
   int64_t routed_experts() const { return moe_layers() > 0 ? num_experts - num_shared_experts : 0; }
   int64_t routed_top_k() const { return top_k - num_shared_experts; }
+  // Of one layer; 0 in a dense one.
+  int64_t experts(int64_t layer) const {
+    if (is_dense(layer)) return 0;
+    return experts_per_layer.empty() ? num_experts : experts_per_layer[layer];
+  }
+  int64_t routed_experts(int64_t layer) const {
+    return is_dense(layer) ? 0 : experts(layer) - num_shared_experts;
+  }
+  int64_t routed_top_k(int64_t layer) const {
+    return std::min(routed_top_k(), routed_experts(layer));
+  }
   int64_t head_dim() const { return d_model / n_heads; }
   bool is_dense(int64_t layer) const {
     for (const int64_t dense : dense_layers) {

@@ -3,6 +3,7 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "model/simd.h"
@@ -89,6 +90,22 @@ void apply_experts(const std::vector<FeedForwardView>& experts, const ExchangePl
 }
 
 template <typename E>
+void pair_lengths(const ExchangePlan& plan, int64_t D, ExpertBuffers* buffers) {
+  float* lengths = shape_buffer(&buffers->pair_scalars, {plan.pairs}).mutable_data_ptr<float>();
+  const auto* rows = plan.pairs > 0 ? buffers->pair_rows.const_data_ptr<E>() : nullptr;
+  parallel_for(plan.pairs, 64, [&](int64_t begin, int64_t end) {
+    for (int64_t pair = begin; pair < end; ++pair) {
+      double squares = 0;
+      for (int64_t d = 0; d < D; ++d) {
+        const double value = widen(rows[pair * D + d]);
+        squares += value * value;
+      }
+      lengths[pair] = static_cast<float>(std::sqrt(squares));
+    }
+  });
+}
+
+template <typename E>
 void apply_experts_hidden(const std::vector<FeedForwardView>& experts, const ExchangePlan& plan,
                           const at::Tensor& rows, at::Tensor* hidden, Scratch* scratch) {
   if (experts.empty()) return;
@@ -133,6 +150,8 @@ void apply_experts_backward(const std::vector<FeedForwardView>& experts,
 template void apply_experts<float>(const std::vector<FeedForwardView>&, const ExchangePlan&,
                                    const at::Tensor&, at::Tensor*, const at::Tensor&,
                                    ExpertBuffers*, Scratch*);
+template void pair_lengths<float>(const ExchangePlan&, int64_t, ExpertBuffers*);
+template void pair_lengths<Bf16>(const ExchangePlan&, int64_t, ExpertBuffers*);
 template void apply_experts_hidden<float>(const std::vector<FeedForwardView>&, const ExchangePlan&,
                                           const at::Tensor&, at::Tensor*, Scratch*);
 template void apply_experts_backward<float>(const std::vector<FeedForwardView>&,

@@ -15,7 +15,7 @@ namespace emo {
 // pass stores: float or Bf16.
 struct ExpertBuffers {
   at::Tensor pair_rows;     // E [Q, D] an expert's result, or gradient, for each pair
-  at::Tensor pair_scalars;  // [Q] gradient of each pair's weight
+  at::Tensor pair_scalars;  // [Q] gradient of each pair's weight, or length of its result
 };
 
 // out E [R, D]: for each of rows E [R, D] the weighted sum of its experts' results. Keeps hidden
@@ -24,6 +24,10 @@ template <typename E>
 void apply_experts(const std::vector<FeedForwardView>& experts, const ExchangePlan& plan,
                    const at::Tensor& rows, at::Tensor* hidden, const at::Tensor& out,
                    ExpertBuffers* buffers, Scratch* scratch);
+
+// After apply_experts: the length of each pair's weighted result, to buffers->pair_scalars.
+template <typename E>
+void pair_lengths(const ExchangePlan& plan, int64_t D, ExpertBuffers* buffers);
 
 // `hidden` alone, the same bits: what a backward pass needs where it was not kept.
 template <typename E>

@@ -44,7 +44,8 @@ void BalanceCounts::start(Communicator& world, const std::vector<const Routing*>
   arriving_.zero_();
   for (size_t i = 0; i < routings.size(); ++i) {
     int64_t* row = counts + static_cast<int64_t>(i) % layers_ * (experts_ + 1);
-    for (int64_t e = 0; e < experts_; ++e) row[e] += routings[i]->counts[e];
+    const std::vector<int64_t>& chosen = routings[i]->counts;
+    for (size_t e = 0; e < chosen.size(); ++e) row[e] += chosen[e];
     row[experts_] = tokens;
   }
   if (scope_ != BalanceScope::kGlobalBatch) start_step();
@@ -55,7 +56,8 @@ void BalanceCounts::start(Communicator& world, const std::vector<const Routing*>
   }
 }
 
-std::vector<float> BalanceCounts::score_gradient(int64_t layer, int64_t top_k, double divisor) {
+std::vector<float> BalanceCounts::score_gradient(int64_t layer, int64_t experts, int64_t top_k,
+                                                 double divisor) {
   if (pending_ != nullptr) {
     pending_->wait();
     pending_.reset();
@@ -64,9 +66,9 @@ std::vector<float> BalanceCounts::score_gradient(int64_t layer, int64_t top_k, d
   }
   const int64_t* row = total_.data() + layer * (experts_ + 1);
   const auto tokens = static_cast<double>(row[experts_]);
-  const double factor = static_cast<double>(experts_) / static_cast<double>(top_k) / divisor;
-  std::vector<float> gradient(experts_);
-  for (int64_t e = 0; e < experts_ && tokens > 0; ++e) {
+  const double factor = static_cast<double>(experts) / static_cast<double>(top_k) / divisor;
+  std::vector<float> gradient(experts);
+  for (int64_t e = 0; e < experts && tokens > 0; ++e) {
     gradient[e] = static_cast<float>(factor * static_cast<double>(row[e]) / tokens);
   }
   return gradient;

@@ -49,6 +49,7 @@ void all_reduce_sums(Communicator& world, LossSums* sums);
 // needed first in its backward pass. One all-reduce a micro-batch for all layers.
 class BalanceCounts {
  public:
+  // `experts`: at most so many in a layer.
   BalanceCounts(int64_t moe_layers, int64_t experts, BalanceScope scope);
 
   void start_step();  // forgets the micro-batches of the last step
@@ -57,9 +58,10 @@ class BalanceCounts {
   // slices one after another, each in order of layers; `tokens` of all of them.
   void start(Communicator& world, const std::vector<const Routing*>& routings, int64_t tokens);
 
-  // Waits. The derivative of the unweighted balance loss by each score of a layer, [E]:
+  // Waits. The derivative of the unweighted balance loss by each score of a layer of E experts, K a
+  // token, [E]:
   //   (E / K) (C_e / T_c) / N, and 0 where T_c is 0.
-  std::vector<float> score_gradient(int64_t layer, int64_t top_k, double divisor);
+  std::vector<float> score_gradient(int64_t layer, int64_t experts, int64_t top_k, double divisor);
 
  private:
   int64_t layers_, experts_;

@@ -1,5 +1,6 @@
 #include "model/moe_layer.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "model/linear.h"
@@ -68,15 +69,15 @@ void moe_forward(const MoeContext& context, const LayerWeights& weights, const a
                  FeedForwardBuffers* buffers) {
   const int64_t T = x.size(0);
   const int64_t D = x.size(1);
-  const int64_t experts = context.config->routed_experts();
+  const int64_t experts = weights.placement->experts;
+  const int64_t K = std::min(context.config->routed_top_k(), experts);
   const Hidden hidden = hidden_of(context, kept, buffers);
 
   Timed timed(context.profile, Work::kRouter);
   shape_buffer(&kept->logits, {T, experts});
   linear(T, experts, D, {x.const_data_ptr<E>(), D}, {weights.router, D}, 0,
          {kept->logits.mutable_data_ptr<float>(), experts});
-  kept->router_input = {kept->logits, span_ends, std::move(pool_sizes),
-                        context.config->routed_top_k(), subset};
+  kept->router_input = {kept->logits, span_ends, std::move(pool_sizes), K, subset};
   route(kept->router_input, *context.contract, context.want_probability, &kept->routing);
 
   timed.switch_to(Work::kExchange);
@@ -96,6 +97,11 @@ void moe_forward(const MoeContext& context, const LayerWeights& weights, const a
 
   timed.switch_to(Work::kExchange);
   return_rows(*context.ep, kept->plan, buffers->out, y, &buffers->exchange);
+  if (!context.want_contributions) return;
+  pair_lengths<E>(kept->plan, D, &buffers->experts);
+  zero_buffer(shape_buffer(&kept->contributions, {T, K}));
+  return_pairs(*context.ep, kept->plan, buffers->experts.pair_scalars, kept->contributions,
+               &buffers->exchange);
 }
 
 template <typename E>
@@ -105,7 +111,8 @@ void moe_backward(const MoeContext& context, const LayerWeights& weights,
                   MoeActivations* kept, FeedForwardBuffers* buffers) {
   const int64_t T = x.size(0);
   const int64_t D = x.size(1);
-  const int64_t experts = context.config->routed_experts();
+  const int64_t experts = weights.placement->experts;
+  const int64_t K = std::min(context.config->routed_top_k(), experts);
   const Hidden hidden = hidden_of(context, kept, buffers);
 
   Timed timed(context.profile, Work::kExchange);
@@ -127,7 +134,7 @@ void moe_backward(const MoeContext& context, const LayerWeights& weights,
 
   timed.switch_to(Work::kExchange);
   return_rows(*context.ep, kept->plan, buffers->d_rows, dx, &buffers->exchange);
-  zero_buffer(shape_buffer(&buffers->slots, {T, context.config->routed_top_k()}));
+  zero_buffer(shape_buffer(&buffers->slots, {T, K}));
   return_pairs(*context.ep, kept->plan, buffers->experts.pair_scalars, buffers->slots,
                &buffers->exchange);
 

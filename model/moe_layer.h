@@ -29,6 +29,8 @@ struct MoeActivations {
   at::Tensor arrived;                     // memory of `rows`, where they are not the tokens
   at::Tensor routed_hidden;               // E [Q, 2 F], unless recomputed
   std::vector<at::Tensor> always_hidden;  // per shared expert E [T, 2 F], unless recomputed
+  at::Tensor contributions;  // [T, K] length of what each chosen expert adds, w_k |E_k(x)|; 0 where
+                             // there is none; only where asked for
 };
 
 // Buffers that all layers share.
@@ -51,8 +53,9 @@ struct MoeContext {
   const RoutingContract* contract;
   Communicator* ep;
   ExchangeMode mode = ExchangeMode::kOncePerRank;
-  bool want_probability = false;  // sum the unmasked router softmax, for ranking experts
-  bool routed_off = false;        // evaluation: as if the routed experts answered zero
+  bool want_probability = false;    // sum the unmasked router softmax, for ranking experts
+  bool routed_off = false;          // evaluation: as if the routed experts answered zero
+  bool want_contributions = false;  // fill MoeActivations::contributions
   Recompute recompute = Recompute::kNone;
   Precision precision = Precision::kFp32;
   Profile* profile = nullptr;

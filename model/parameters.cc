@@ -79,8 +79,8 @@ void add_dense_layer_part(const ModelConfig& config, int64_t layer, LayoutBuilde
     builder->add_feed_forward(dense, prefix + "mlp.", D, config.d_ffn);
     return;
   }
-  builder->add(dense, prefix + "mlp.gate.weight", {config.num_experts, D});
-  for (int64_t e = config.routed_experts(); e < config.num_experts; ++e) {
+  builder->add(dense, prefix + "mlp.gate.weight", {config.experts(layer), D});
+  for (int64_t e = config.routed_experts(layer); e < config.experts(layer); ++e) {
     builder->add_feed_forward(dense, expert_prefix(layer, e), D, config.d_expert);
   }
 }
@@ -161,8 +161,7 @@ ParameterLayout make_layout(const ModelConfig& config, const GridPosition& posit
                             const ExpertOrder& order) {
   ParameterLayout layout;
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
-    ExpertPlacement placement{
-        config.is_dense(layer) ? 0 : config.routed_experts(), position.ep, {}};
+    ExpertPlacement placement{config.routed_experts(layer), position.ep, {}};
     if (layer < static_cast<int64_t>(order.size())) placement.order = order[layer];
     TORCH_CHECK(placement.order.empty() || is_permutation(placement.order, placement.experts),
                 "layer ", layer, ": the order of its experts is no permutation of ",
@@ -254,7 +253,7 @@ ModelWeights bind_weights(const ModelConfig& config, const ParameterLayout& layo
       w.always.push_back(feed_forward(prefix + "mlp.", config.d_ffn));
     } else {
       w.router = find(prefix + "mlp.gate.weight");
-      for (int64_t e = config.routed_experts(); e < config.num_experts; ++e) {
+      for (int64_t e = config.routed_experts(layer); e < config.experts(layer); ++e) {
         w.always.push_back(feed_forward(expert_prefix(layer, e), config.d_expert));
       }
       w.placement = &layout.placements[layer];
@@ -285,7 +284,11 @@ ParameterCounts count_parameters(const ModelConfig& config) {
   for (const ParameterInfo& parameter : make_layout(config, {}).parameters) {
     counts.total += parameter.numel();
   }
-  const int64_t unused = config.moe_layers() * (config.num_experts - config.top_k);
+  int64_t unused = 0;
+  for (int64_t layer = 0; layer < config.n_layers; ++layer) {
+    if (!config.is_dense(layer))
+      unused += config.routed_experts(layer) - config.routed_top_k(layer);
+  }
   counts.active = counts.total - unused * 3 * config.d_model * config.d_expert;
   return counts;
 }

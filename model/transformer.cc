@@ -17,6 +17,7 @@ MoeContext moe_context(const Model& model, const RoutingContract& contract,
           options.mode,
           options.want_probability,
           options.routed_off,
+          options.want_contributions,
           options.recompute,
           options.precision,
           options.profile};
@@ -65,7 +66,7 @@ void run_block(const Model& model, const MoeContext& context, const RopeTable& r
   block_forward(
       context, model.weights.layers[layer], rope, batch,
       draw_pool_sizes(pool, context.contract->pool_draw, options.seed, batch.sequence_index,
-                      batch.ordinal, layer, model.config.routed_experts()),
+                      batch.ordinal, layer, model.config.routed_experts(layer)),
       options.subsets.empty() ? ExpertSubset() : options.subsets[layer], y, kept, &buffers->block);
   take_counters(layer, buffers);
 }
@@ -85,6 +86,20 @@ Gradients::Gradients(const Model& model, GradientMemory memory)
       buffers(make_buffers(layout)),
       views(bind_weights(model.config, layout, buffers)) {}
 
+void forward_embedding(const Model& model, const MicroBatch& batch, const at::Tensor& x) {
+  embed(batch.num_tokens(), model.config.vocab_size, model.config.d_model,
+        batch.tokens.const_data_ptr<int32_t>(), model.weights.embedding,
+        x.mutable_data_ptr<float>());
+}
+
+void forward_block(const Model& model, const RopeTable& rope, const MicroBatch& batch,
+                   const PassOptions& options, int64_t layer, const at::Tensor& x,
+                   const at::Tensor& y, BlockActivations* kept, PassBuffers* buffers) {
+  const RoutingContract contract = contract_of(model, options);
+  run_block(model, moe_context(model, contract, options), rope, batch, options, layer, x, y, kept,
+            buffers);
+}
+
 void forward(const Model& model, const RopeTable& rope, const MicroBatch& batch,
              const PassOptions& options, Activations* a, PassBuffers* buffers) {
   const ModelConfig& config = model.config;
@@ -101,17 +116,16 @@ void forward(const Model& model, const RopeTable& rope, const MicroBatch& batch,
 
   for (BlockActivations& block : a->blocks) shape_buffer(&block.x, {T, D});
   announce(options.before_parameters, kEmbeddingBucket);
-  const at::Tensor& first = config.n_layers > 0 ? a->blocks[0].x : a->last;
-  embed(T, config.vocab_size, D, batch.tokens.const_data_ptr<int32_t>(), model.weights.embedding,
-        first.mutable_data_ptr<float>());
+  forward_embedding(model, batch, config.n_layers > 0 ? a->blocks[0].x : a->last);
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
     if (options.profile != nullptr) options.profile->set_layer(layer);
     announce(options.before_parameters, layer_bucket(layer));
     BlockActivations& block = a->blocks[layer];
     const bool again = options.recompute == Recompute::kBlock;
-    run_block(model, context, rope, batch, options, layer, block.x,
-              layer + 1 < config.n_layers ? a->blocks[layer + 1].x : a->last,
-              again ? &buffers->recomputed : &block, buffers);
+    BlockActivations* kept = again ? &buffers->recomputed : &block;
+    const at::Tensor& y = layer + 1 < config.n_layers ? a->blocks[layer + 1].x : a->last;
+    run_block(model, context, rope, batch, options, layer, block.x, y, kept, buffers);
+    if (options.after_block) options.after_block(layer, *kept, y);
     if (again && !config.is_dense(layer)) {
       std::swap(block.moe.routing, buffers->recomputed.moe.routing);
     }
@@ -158,12 +172,13 @@ struct RouterLosses {
   std::vector<float> balance;  // [E]
   float z = 0;
 };
-RouterLosses router_losses(const Model& model, const LossOptions& loss, int64_t moe_layer,
-                           const Routing& routing, int64_t tokens, BalanceCounts* counts,
-                           LossSums* sums) {
+RouterLosses router_losses(const Model& model, const LossOptions& loss, int64_t layer,
+                           int64_t moe_layer, const Routing& routing, int64_t tokens,
+                           BalanceCounts* counts, LossSums* sums) {
   const auto moe_layers = static_cast<double>(model.config.moe_layers());
   RouterLosses losses;
-  losses.balance = counts->score_gradient(moe_layer, model.config.routed_top_k(), loss.divisor);
+  losses.balance = counts->score_gradient(moe_layer, model.config.routed_experts(layer),
+                                          model.config.routed_top_k(layer), loss.divisor);
   add_routing(routing, losses.balance, tokens, &sums->layers[moe_layer]);
   for (float& b : losses.balance) {
     b *= static_cast<float>(model.contract.balance_weight / moe_layers);
@@ -191,7 +206,7 @@ void backward(const Model& model, const RopeTable& rope, const MicroBatch& batch
     BlockActivations* kept = &a->blocks[layer];
     RouterLosses losses;
     if (!config.is_dense(layer)) {
-      losses = router_losses(model, loss, --moe_layer, kept->moe.routing, T, counts, sums);
+      losses = router_losses(model, loss, layer, --moe_layer, kept->moe.routing, T, counts, sums);
     }
     if (options.recompute == Recompute::kBlock) {
       kept = &buffers->recomputed;

@@ -80,6 +80,7 @@ struct PassOptions {
   bool want_probability = false;      // see route()
   bool routed_off = false;            // see MoeContext
   std::vector<ExpertSubset> subsets;  // [L], or empty: all experts
+  bool want_contributions = false;    // see MoeActivations::contributions
   Recompute recompute = Recompute::kNone;
   Precision precision = Precision::kFp32;  // of what is stored between products
   Profile* profile = nullptr;
@@ -87,7 +88,20 @@ struct PassOptions {
   // the first and after the last addition to a bucket of gradients by a backward pass; for each
   // slice of a micro-batch anew. May be empty.
   std::function<void(size_t bucket)> before_parameters, before_gradients, after_gradients;
+  // Called after each block of forward(), with what the block keeps and its output y [T, D]. May be
+  // empty.
+  std::function<void(int64_t layer, const BlockActivations& block, const at::Tensor& y)>
+      after_block;
 };
+
+// The first step of forward(): the rows of the embedding, to x [T, D].
+void forward_embedding(const Model& model, const MicroBatch& batch, const at::Tensor& x);
+
+// Collective over ep. One block of forward(), from x [T, D] to y [T, D]; for those who go through a
+// model layer by layer.
+void forward_block(const Model& model, const RopeTable& rope, const MicroBatch& batch,
+                   const PassOptions& options, int64_t layer, const at::Tensor& x,
+                   const at::Tensor& y, BlockActivations* kept, PassBuffers* buffers);
 
 // Collective over ep. Fills `activations` up to `normalised`.
 void forward(const Model& model, const RopeTable& rope, const MicroBatch& batch,

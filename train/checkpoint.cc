@@ -133,24 +133,11 @@ absl::Status write_description(FileSystem& fs, const Mesh& mesh, const std::stri
     texts.emplace_back(std::move(file.name), std::move(file.text));
   }
   for (const auto& [name, text] : texts) {
-    absl::StatusOr<WrittenFile> file = write_text(fs, folder, name, text);
+    absl::StatusOr<WrittenFile> file = write_text_file(fs, folder, name, text);
     if (!file.ok()) return file.status();
     files.push_back(*std::move(file));
   }
   return write_manifest(fs, folder, files);
-}
-
-absl::Status verify_file(const std::string& folder, const WrittenFile& expected) {
-  absl::StatusOr<MappedFile> file = MappedFile::open(folder + "/" + expected.name);
-  if (!file.ok()) return file.status();
-  if (file->bytes().size() != expected.size) {
-    return absl::DataLossError(absl::StrCat(file->path(), ": ", file->bytes().size(),
-                                            " bytes, MANIFEST says ", expected.size));
-  }
-  if (sha256_hex(file->bytes()) != expected.sha256) {
-    return absl::DataLossError(file->path() + ": its SHA-256 is not what MANIFEST says; damaged");
-  }
-  return absl::OkStatus();
 }
 
 // Steps of the complete checkpoints of a run, ascending.

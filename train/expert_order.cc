@@ -22,11 +22,11 @@ absl::StatusOr<ExpertOrder> read_expert_order(const std::string& path, const Mod
   for (int64_t layer = 0; wrong.empty() && layer < config.n_layers; ++layer) {
     const std::vector<int32_t>& experts = (*order)[layer];
     const bool dense = config.is_dense(layer);
-    if (dense ? experts.empty() : is_permutation(experts, config.routed_experts())) continue;
+    if (dense ? experts.empty() : is_permutation(experts, config.routed_experts(layer))) continue;
     wrong.push_back(dense ? absl::StrCat("layer ", layer, " is dense and has no experts to order")
                           : absl::StrCat("layer ", layer, ": ", experts.size(),
                                          " numbers that are not each of 0 to ",
-                                         config.routed_experts() - 1, " once"));
+                                         config.routed_experts(layer) - 1, " once"));
   }
   if (wrong.empty()) return order;
   return absl::DataLossError(absl::StrCat(

@@ -1,6 +1,13 @@
 #include "train/flops.h"
 
 namespace emo {
+namespace {
+
+int64_t experts_of_token(const ModelConfig& c, int64_t layer) {
+  return c.num_shared_experts + c.routed_top_k(layer);
+}
+
+}  // namespace
 
 double flops_per_token(const ModelConfig& c, const std::vector<int32_t>& attention_ends) {
   const auto D = static_cast<double>(c.d_model);
@@ -17,8 +24,8 @@ double flops_per_token(const ModelConfig& c, const std::vector<int32_t>& attenti
     if (c.is_dense(layer)) {
       products += 3 * D * static_cast<double>(c.d_ffn);
     } else {
-      products += D * static_cast<double>(c.routed_experts()) +
-                  3 * D * static_cast<double>(c.d_expert * c.top_k);
+      products += D * static_cast<double>(c.routed_experts(layer)) +
+                  3 * D * static_cast<double>(c.d_expert * experts_of_token(c, layer));
     }
   }
   return 6 * products;
@@ -32,8 +39,8 @@ double reference_flops_per_token(const ModelConfig& c, int64_t sequence_length) 
     if (c.is_dense(layer)) {
       flops += 6 * 3 * D * static_cast<double>(c.d_ffn);
     } else {
-      flops += 6 * D * static_cast<double>(c.num_experts) +
-               6 * 3 * D * static_cast<double>(c.d_expert * c.top_k);
+      flops += 6 * D * static_cast<double>(c.experts(layer)) +
+               6 * 3 * D * static_cast<double>(c.d_expert * experts_of_token(c, layer));
     }
   }
   return flops;

@@ -109,14 +109,18 @@ void read_layers(JsonFields* fields, ModelConfig* c) {
     return;
   }
   const bool dense_stated = !c->dense_layers.empty();
+  bool differ = false;
   for (int64_t layer = 0; layer < c->n_layers; ++layer) {
-    if (experts[layer] == 0 && !dense_stated) c->dense_layers.push_back(layer);
-    if (experts[layer] != (c->is_dense(layer) ? 0 : c->num_experts)) {
-      fields->wrong(absl::StrCat("num_experts_per_layer: layer ", layer, " has ", experts[layer],
-                                 " experts, num_experts is ", c->num_experts,
-                                 "; layers with numbers of their own are not supported"));
+    const int64_t count = experts[layer];
+    if (count == 0 && !dense_stated) c->dense_layers.push_back(layer);
+    if (c->is_dense(layer) ? count != 0
+                           : count <= c->num_shared_experts || count > c->num_experts) {
+      fields->wrong(absl::StrCat("num_experts_per_layer says ", count, " in layer ", layer,
+                                 ", num_experts ", c->num_experts));
     }
+    differ = differ || (count != 0 && count != c->num_experts);
   }
+  if (differ) c->experts_per_layer = std::move(experts);
 }
 
 // Sizes that a model can have, so that nothing below has to ask.
@@ -134,6 +138,16 @@ void check_sizes(const ModelConfig& c, JsonFields* fields) {
 }
 
 }  // namespace
+
+void set_expert_counts(const ModelConfig& c, OrderedJson* json) {
+  (*json)["num_experts"] = c.num_experts;
+  (*json)["num_experts_per_tok"] = c.top_k;
+  json->erase("num_experts_per_layer");
+  if (c.experts_per_layer.empty() && c.dense_layers.empty()) return;
+  OrderedJson counts = OrderedJson::array();
+  for (int64_t layer = 0; layer < c.n_layers; ++layer) counts.push_back(c.experts(layer));
+  (*json)["num_experts_per_layer"] = counts;
+}
 
 OrderedJson architecture_json(const ModelDescription& d) {
   const ModelConfig& c = d.config;
@@ -167,14 +181,11 @@ OrderedJson architecture_json(const ModelDescription& d) {
                       {"eos_token_id", d.eos_id},
                       {"use_cache", true},
                       {"torch_dtype", "float32"}};
+  set_expert_counts(c, &json);
   if (c.qk_norm) json["qk_norm"] = true;
   if (!c.dense_layers.empty()) {
     json["dense_layers"] = c.dense_layers;
     json["dense_intermediate_size"] = c.d_ffn;
-    json["num_experts_per_layer"] = OrderedJson::array();
-    for (int64_t layer = 0; layer < c.n_layers; ++layer) {
-      json["num_experts_per_layer"].push_back(c.is_dense(layer) ? 0 : c.num_experts);
-    }
   }
   return json;
 }

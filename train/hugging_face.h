@@ -22,6 +22,9 @@ struct ModelDescription {
   bool contract_stated = true;  // false: the folder does not say how the model was trained
 };
 
+// Sets the keys that say how many experts there are, and leaves all others.
+void set_expert_counts(const ModelConfig& config, OrderedJson* json);
+
 OrderedJson to_config_json(const ModelDescription& description);
 
 // The same as text that other implementations' classes understand, without our contract.

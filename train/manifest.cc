@@ -5,8 +5,12 @@
 
 namespace emo {
 
-absl::StatusOr<WrittenFile> write_text(FileSystem& fs, const std::string& folder,
-                                       const std::string& name, const std::string& text) {
+OrderedJson file_json(const WrittenFile& file) {
+  return {{"name", file.name}, {"size", file.size}, {"sha256", file.sha256}};
+}
+
+absl::StatusOr<WrittenFile> write_text_file(FileSystem& fs, const std::string& folder,
+                                            const std::string& name, const std::string& text) {
   absl::StatusOr<std::unique_ptr<WritableFile>> file = fs.create(folder + "/" + name);
   if (!file.ok()) return file.status();
   absl::Status status = (*file)->append(text);
@@ -16,15 +20,11 @@ absl::StatusOr<WrittenFile> write_text(FileSystem& fs, const std::string& folder
   return WrittenFile{name, text.size(), sha256_hex(text)};
 }
 
-OrderedJson to_json(const WrittenFile& file) {
-  return {{"name", file.name}, {"size", file.size}, {"sha256", file.sha256}};
-}
-
 absl::Status write_manifest(FileSystem& fs, const std::string& folder,
                             const std::vector<WrittenFile>& files) {
   OrderedJson manifest = {{"format", "emo-checkpoint-1"}, {"files", OrderedJson::array()}};
-  for (const WrittenFile& file : files) manifest["files"].push_back(to_json(file));
-  absl::StatusOr<WrittenFile> last = write_text(fs, folder, kManifest, to_text(manifest));
+  for (const WrittenFile& file : files) manifest["files"].push_back(file_json(file));
+  absl::StatusOr<WrittenFile> last = write_text_file(fs, folder, kManifest, to_text(manifest));
   return last.ok() ? fs.sync_directory(folder) : last.status();
 }
 
@@ -51,6 +51,19 @@ absl::StatusOr<std::vector<WrittenFile>> read_manifest(const std::string& folder
   }
   if (files.empty()) return absl::DataLossError(path + ": lists no files");
   return files;
+}
+
+absl::Status verify_file(const std::string& folder, const WrittenFile& expected) {
+  absl::StatusOr<MappedFile> file = MappedFile::open(folder + "/" + expected.name);
+  if (!file.ok()) return file.status();
+  if (file->bytes().size() != expected.size) {
+    return absl::DataLossError(absl::StrCat(file->path(), ": ", file->bytes().size(),
+                                            " bytes, MANIFEST says ", expected.size));
+  }
+  if (sha256_hex(file->bytes()) != expected.sha256) {
+    return absl::DataLossError(file->path() + ": its SHA-256 is not what MANIFEST says; damaged");
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace emo

@@ -106,6 +106,29 @@ const TensorRecord* TensorFolder::find(const std::string& name) const {
   return found == by_name_.end() ? nullptr : found->second;
 }
 
+TensorFolder TensorFolder::renamed(const std::map<std::string, TensorRecord>& tensors,
+                                   std::deque<std::string> owned) && {
+  TensorFolder folder;
+  folder.where_ = where_;
+  folder.files_ = std::move(files_);
+  folder.owned_ = std::move(owned);
+  folder.new_ = tensors;
+  for (const auto& [name, record] : folder.new_) folder.by_name_.emplace(name, &record);
+  return folder;
+}
+
+void TensorFolder::keep_open(TensorFolder other) { kept_open_.push_back(std::move(other)); }
+
+void TensorFolder::release(const TensorRecord& record) const {
+  const auto is = [&](const std::string& bytes) { return bytes.data() == record.bytes.data(); };
+  const auto owns = [&](const TensorFolder& folder) {
+    return std::any_of(folder.owned_.begin(), folder.owned_.end(), is);
+  };
+  if (!owns(*this) && std::none_of(kept_open_.begin(), kept_open_.end(), owns)) {
+    release_pages(record.bytes);
+  }
+}
+
 absl::Status read_parameters(const TensorFolder& folder, const std::string& prefix,
                              const ModelConfig& config, const ParameterLayout& layout, bool exact,
                              const FlatBuffers& buffers) {
@@ -121,7 +144,7 @@ absl::Status read_parameters(const TensorFolder& folder, const std::string& pref
                              ", expected F32 or BF16 ", shape_string(parameter.shape)));
     } else {
       widen(*record, parameter_data(parameter, buffers));
-      release_pages(record->bytes);
+      folder.release(*record);
     }
   }
   if (exact) {

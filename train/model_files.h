@@ -1,6 +1,7 @@
 // A model's parameters in files: Hugging Face folders, one tensor for each parameter.
 #pragma once
 
+#include <deque>
 #include <map>
 #include <string>
 #include <vector>
@@ -32,6 +33,13 @@ class WrongTensors {
 // model.safetensors.index.json names (or the same with another `stem`).
 class TensorFolder {
  public:
+  TensorFolder() = default;
+  TensorFolder(TensorFolder&&) = default;
+  TensorFolder& operator=(TensorFolder&&) = default;
+  TensorFolder(const TensorFolder&) = delete;
+  TensorFolder& operator=(const TensorFolder&) = delete;
+  ~TensorFolder() = default;
+
   // NotFound where files are missing; DataLoss that lists every entry of the index that points
   // outside the folder, or at a tensor that its file does not have, and every damaged file.
   static absl::StatusOr<TensorFolder> open(const std::string& folder, const std::string& stem);
@@ -42,10 +50,24 @@ class TensorFolder {
   const std::map<std::string, const TensorRecord*>& tensors() const { return by_name_; }
   const std::string& where() const { return where_; }
 
+  // The same folder with other names: `tensors` of new name and record, which point into this
+  // folder or into `owned`, bytes that move in with them. Consumes the folder.
+  TensorFolder renamed(const std::map<std::string, TensorRecord>& tensors,
+                       std::deque<std::string> owned) &&;
+
+  // Keeps the files of another folder open, into which records of this one point.
+  void keep_open(TensorFolder other);
+
+  // Drops a tensor's bytes from memory; they are read again when they are next looked at.
+  void release(const TensorRecord& record) const;
+
  private:
   absl::Status add(const std::string& path);
   std::string where_;
   std::vector<std::unique_ptr<SafetensorsFile>> files_;
+  std::deque<std::string> owned_;            // bytes that no file has
+  std::vector<TensorFolder> kept_open_;      // see keep_open
+  std::map<std::string, TensorRecord> new_;  // records of a renamed folder
   std::map<std::string, const TensorRecord*> by_name_;
 };
 

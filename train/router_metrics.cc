@@ -7,9 +7,9 @@
 namespace emo {
 namespace {
 
-Metrics layer_metrics(const ModelConfig& config, const RoutingContract& contract,
+Metrics layer_metrics(const ModelConfig& config, const RoutingContract& contract, int64_t index,
                       const RouterSums& layer, double moe_layers, double divisor) {
-  const auto E = static_cast<double>(config.routed_experts());
+  const auto E = static_cast<double>(config.routed_experts(index));
   const auto shared = static_cast<double>(config.num_shared_experts);
   double total = 0;
   double largest = 0;
@@ -50,7 +50,8 @@ Metrics router_metrics(const ModelConfig& config, const RoutingContract& contrac
   size_t next = 0;
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
     if (config.is_dense(layer)) continue;
-    const Metrics metrics = layer_metrics(config, contract, sums.layers[next], moe_layers, divisor);
+    const Metrics metrics =
+        layer_metrics(config, contract, layer, sums.layers[next], moe_layers, divisor);
     for (size_t i = 0; i < metrics.size(); ++i) {
       const auto& [name, value] = metrics[i];
       all.emplace_back(absl::StrFormat("block %02d/%s", layer, name), value);

@@ -166,7 +166,7 @@ absl::StatusOr<std::vector<WrittenFile>> write_copies(FileSystem& fs, const std:
   if (shards.size() == 1) return files;
   const OrderedJson index = {{"metadata", {{"total_size", total}}}, {"weight_map", map}};
   absl::StatusOr<WrittenFile> file =
-      write_text(fs, folder, "model.safetensors.index.json", to_text(index));
+      write_text_file(fs, folder, "model.safetensors.index.json", to_text(index));
   if (!file.ok()) return file.status();
   files.push_back(*std::move(file));
   return files;

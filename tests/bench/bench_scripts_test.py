@@ -61,9 +61,11 @@ def errors() -> None:
     except interleave.TooSlow as error:
         check("0.1 s" in str(error), str(error))
     check(compare_step.run_peer(slow) == {"tokens_per_second": 0.0}, "a slow peer stops nothing")
-    rates = {"emo": 6.0, compare_step.WHOLE_ROWS: 5.0, "OLMoE grouped_mm": 2.0, "OLMoE eager": 0.0}
+    rates = {"emo": 6.0, compare_step.WHOLE_ROWS: 5.0, "emo bf16": 9.0, "OLMoE grouped_mm": 2.0, "OLMoE eager": 0.0,
+             "OLMoE grouped_mm bf16": 4.0}
     row = compare_step.row("1", rates)
-    check(row == ["1", "6", "5", "2", "0", "OLMoE grouped_mm", "3.00", "2.50"], str(row))
+    check(row == ["1", "6", "5", "9", "2", "0", "4", "3.00", "2.50", "2.25"], str(row))
+    check(compare_step.ratio("emo", dict.fromkeys(rates, 0.0)) == 0, "no rival in time")
     both = interleave.run_together([interleave.Program("p", [sys.executable, "-c", f"print({n})"]) for n in (1, 2)])
     check(both == [1, 2], str(both))
 

@@ -1,6 +1,8 @@
 """Training steps of Hugging Face transformers' OLMoE at the size of configs/bench-107m.yaml.
 
-Prints one JSON object: tokens per second of each timed step. Usage: olmoe_step.py [grouped_mm|eager] [steps] [layers]
+Prints one JSON object: tokens per second of each timed step.
+Usage: olmoe_step.py [grouped_mm|eager] [fp32|bf16] [steps] [layers]
+bf16 is torch's autocast: fp32 parameters, matrix products in bf16.
 
 The model is what transformers offers nearest to ours: the same widths, layers and experts per token.
 It has 128 routed experts with 8 a token where ours has 127 with 7 and one shared, and its attention
@@ -18,8 +20,9 @@ BATCH, SEQUENCE, VOCABULARY, WARMUP = 4, 1024, 8192, 1
 
 def main() -> None:
     experts = sys.argv[1] if len(sys.argv) > 1 else "grouped_mm"
-    steps = int(sys.argv[2]) if len(sys.argv) > 2 else 3
-    layers = int(sys.argv[3]) if len(sys.argv) > 3 else 8
+    precision = sys.argv[2] if len(sys.argv) > 2 else "fp32"
+    steps = int(sys.argv[3]) if len(sys.argv) > 3 else 3
+    layers = int(sys.argv[4]) if len(sys.argv) > 4 else 8
     torch.manual_seed(0)
     config = OlmoeConfig(
         vocab_size=VOCABULARY, hidden_size=256, intermediate_size=128, num_hidden_layers=layers,
@@ -35,13 +38,15 @@ def main() -> None:
         tokens = torch.randint(0, VOCABULARY, (BATCH, SEQUENCE))
         begin = time.perf_counter()
         optimizer.zero_grad(set_to_none=True)
-        model(input_ids=tokens, labels=tokens).loss.backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+            loss = model(input_ids=tokens, labels=tokens).loss
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         seconds = time.perf_counter() - begin
         if step >= WARMUP:
             rates.append(BATCH * SEQUENCE / seconds)
-    print(json.dumps({"experts": experts, "parameters": sum(p.numel() for p in model.parameters()),
+    print(json.dumps({"experts": experts, "precision": precision, "parameters": sum(p.numel() for p in model.parameters()),
                       "threads": torch.get_num_threads(), "tokens_per_second": rates}))
 
 

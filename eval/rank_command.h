@@ -1,4 +1,4 @@
-// `emo experts rank` and `emo experts retention`.
+// `emo experts rank`: which experts to keep.
 #pragma once
 
 #include "data/command.h"
@@ -6,6 +6,5 @@
 namespace emo {
 
 Command experts_rank_command(CLI::App& experts);
-Command experts_retention_command(CLI::App& experts);
 
 }  // namespace emo

@@ -1,4 +1,4 @@
-#include "eval/experts_command.h"
+#include "eval/retention_command.h"
 
 #include <cstdio>
 #include <memory>
@@ -9,63 +9,15 @@
 #include "data/file_system.h"
 #include "data/json.h"
 #include "eval/expert_ranking.h"
-#include "eval/expert_subset.h"
 #include "eval/mesh_options.h"
 #include "eval/open_model.h"
 #include "eval/output_file.h"
 #include "eval/retention.h"
 #include "train/agreement.h"
+#include "train/expert_subset.h"
 
 namespace emo {
 namespace {
-
-struct RankOptions {
-  std::string checkpoint, data, label, output;
-  int64_t keep = 0;
-  MeshOptions mesh;
-  bool overwrite = false;
-};
-
-absl::StatusOr<int> rank(const RankOptions& options) {
-  absl::StatusOr<Mesh> mesh = open_mesh(options.mesh);
-  if (!mesh.ok()) return mesh.status();
-  absl::Status status = agree(*mesh->world, check_new_file(options.output, options.overwrite));
-  if (!status.ok()) return status;
-  absl::StatusOr<OpenedModel> opened = open_model(options.checkpoint, *mesh);
-  if (!opened.ok()) return opened.status();
-  const ModelConfig& config = opened->description.config;
-  if (config.moe_layers() == 0) {
-    return absl::InvalidArgumentError(options.checkpoint +
-                                      ": a dense model has no experts to rank");
-  }
-  status = check_keep(config, options.keep);
-  if (!status.ok()) return status;
-  absl::StatusOr<TokenDataset> data = open_data_for(*opened, options.data, *mesh);
-  if (!data.ok()) return data.status();
-  absl::StatusOr<int32_t> source = find_label(*data, options.label);
-  if (!source.ok()) return source.status();
-  PassMemory memory;
-  absl::StatusOr<std::vector<std::vector<double>>> scores =
-      router_scores(*opened, *mesh, *data, *source, &memory);
-  if (!scores.ok()) return scores.status();
-  const SubsetFile subset{options.checkpoint,
-                          "router",
-                          options.label,
-                          options.keep,
-                          keep_largest(config, *scores, options.keep),
-                          *scores};
-  if (mesh->is_first()) {
-    status = write_file_durably(posix_file_system(), options.output, to_text(to_json(subset)));
-  }
-  status = agree(*mesh->world, status);
-  if (!status.ok()) return status;
-  if (mesh->is_first()) {
-    std::fprintf(stderr, "emo: %s keeps %lld of %lld experts in each layer\n",
-                 options.output.c_str(), static_cast<long long>(options.keep),
-                 static_cast<long long>(config.num_experts));
-  }
-  return kExitDone;
-}
 
 struct RetentionCommandOptions {
   std::vector<std::string> checkpoints;  // NAME=FOLDER or FOLDER
@@ -109,28 +61,6 @@ absl::StatusOr<int> retention(const RetentionCommandOptions& options) {
 }
 
 }  // namespace
-
-Command experts_rank_command(CLI::App& experts) {
-  auto options = std::make_shared<RankOptions>();
-  CLI::App* app =
-      experts.add_subcommand("rank", "Choose the experts that a label's documents use most");
-  app->add_option("CHECKPOINT", options->checkpoint, "model folder")->required();
-  app->add_option("--data", options->data,
-                  "folder that emo prepare wrote: the calibration documents")
-      ->required();
-  app->add_option("--label", options->label, "source label of the documents to rank by")
-      ->required();
-  app->add_option("--keep", options->keep, "experts to keep in each layer, shared ones counted")
-      ->required();
-  app->add_option("--output", options->output, "SUBSET.json to write")->required();
-  app->add_flag("--overwrite", options->overwrite, "replace the output");
-  add_mesh_options(app, &options->mesh);
-  app->footer(
-      "Example: emo experts rank runs/quickstart/emo/step-0001000 --data "
-      "runs/quickstart/data/validation\n"
-      "         --label scripture --keep 16 --output scripture-16.json");
-  return {app, [options] { return rank(*options); }};
-}
 
 Command experts_retention_command(CLI::App& experts) {
   auto options = std::make_shared<RetentionCommandOptions>();

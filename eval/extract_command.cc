@@ -1,0 +1,160 @@
+#include "eval/extract_command.h"
+
+#include <cstdio>
+#include <memory>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "data/exit_code.h"
+#include "data/json.h"
+#include "data/progress.h"
+#include "eval/mesh_options.h"
+#include "train/cut_model.h"
+#include "train/hugging_face.h"
+#include "train/merge_models.h"
+#include "train/model_folder.h"
+#include "train/pruning_metadata.h"
+
+namespace emo {
+namespace {
+
+// A folder's description, as it stands in config.json and as we read it, and its tensors.
+struct Folder {
+  ModelConfig config;
+  OrderedJson json;
+  TensorFolder tensors;
+};
+
+absl::StatusOr<Folder> open_folder(const std::string& folder) {
+  const std::string path = folder + "/config.json";
+  absl::StatusOr<ModelDescription> description = read_config_json(path);
+  if (!description.ok()) return description.status();
+  absl::StatusOr<std::string> text = read_file(path, 1u << 24);
+  if (!text.ok()) return text.status();
+  absl::StatusOr<TensorFolder> tensors = TensorFolder::open(folder, "model");
+  if (!tensors.ok()) return tensors.status();
+  return Folder{description->config, OrderedJson::parse(*text), *std::move(tensors)};
+}
+
+uint64_t bytes_of(const TensorFolder& tensors) {
+  uint64_t bytes = 0;
+  for (const auto& [name, record] : tensors.tensors()) bytes += record->bytes.size();
+  return bytes;
+}
+
+absl::Status write(const std::string& what, const std::string& out, ModelFolder model) {
+  constexpr int64_t kMegabyte = 1000000;
+  Progress progress(what, static_cast<int64_t>(bytes_of(*model.tensors)) / kMegabyte, "MB", true);
+  return write_model_folder(posix_file_system(), out, model, [&](uint64_t bytes) {
+    progress.update(static_cast<int64_t>(bytes) / kMegabyte, out);
+  });
+}
+
+struct ExtractOptions {
+  std::string checkpoint, subset, out;
+  uint64_t max_shard_megabytes = 1000;
+};
+
+absl::StatusOr<int> extract(const ExtractOptions& options) {
+  if (path_exists(options.out)) return absl::AlreadyExistsError(options.out + ": stands already");
+  absl::StatusOr<Folder> folder = open_folder(options.checkpoint);
+  if (!folder.ok()) return folder.status();
+  absl::StatusOr<SubsetFile> subset =
+      read_subset(options.subset, folder->config, model_identity(folder->tensors));
+  if (!subset.ok()) return subset.status();
+  absl::StatusOr<TensorFolder> tensors =
+      cut_tensors(std::move(folder->tensors), folder->config, subset->experts_kept_per_layer);
+  if (!tensors.ok()) return tensors.status();
+  absl::StatusOr<std::vector<std::pair<std::string, std::string>>> texts =
+      companion_files(options.checkpoint);
+  if (!texts.ok()) return texts.status();
+  const ModelConfig cut = cut_config(folder->config, subset->experts_kept_per_layer);
+  ModelFolder model{&*tensors, std::move(folder->json), *std::move(texts),
+                    options.max_shard_megabytes * 1000000};
+  set_expert_counts(cut, &model.config);
+  model.texts.emplace_back(kPruningFile, to_text(pruning_json(*subset, folder->config)));
+  absl::Status status = write("extract", options.out, std::move(model));
+  if (!status.ok()) return status;
+  std::fprintf(stderr, "emo: %s: %lld of %lld experts a layer, %.1f MB\n", options.out.c_str(),
+               static_cast<long long>(cut.num_experts),
+               static_cast<long long>(folder->config.num_experts),
+               static_cast<double>(bytes_of(*tensors)) / 1e6);
+  return kExitDone;
+}
+
+struct MergeCommandOptions {
+  std::string parent, tuned, out;
+  MergeOptions merge;
+  uint64_t max_shard_megabytes = 1000;
+};
+
+absl::StatusOr<int> merge(const MergeCommandOptions& options) {
+  if (path_exists(options.out)) return absl::AlreadyExistsError(options.out + ": stands already");
+  absl::StatusOr<Folder> parent = open_folder(options.parent);
+  if (!parent.ok()) return parent.status();
+  absl::StatusOr<SubsetFile> subset =
+      read_pruning(options.tuned, parent->config, model_identity(parent->tensors));
+  if (!subset.ok()) return subset.status();
+  absl::StatusOr<TensorFolder> tuned = TensorFolder::open(options.tuned, "model");
+  if (!tuned.ok()) return tuned.status();
+  absl::StatusOr<TensorFolder> merged =
+      merge_models(std::move(parent->tensors), *std::move(tuned), parent->config,
+                   subset->experts_kept_per_layer, options.merge);
+  if (!merged.ok()) return merged.status();
+  absl::StatusOr<std::vector<std::pair<std::string, std::string>>> texts =
+      companion_files(options.parent);
+  if (!texts.ok()) return texts.status();
+  absl::Status status = write("merge", options.out,
+                              {&*merged, std::move(parent->json), *std::move(texts),
+                               options.max_shard_megabytes * 1000000});
+  if (!status.ok()) return status;
+  return kExitDone;
+}
+
+void add_shard_option(CLI::App* app, uint64_t* megabytes) {
+  app->add_option("--max-shard", *megabytes,
+                  "megabytes of a safetensors file, and of memory that the command needs at a time")
+      ->check(CLI::Range(uint64_t{1}, uint64_t{1} << 30))
+      ->capture_default_str();
+}
+
+}  // namespace
+
+Command experts_extract_command(CLI::App& experts) {
+  auto options = std::make_shared<ExtractOptions>();
+  CLI::App* app =
+      experts.add_subcommand("extract", "Write a smaller model that has only a subset's experts");
+  app->add_option("CHECKPOINT", options->checkpoint, "model folder")->required();
+  app->add_option("SUBSET", options->subset, "SUBSET.json of emo experts rank")->required();
+  app->add_option("OUT", options->out, "folder to write; must not stand yet")->required();
+  add_shard_option(app, &options->max_shard_megabytes);
+  app->footer(
+      "Example: emo experts extract runs/quickstart/emo/step-0001000 scripture.json "
+      "scripture-model\n"
+      "Kept experts and their router rows are copied as they are, numbered anew in their old "
+      "order,\n"
+      "shared ones last. The folder is a model as any other: emo eval scripture-model --data ...");
+  return {app, [options] { return on_first_rank([&] { return extract(*options); }); }};
+}
+
+Command experts_merge_command(CLI::App& experts) {
+  auto options = std::make_shared<MergeCommandOptions>();
+  CLI::App* app = experts.add_subcommand(
+      "merge", "Put the experts of an extracted model, tuned since, back into its parent");
+  app->add_option("PARENT", options->parent, "the model folder that was cut")->required();
+  app->add_option("TUNED", options->tuned, "a folder with pruning_metadata.json")->required();
+  app->add_option("OUT", options->out, "folder to write; must not stand yet")->required();
+  app->add_option("--alpha", options->merge.alpha,
+                  "1: the tuned numbers replace the parent's; 0.5: the mean of both")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  app->add_flag("--router", options->merge.router, "also the router rows of these experts");
+  app->add_flag("--shared", options->merge.shared, "also the shared experts");
+  app->add_flag("--rest", options->merge.rest, "also attention, norms, embedding and head");
+  add_shard_option(app, &options->max_shard_megabytes);
+  app->footer(
+      "Example: emo experts merge runs/quickstart/emo/step-0001000 tuned merged --alpha 0.5");
+  return {app, [options] { return on_first_rank([&] { return merge(*options); }); }};
+}
+
+}  // namespace emo

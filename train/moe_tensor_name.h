@@ -1,0 +1,21 @@
+// Names of the tensors of MoE layers in Hugging Face folders (emo-facts 7.2).
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+namespace emo {
+
+// "model.layers.L.mlp.experts.E.REST", or with a router "model.layers.L.mlp.gate.weight".
+struct MoeTensorName {
+  int64_t layer = 0;
+  std::optional<int64_t> expert;  // none: the router
+  std::string rest;               // "gate_proj.weight"
+};
+
+// Nothing for other tensors.
+std::optional<MoeTensorName> parse_moe_tensor_name(const std::string& name);
+std::string moe_tensor_name(const MoeTensorName& parsed);
+
+}  // namespace emo
