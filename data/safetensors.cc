@@ -153,37 +153,74 @@ absl::StatusOr<TensorRecord> SafetensorsFile::find(const std::string& name,
   return record;
 }
 
-absl::StatusOr<WrittenFile> write_safetensors(FileSystem& fs, const std::string& folder,
-                                              const std::string& name,
-                                              const std::vector<NamedTensor>& tensors,
-                                              const std::map<std::string, std::string>& metadata) {
+uint64_t SafetensorsWriter::Entry::bytes() const {
+  auto size = static_cast<uint64_t>(dtype_size(dtype));
+  for (const int64_t extent : shape) size *= static_cast<uint64_t>(extent);
+  return size;
+}
+
+absl::StatusOr<SafetensorsWriter> SafetensorsWriter::create(
+    FileSystem& fs, const std::string& folder, const std::string& name,
+    const std::vector<Entry>& entries, const std::map<std::string, std::string>& metadata) {
   OrderedJson header = OrderedJson::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
   uint64_t offset = 0;
-  for (const NamedTensor& tensor : tensors) {
-    header[tensor.name] = {{"dtype", tensor.dtype},
-                           {"shape", tensor.shape},
-                           {"data_offsets", {offset, offset + tensor.bytes.size()}}};
-    offset += tensor.bytes.size();
+  for (const Entry& entry : entries) {
+    header[entry.name] = {{"dtype", entry.dtype},
+                          {"shape", entry.shape},
+                          {"data_offsets", {offset, offset + entry.bytes()}}};
+    offset += entry.bytes();
   }
   std::string text = header.dump();
   text.append((8 - text.size() % 8) % 8, ' ');  // data starts at a multiple of 8
   const uint64_t header_size = text.size();
   text.insert(0, reinterpret_cast<const char*>(&header_size), 8);
 
+  SafetensorsWriter writer;
+  writer.name_ = name;
+  writer.expected_ = text.size() + offset;
   absl::StatusOr<std::unique_ptr<WritableFile>> file = fs.create(folder + "/" + name);
   if (!file.ok()) return file.status();
-  Sha256 hash;
-  hash.update(text);
-  absl::Status status = (*file)->append(text);
-  for (size_t i = 0; i < tensors.size() && status.ok(); ++i) {
-    hash.update(tensors[i].bytes);
-    status = (*file)->append(tensors[i].bytes);
-  }
-  if (status.ok()) status = (*file)->sync();
-  if (status.ok()) status = (*file)->close();
+  writer.file_ = *std::move(file);
+  absl::Status status = writer.append(text);
   if (!status.ok()) return status;
-  return WrittenFile{name, text.size() + offset, hash.hex_digest()};
+  return writer;
+}
+
+absl::Status SafetensorsWriter::append(absl::string_view bytes) {
+  hash_.update(bytes);
+  size_ += bytes.size();
+  return file_->append(bytes);
+}
+
+absl::StatusOr<WrittenFile> SafetensorsWriter::finish() {
+  if (size_ != expected_) {
+    return absl::InternalError(
+        absl::StrCat(name_, ": ", size_, " bytes written, ", expected_, " announced"));
+  }
+  absl::Status status = file_->sync();
+  if (status.ok()) status = file_->close();
+  if (!status.ok()) return status;
+  return WrittenFile{name_, size_, hash_.hex_digest()};
+}
+
+absl::StatusOr<WrittenFile> write_safetensors(FileSystem& fs, const std::string& folder,
+                                              const std::string& name,
+                                              const std::vector<NamedTensor>& tensors,
+                                              const std::map<std::string, std::string>& metadata) {
+  std::vector<SafetensorsWriter::Entry> entries;
+  entries.reserve(tensors.size());
+  for (const NamedTensor& tensor : tensors) {
+    entries.push_back({tensor.name, tensor.dtype, tensor.shape});
+  }
+  absl::StatusOr<SafetensorsWriter> writer =
+      SafetensorsWriter::create(fs, folder, name, entries, metadata);
+  if (!writer.ok()) return writer.status();
+  for (const NamedTensor& tensor : tensors) {
+    absl::Status status = writer->append(tensor.bytes);
+    if (!status.ok()) return status;
+  }
+  return writer->finish();
 }
 
 }  // namespace emo

@@ -56,6 +56,31 @@ struct WrittenFile {
   std::string sha256;
 };
 
+// A file written tensor by tensor, so that a model need not be in memory: all names and shapes
+// first, then the bytes in that order, in pieces of any size.
+class SafetensorsWriter {
+ public:
+  struct Entry {
+    std::string name;
+    std::string dtype;
+    std::vector<int64_t> shape;
+    uint64_t bytes() const;
+  };
+  static absl::StatusOr<SafetensorsWriter> create(
+      FileSystem& fs, const std::string& folder, const std::string& name,
+      const std::vector<Entry>& entries, const std::map<std::string, std::string>& metadata);
+  absl::Status append(absl::string_view bytes);
+  // Syncs and closes. Internal where the bytes are not as many as the entries say.
+  absl::StatusOr<WrittenFile> finish();
+
+ private:
+  SafetensorsWriter() = default;
+  std::unique_ptr<WritableFile> file_;
+  std::string name_;
+  Sha256 hash_;
+  uint64_t size_ = 0, expected_ = 0;
+};
+
 // Writes and syncs `folder/name`, tensors in the given order. The same input gives the same bytes.
 absl::StatusOr<WrittenFile> write_safetensors(FileSystem& fs, const std::string& folder,
                                               const std::string& name,

@@ -14,12 +14,14 @@
 #include "train/merge_models.h"
 #include "train/model_folder.h"
 #include "train/pruning_metadata.h"
+#include "train/weights_only_state.h"
 
 namespace emo {
 namespace {
 
 // A folder's description, as it stands in config.json and as we read it, and its tensors.
 struct Folder {
+  ModelDescription description;
   ModelConfig config;
   OrderedJson json;
   TensorFolder tensors;
@@ -33,7 +35,7 @@ absl::StatusOr<Folder> open_folder(const std::string& folder) {
   if (!text.ok()) return text.status();
   absl::StatusOr<TensorFolder> tensors = TensorFolder::open(folder, "model");
   if (!tensors.ok()) return tensors.status();
-  return Folder{description->config, OrderedJson::parse(*text), *std::move(tensors)};
+  return Folder{*description, description->config, OrderedJson::parse(*text), *std::move(tensors)};
 }
 
 uint64_t bytes_of(const TensorFolder& tensors) {
@@ -72,6 +74,8 @@ absl::StatusOr<int> extract(const ExtractOptions& options) {
   ModelFolder model{&*tensors, std::move(folder->json), *std::move(texts),
                     options.max_shard_megabytes * 1000000};
   set_expert_counts(cut, &model.config);
+  model.texts.emplace_back("state.json",
+                           weights_only_state(options.checkpoint, folder->description));
   model.texts.emplace_back(kPruningFile, to_text(pruning_json(*subset, folder->config)));
   absl::Status status = write("extract", options.out, std::move(model));
   if (!status.ok()) return status;
@@ -104,6 +108,7 @@ absl::StatusOr<int> merge(const MergeCommandOptions& options) {
   absl::StatusOr<std::vector<std::pair<std::string, std::string>>> texts =
       companion_files(options.parent);
   if (!texts.ok()) return texts.status();
+  texts->emplace_back("state.json", weights_only_state(options.parent, parent->description));
   absl::Status status = write("merge", options.out,
                               {&*merged, std::move(parent->json), *std::move(texts),
                                options.max_shard_megabytes * 1000000});

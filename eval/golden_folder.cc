@@ -144,6 +144,24 @@ Batch rows_of(const Batch& all, int64_t rank, int64_t world) {
   return part;
 }
 
+absl::StatusOr<ModelDescription> read_golden_sizes(const std::string& folder) {
+  const std::string where = folder + "/golden.json";
+  absl::StatusOr<Json> json = read_json_file(where);
+  if (!json.ok()) return json.status();
+  if (!json->contains("config")) return absl::DataLossError(where + ": 'config' is missing");
+  GoldenFolder golden;
+  Sizes sizes;
+  absl::Status status = read_config((*json)["config"], where + ": config", &golden, &sizes);
+  if (!status.ok()) return status;
+  ModelDescription description;
+  description.config = golden.config;
+  description.max_positions = sizes.seq;
+  description.eos_id = sizes.eos;
+  description.contract.pool.kind = PoolPolicy::Kind::kNone;
+  description.contract_stated = false;
+  return description;
+}
+
 absl::StatusOr<GoldenFolder> read_golden(const std::string& folder) {
   const std::string where = folder + "/golden.json";
   absl::StatusOr<Json> json = read_json_file(where);

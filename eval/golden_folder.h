@@ -9,6 +9,7 @@
 #include "data/batch.h"
 #include "data/json.h"
 #include "model/config.h"
+#include "train/hugging_face.h"
 #include "train/model_files.h"
 
 namespace emo {
@@ -31,6 +32,9 @@ struct GoldenFolder {
 
 // DataLoss or NotFound naming file and field for whatever is missing or does not fit.
 absl::StatusOr<GoldenFolder> read_golden(const std::string& folder);
+
+// The model that golden.json speaks of, as far as its sizes say; its contract is not stated.
+absl::StatusOr<ModelDescription> read_golden_sizes(const std::string& folder);
 
 // The rows that `rank` of `world` ranks takes.
 Batch rows_of(const Batch& all, int64_t rank, int64_t world);

@@ -12,7 +12,9 @@
 #include "eval/check_command.h"
 #include "eval/compare_command.h"
 #include "eval/eval_command.h"
+#include "eval/exchange_command.h"
 #include "eval/extract_command.h"
+#include "eval/logits_command.h"
 #include "eval/place_command.h"
 #include "eval/rank_command.h"
 #include "eval/retention_command.h"
@@ -49,6 +51,9 @@ int main(int argc, char** argv) {
       emo::experts_compare_command(*experts),
       emo::experts_retention_command(*experts),
       emo::experts_place_command(*experts),
+      emo::export_command(app),
+      emo::import_command(app),
+      emo::logits_command(app),
       emo::check_command(app),
       emo::bench_step_command(*bench),
       emo::bench_exchange_command(*bench),

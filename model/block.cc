@@ -4,6 +4,7 @@
 
 #include "model/attention.h"
 #include "model/linear.h"
+#include "model/qk_norm.h"
 #include "model/rms_norm.h"
 
 namespace emo {
@@ -43,6 +44,10 @@ void run_forward(const MoeContext& context, const LayerWeights& weights, const R
   rms_norm(T, D, data(kept->x), weights.attention_norm, epsilon, attention_input,
            data(kept->attention_reciprocal));
   linear(T, 3 * D, D, {attention_input, D}, {weights.qkv, D}, 0, {qkv, 3 * D});
+  if (config.qk_norm) {
+    qk_norm(T, D, weights.qk_norm, epsilon, qkv, shape_stored<E>(&kept->qk_raw, {T, 2 * D}),
+            data(shape_buffer(&kept->qk_reciprocal, {T, 2})));
+  }
   rotate(rope, Rotation::kForward, T, batch.positions.const_data_ptr<int32_t>(), 2 * config.n_heads,
          config.head_dim(), 3 * D, qkv);  // queries and keys
   attention(attention_shape(config, batch), qkv, attended, data(kept->logsumexp),
@@ -103,6 +108,10 @@ void run_backward(const MoeContext& context, const LayerWeights& weights,
                      d_attended, d_qkv, &buffers->feed_forward.scratch);
   rotate(rope, Rotation::kBackward, T, batch.positions.const_data_ptr<int32_t>(),
          2 * config.n_heads, config.head_dim(), 3 * D, d_qkv);
+  if (config.qk_norm) {
+    qk_norm_backward(T, D, weights.qk_norm, stored<E>(kept->qk_raw), data(kept->qk_reciprocal),
+                     d_qkv, gradients.qk_norm, &buffers->partial);
+  }
   linear_input_gradient(T, 3 * D, D, {d_qkv, 3 * D}, {weights.qkv, D}, 0, {d_hidden, D});
   linear_weight_gradient(T, 3 * D, D, {d_qkv, 3 * D}, {stored<E>(kept->attention_input), D}, 1,
                          {gradients.qkv, D});

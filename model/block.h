@@ -1,6 +1,7 @@
 // One transformer block, pre-norm (emo-facts 2.2):
 //   h = x + Attention(RMSNorm(x)),  y = h + FeedForward(RMSNorm(h))
-// where FeedForward is the mixture of experts, or a dense layer.
+// where FeedForward is the mixture of experts, or a dense layer. With ModelConfig::qk_norm queries
+// and keys are normalised before they are rotated (OLMoE).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -19,6 +20,8 @@ struct BlockActivations {
   at::Tensor x;                          // [T, D] input
   at::Tensor attention_input;            // E [T, D] normalised x
   at::Tensor attention_reciprocal;       // [T] of the norm
+  at::Tensor qk_raw;                     // E [T, 2 D] before their norm, where there is one
+  at::Tensor qk_reciprocal;              // [T, 2] of that norm
   at::Tensor qkv;                        // E [T, 3 D] rotated
   at::Tensor attended;                   // E [T, D]
   at::Tensor logsumexp;                  // [T, H]

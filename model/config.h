@@ -27,6 +27,7 @@ struct ModelConfig {
   std::vector<int64_t> dense_layers;       // layers without experts, ascending
   double rope_theta = 500000;              //
   double norm_epsilon = 1e-6;              //
+  bool qk_norm = false;                    // queries and keys are normalised (model/qk_norm.h)
   double init_std = 0.02;                  // of the initial matrices
   uint64_t init_seed = 0;                  //
 

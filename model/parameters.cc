@@ -69,6 +69,10 @@ void add_dense_layer_part(const ModelConfig& config, int64_t layer, LayoutBuilde
   builder->add(dense, prefix + "self_attn.q_proj.weight", {D, D});
   builder->add(dense, prefix + "self_attn.k_proj.weight", {D, D}, /*joined=*/true);
   builder->add(dense, prefix + "self_attn.v_proj.weight", {D, D}, /*joined=*/true);
+  if (config.qk_norm) {
+    builder->add(dense, prefix + "self_attn.q_norm.weight", {D});
+    builder->add(dense, prefix + "self_attn.k_norm.weight", {D});
+  }
   builder->add(dense, prefix + "self_attn.o_proj.weight", {D, D});
   builder->add(dense, prefix + "pre_feedforward_layernorm.weight", {D});
   if (config.is_dense(layer)) {
@@ -239,6 +243,10 @@ ModelWeights bind_weights(const ModelConfig& config, const ParameterLayout& layo
     LayerWeights w;
     w.attention_norm = find(prefix + "pre_attention_layernorm.weight");
     w.qkv = find(prefix + "self_attn.q_proj.weight");
+    if (config.qk_norm) {
+      w.qk_norm = {find(prefix + "self_attn.q_norm.weight"),
+                   find(prefix + "self_attn.k_norm.weight")};
+    }
     w.attention_out = find(prefix + "self_attn.o_proj.weight");
     w.feed_forward_norm = find(prefix + "pre_feedforward_layernorm.weight");
     if (config.is_dense(layer)) {

@@ -14,6 +14,7 @@
 #include "model/config.h"
 #include "model/feed_forward.h"
 #include "model/lm_head.h"
+#include "model/qk_norm.h"
 #include "parallel/expert_exchange.h"
 #include "parallel/mesh.h"
 #include "parallel/sharding.h"
@@ -72,6 +73,7 @@ float* parameter_data(const ParameterInfo& parameter, const FlatBuffers& buffers
 struct LayerWeights {
   float* attention_norm = nullptr;             // [D]
   float* qkv = nullptr;                        // [3 D, D] query, key, value
+  QkNormWeights qk_norm;                       // null without ModelConfig::qk_norm
   float* attention_out = nullptr;              // [D, D]
   float* feed_forward_norm = nullptr;          // [D]
   float* router = nullptr;                     // [E + shared, D]; null in a dense layer

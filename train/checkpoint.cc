@@ -14,6 +14,8 @@
 #include "train/expert_order.h"
 #include "train/manifest.h"
 #include "train/model_files.h"
+#include "train/remote_code.h"
+#include "train/tokenizer_files.h"
 
 namespace emo {
 namespace {
@@ -60,7 +62,7 @@ absl::StatusOr<OrderedJson> write_shards(FileSystem& fs, const Mesh& mesh,
     absl::StatusOr<WrittenFile> file =
         write_safetensors(fs, folder, shard_name(stem, mesh), *tensors, {{"format", "pt"}});
     if (!file.ok()) return file.status();
-    OrderedJson entry = file_json(*file);
+    OrderedJson entry = to_json(*file);
     entry["stem"] = stem;
     entry["tensors"] = OrderedJson::array();
     int64_t bytes = 0;
@@ -123,7 +125,12 @@ absl::Status write_description(FileSystem& fs, const Mesh& mesh, const std::stri
   if (!contents.tokenizer_path.empty()) {
     absl::StatusOr<std::string> tokenizer = read_file(contents.tokenizer_path, 1u << 28);
     if (!tokenizer.ok()) return tokenizer.status();
-    texts.emplace_back("tokenizer.json", *std::move(tokenizer));
+    for (auto& file : tokenizer_files(*tokenizer, *contents.description)) {
+      texts.push_back(std::move(file));
+    }
+  }
+  for (RemoteCodeFile& file : remote_code()) {
+    texts.emplace_back(std::move(file.name), std::move(file.text));
   }
   for (const auto& [name, text] : texts) {
     absl::StatusOr<WrittenFile> file = write_text_file(fs, folder, name, text);

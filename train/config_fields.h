@@ -36,6 +36,7 @@ void visit_config(Visitor& v, RunConfig& c) {
     v.field("seed", &c.run.seed, any_count);
     v.field("start_from", &c.run.start_from);
     names("take", {"weights", "weights_and_optimizer", "all"}, &c.run.take);
+    v.field("experts", &c.run.experts);
     v.field("change_contract", &c.run.change_contract);
   }
   if (v.section("model")) {
@@ -49,7 +50,9 @@ void visit_config(Visitor& v, RunConfig& c) {
     v.field("top_k", &c.model.top_k, any_count);
     v.field("d_ffn", &c.model.d_ffn, any_count);
     v.layers("dense_layers", &c.model.dense_layers, c.model.n_layers);
+    v.field("qk_norm", &c.model.qk_norm);
     v.field("rope_theta", &c.model.rope_theta, Range{1, kNoLimit});
+    v.field("norm_epsilon", &c.model.norm_epsilon, Range{1e-30, 1});
     v.field("init_std", &c.model.init_std, Range{1e-30, 1e3});
     v.field("init_seed", &c.model.init_seed, any_count);
     v.field("document_attention", &c.document_attention);

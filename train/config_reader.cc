@@ -360,6 +360,13 @@ void check_together(const RunConfig& c, const std::function<void(const char*, st
                                          m.d_model, ", d_expert ", m.d_expert));
     }
   }
+  if (!c.run.experts.empty() && (c.run.start_from.empty() || c.run.take != Take::kWeights)) {
+    say("run.experts",
+        "run.experts needs run.start_from, and run.take weights: moments are of all experts");
+  }
+  if (c.parallel.device != DeviceKind::kCpu && m.qk_norm) {
+    say("model.qk_norm", "a device does not compute qk_norm");
+  }
   if (c.eval.every > 0 && c.eval.data.empty()) {
     say("eval.data", "eval.every asks for evaluation: eval.data must name a folder of emo prepare");
   }

@@ -3,11 +3,14 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
+#include "train/json_fields.h"
 
 namespace emo {
 namespace {
 
 constexpr char kContractKey[] = "emo_routing";
+constexpr char kUnstated[] = "unstated";
+constexpr int64_t kMostExperts = 1 << 16;  // of a layer, against hostile input
 
 // Names of enum values in files, in the order of the values.
 const std::vector<std::string> kConventions = {"previous", "next"};
@@ -87,34 +90,51 @@ absl::Status read_contract(const Json& json, const std::string& where, ModelDesc
   return read_pool(json.value("pool", Json()), where + ": pool", &c.pool);
 }
 
+// Which layers are dense: by `dense_layers`, or by a 0 in `num_experts_per_layer`.
+void read_layers(JsonFields* fields, ModelConfig* c) {
+  fields->optional("dense_layers", &c->dense_layers);
+  int64_t above = -1;
+  for (const int64_t layer : c->dense_layers) {
+    if (layer <= above || layer >= c->n_layers) {
+      fields->wrong("dense_layers must ascend and be layers of the model");
+    }
+    above = layer;
+  }
+  std::vector<int64_t> experts;
+  fields->optional("num_experts_per_layer", &experts);
+  if (experts.empty()) return;
+  if (static_cast<int64_t>(experts.size()) != c->n_layers) {
+    fields->wrong(absl::StrCat("num_experts_per_layer has ", experts.size(), " entries for ",
+                               c->n_layers, " layers"));
+    return;
+  }
+  const bool dense_stated = !c->dense_layers.empty();
+  bool differ = false;
+  for (int64_t layer = 0; layer < c->n_layers; ++layer) {
+    const int64_t count = experts[layer];
+    if (count == 0 && !dense_stated) c->dense_layers.push_back(layer);
+    if (c->is_dense(layer) ? count != 0
+                           : count <= c->num_shared_experts || count > c->num_experts) {
+      fields->wrong(absl::StrCat("num_experts_per_layer says ", count, " in layer ", layer,
+                                 ", num_experts ", c->num_experts));
+    }
+    differ = differ || (count != 0 && count != c->num_experts);
+  }
+  if (differ) c->experts_per_layer = std::move(experts);
+}
+
 // Sizes that a model can have, so that nothing below has to ask.
-absl::Status check_sizes(const ModelConfig& c, const std::string& where) {
+void check_sizes(const ModelConfig& c, JsonFields* fields) {
   const bool moe = c.moe_layers() > 0;
-  const bool possible = c.vocab_size > 1 && c.d_model > 0 && c.n_layers > 0 && c.n_heads > 0 &&
-                        c.d_model % c.n_heads == 0 && c.head_dim() % 2 == 0 &&
-                        (c.dense_layers.empty() || c.d_ffn > 0) &&
-                        (!moe || (c.d_expert > 0 && c.num_shared_experts >= 0 &&
-                                  c.top_k > c.num_shared_experts && c.num_experts >= c.top_k));
-  const bool counts_fit =
-      c.experts_per_layer.empty() || static_cast<int64_t>(c.experts_per_layer.size()) == c.n_layers;
-  for (int64_t layer = 0; counts_fit && layer < c.n_layers; ++layer) {
-    if (c.is_dense(layer)) continue;
-    if (c.experts(layer) > c.num_shared_experts && c.experts(layer) <= c.num_experts) continue;
-    return absl::DataLossError(absl::StrCat(where, ": num_experts_per_layer says ",
-                                            c.experts(layer), " in layer ", layer, ", num_experts ",
-                                            c.num_experts));
-  }
-  if (!counts_fit) {
-    return absl::DataLossError(absl::StrCat(where, ": num_experts_per_layer has ",
-                                            c.experts_per_layer.size(), " numbers for ", c.n_layers,
-                                            " layers"));
-  }
-  if (possible) return absl::OkStatus();
-  return absl::DataLossError(absl::StrCat(
-      where, ": these sizes are not possible together: vocab_size ", c.vocab_size, ", hidden_size ",
-      c.d_model, ", num_hidden_layers ", c.n_layers, ", num_attention_heads ", c.n_heads,
-      ", intermediate_size ", c.d_expert, ", num_experts ", c.num_experts, ", num_shared_experts ",
-      c.num_shared_experts, ", num_experts_per_tok ", c.top_k));
+  const bool possible =
+      (c.dense_layers.empty() || c.d_ffn > 0) &&
+      (!moe || (c.d_expert > 0 && c.num_shared_experts >= 0 && c.top_k > c.num_shared_experts &&
+                c.num_experts >= c.top_k && c.num_experts <= kMostExperts));
+  if (possible) return;
+  fields->wrong(absl::StrCat("these sizes are not possible together: intermediate_size ",
+                             c.d_expert, ", dense_intermediate_size ", c.d_ffn, ", num_experts ",
+                             c.num_experts, ", num_shared_experts ", c.num_shared_experts,
+                             ", num_experts_per_tok ", c.top_k));
 }
 
 }  // namespace
@@ -123,14 +143,20 @@ void set_expert_counts(const ModelConfig& c, OrderedJson* json) {
   (*json)["num_experts"] = c.num_experts;
   (*json)["num_experts_per_tok"] = c.top_k;
   json->erase("num_experts_per_layer");
-  if (!c.experts_per_layer.empty()) (*json)["num_experts_per_layer"] = c.experts_per_layer;
+  if (c.experts_per_layer.empty() && c.dense_layers.empty()) return;
+  OrderedJson counts = OrderedJson::array();
+  for (int64_t layer = 0; layer < c.n_layers; ++layer) counts.push_back(c.experts(layer));
+  (*json)["num_experts_per_layer"] = counts;
 }
 
-OrderedJson to_config_json(const ModelDescription& d) {
+OrderedJson architecture_json(const ModelDescription& d) {
   const ModelConfig& c = d.config;
-  const RoutingContract& r = d.contract;
   OrderedJson json = {{"model_type", "emo"},
                       {"architectures", {"EmoForCausalLM"}},
+                      {"auto_map",
+                       {{"AutoConfig", "configuration_emo.EmoConfig"},
+                        {"AutoModel", "modeling_emo.EmoModel"},
+                        {"AutoModelForCausalLM", "modeling_emo.EmoForCausalLM"}}},
                       {"vocab_size", c.vocab_size},
                       {"hidden_size", c.d_model},
                       {"intermediate_size", c.d_expert},
@@ -156,9 +182,20 @@ OrderedJson to_config_json(const ModelDescription& d) {
                       {"use_cache", true},
                       {"torch_dtype", "float32"}};
   set_expert_counts(c, &json);
+  if (c.qk_norm) json["qk_norm"] = true;
   if (!c.dense_layers.empty()) {
     json["dense_layers"] = c.dense_layers;
     json["dense_intermediate_size"] = c.d_ffn;
+  }
+  return json;
+}
+
+OrderedJson to_config_json(const ModelDescription& d) {
+  const RoutingContract& r = d.contract;
+  OrderedJson json = architecture_json(d);
+  if (!d.contract_stated) {
+    json[kContractKey] = kUnstated;
+    return json;
   }
   json[kContractKey] = {{"eos_routes_with", name_of(d.eos_routes_with, kConventions)},
                         {"mask", name_of(r.mask, kMasks)},
@@ -176,63 +213,34 @@ OrderedJson to_config_json(const ModelDescription& d) {
 absl::StatusOr<ModelDescription> read_config_json(const std::string& path) {
   absl::StatusOr<Json> json = read_json_file(path, 1u << 24);
   if (!json.ok()) return json.status();
+  JsonFields fields(*json, path);
   ModelDescription d;
-  absl::Status status;
-  const auto number = [&](const char* key, auto* value, auto fallback) {
-    auto read = fallback ? json_field_or(*json, key, *value, path)
-                         : json_field<std::remove_pointer_t<decltype(value)>>(*json, key, path);
-    status.Update(read.status());
-    if (read.ok()) *value = *read;
-  };
   ModelConfig& c = d.config;
-  number("vocab_size", &c.vocab_size, false);
-  number("hidden_size", &c.d_model, false);
-  number("intermediate_size", &c.d_expert, false);
-  number("num_hidden_layers", &c.n_layers, false);
-  number("num_attention_heads", &c.n_heads, false);
-  number("num_experts", &c.num_experts, false);
-  number("num_experts_per_tok", &c.top_k, false);
-  number("num_shared_experts", &c.num_shared_experts, false);
-  number("dense_intermediate_size", &c.d_ffn, true);
-  number("rope_theta", &c.rope_theta, true);
-  number("rms_norm_eps", &c.norm_epsilon, true);
-  number("max_position_embeddings", &d.max_positions, true);
-  number("eos_token_id", &d.eos_id, true);
-  number("dense_layers", &c.dense_layers, true);
-  if (json->contains("num_experts_per_layer") && !(*json)["num_experts_per_layer"].is_null()) {
-    number("num_experts_per_layer", &c.experts_per_layer, false);
+  std::string type = "emo";
+  fields.optional("model_type", &type);
+  // "flex_olmo_noqknorm_prenorm" is an older name of the same class (emo-facts 7.2).
+  if (type != "emo" && type != "flex_olmo_noqknorm_prenorm") {
+    return absl::DataLossError(
+        absl::StrCat(path, ": model_type '", type, "'; 'emo import' takes over such a folder"));
   }
-  if (!status.ok()) return status;
-  int64_t kv_heads = c.n_heads;
-  number("num_key_value_heads", &kv_heads, true);
-  int64_t above = -1;
-  for (const int64_t layer : c.dense_layers) {
-    if (layer <= above || layer >= c.n_layers) {
-      status.Update(
-          absl::DataLossError(path + ": dense_layers must ascend and be layers of the model"));
-    }
-    above = layer;
-  }
-  if (d.max_positions < 2 || d.max_positions > (1 << 24)) {
-    status.Update(
-        absl::DataLossError(absl::StrCat(path, ": max_position_embeddings ", d.max_positions)));
-  }
-  for (const char* key : {"norm_topk_prob", "tie_word_embeddings", "attention_bias"}) {
-    if (json->contains(key) && (*json)[key] != false) {
-      status.Update(absl::DataLossError(absl::StrCat(path, ": ", key, " must be false")));
-    }
-  }
-  if (json->contains("rope_scaling") && !(*json)["rope_scaling"].is_null()) {
-    status.Update(absl::DataLossError(path + ": rope_scaling is not supported"));
-  }
-  if (kv_heads != c.n_heads) {
-    status.Update(absl::DataLossError(path + ": num_key_value_heads must be num_attention_heads"));
-  }
-  status.Update(check_sizes(c, path));
-  if (!status.ok()) return status;
+  fields.required("num_experts", &c.num_experts);
+  fields.required("num_experts_per_tok", &c.top_k);
+  fields.required("num_shared_experts", &c.num_shared_experts);
+  fields.required("intermediate_size", &c.d_expert);
+  fields.optional("dense_intermediate_size", &c.d_ffn);
+  fields.optional("qk_norm", &c.qk_norm);
+  read_attention_and_sizes(&fields, &d);
+  read_layers(&fields, &c);
+  fields.refuse_unless_null("always_active_experts");
+  fields.refuse_unless_null("always_active_experts_per_layer");
+  fields.refuse_unless("dense_mlp_bias", false);
+  fields.refuse_unless("ghost_extend_eval", false);
+  if (fields.status().ok()) check_sizes(c, &fields);
+  if (!fields.status().ok()) return fields.status();
   d.contract.pool.kind = PoolPolicy::Kind::kNone;
-  if (json->contains(kContractKey)) {
-    status = read_contract((*json)[kContractKey], path + ": " + kContractKey, &d);
+  d.contract_stated = json->contains(kContractKey) && (*json)[kContractKey] != kUnstated;
+  if (d.contract_stated) {
+    absl::Status status = read_contract((*json)[kContractKey], path + ": " + kContractKey, &d);
     if (!status.ok()) return status;
   }
   return d;

@@ -18,7 +18,8 @@ struct ModelDescription {
   int32_t eos_id = 0;
   bool document_attention = true;  //
   EosRoutesWith eos_routes_with = EosRoutesWith::kPrevious;
-  RoutingContract contract;  // pool none where the file states no contract
+  RoutingContract contract;     // pool none where the file states no contract
+  bool contract_stated = true;  // false: the folder does not say how the model was trained
 };
 
 // Sets the keys that say how many experts there are, and leaves all others.
@@ -26,7 +27,11 @@ void set_expert_counts(const ModelConfig& config, OrderedJson* json);
 
 OrderedJson to_config_json(const ModelDescription& description);
 
-// DataLoss naming file and field; a config that other implementations wrote has no contract.
+// The same as text that other implementations' classes understand, without our contract.
+OrderedJson architecture_json(const ModelDescription& description);
+
+// DataLoss that lists every field that is wrong or says something that this code does not do.
+// A config that other implementations of EMO wrote has no contract.
 absl::StatusOr<ModelDescription> read_config_json(const std::string& path);
 
 }  // namespace emo

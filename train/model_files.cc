@@ -10,8 +10,6 @@
 namespace emo {
 namespace {
 
-constexpr size_t kListed = 12;  // wrong tensors named in one message
-
 void widen(const TensorRecord& record, float* out) {
   if (record.dtype == "F32") {
     std::memcpy(out, record.bytes.data(), record.bytes.size());
@@ -25,7 +23,30 @@ void widen(const TensorRecord& record, float* out) {
   }
 }
 
+constexpr size_t kListed = 12;  // wrong tensors named in one message
+
 }  // namespace
+
+void WrongTensors::add(const absl::Status& status) {
+  only_missing_files_ = only_missing_files_ && absl::IsNotFound(status);
+  lines_.emplace_back(status.message());
+}
+
+void WrongTensors::add(const std::string& what) {
+  only_missing_files_ = false;
+  lines_.push_back(what);
+}
+
+absl::Status WrongTensors::status(const std::string& what) const {
+  if (lines_.empty()) return absl::OkStatus();
+  std::vector<std::string> listed(lines_.begin(),
+                                  lines_.begin() + std::min(lines_.size(), kListed));
+  if (lines_.size() > kListed) {
+    listed.push_back(absl::StrCat("and ", lines_.size() - kListed, " more"));
+  }
+  const std::string message = absl::StrCat(what, ":\n  ", absl::StrJoin(listed, "\n  "));
+  return only_missing_files_ ? absl::NotFoundError(message) : absl::DataLossError(message);
+}
 
 absl::StatusOr<TensorFolder> TensorFolder::open_file(const std::string& path) {
   TensorFolder folder;
@@ -38,31 +59,32 @@ absl::StatusOr<TensorFolder> TensorFolder::open_file(const std::string& path) {
 absl::StatusOr<TensorFolder> TensorFolder::open(const std::string& path, const std::string& stem) {
   const std::string index_path = path + "/" + stem + ".safetensors.index.json";
   if (!path_exists(index_path)) return open_file(path + "/" + stem + ".safetensors");
-  TensorFolder folder;
-  folder.where_ = path;
   absl::StatusOr<Json> index = read_json_file(index_path);
   if (!index.ok()) return index.status();
   if (!index->contains("weight_map") || !(*index)["weight_map"].is_object()) {
     return absl::DataLossError(index_path + ": no 'weight_map'");
   }
-  std::map<std::string, bool> opened;
+  TensorFolder folder;
+  folder.where_ = path;
+  WrongTensors wrong;
+  std::map<std::string, absl::Status> opened;  // by file
   for (const auto& [name, file] : (*index)["weight_map"].items()) {
-    if (!file.is_string() || absl::StrContains(file.get<std::string>(), "/") ||
-        file.get<std::string>() == "..") {
-      return absl::DataLossError(absl::StrCat(index_path, ": tensor ", name, " is in ", file.dump(),
-                                              ", which is not a file of this folder"));
+    const std::string text = file.is_string() ? file.get<std::string>() : "";
+    if (text.empty() || absl::StrContains(text, "/") || text == "..") {
+      wrong.add(absl::StrCat(name, " is in ", file.dump(), ", which is no file of this folder"));
+      continue;
     }
-    if (opened[file.get<std::string>()]) continue;
-    opened[file.get<std::string>()] = true;
-    absl::Status status = folder.add(path + "/" + file.get<std::string>());
-    if (!status.ok()) return status;
-  }
-  for (const auto& [name, file] : (*index)["weight_map"].items()) {
-    if (folder.find(name) == nullptr) {
-      return absl::DataLossError(
-          absl::StrCat(index_path, ": tensor ", name, " is not in ", file.get<std::string>()));
+    const auto [entry, is_new] = opened.try_emplace(text);
+    if (is_new) {
+      entry->second = folder.add(path + "/" + text);
+      if (!entry->second.ok()) wrong.add(entry->second);
+    }
+    if (entry->second.ok() && folder.find(name) == nullptr) {
+      wrong.add(absl::StrCat(name, " is not in ", text));
     }
   }
+  absl::Status status = wrong.status(index_path + ": the index does not fit the folder");
+  if (!status.ok()) return status;
   return folder;
 }
 
@@ -110,18 +132,19 @@ void TensorFolder::release(const TensorRecord& record) const {
 absl::Status read_parameters(const TensorFolder& folder, const std::string& prefix,
                              const ModelConfig& config, const ParameterLayout& layout, bool exact,
                              const FlatBuffers& buffers) {
-  std::vector<std::string> wrong;
+  WrongTensors wrong;
   for (const ParameterInfo& parameter : layout.parameters) {
     const std::string name = prefix + parameter.name;
     const TensorRecord* record = folder.find(name);
     if (record == nullptr) {
-      wrong.push_back(name + " is missing");
+      wrong.add(name + " is missing");
     } else if ((record->dtype != "F32" && record->dtype != "BF16") ||
                record->shape != parameter.shape) {
-      wrong.push_back(absl::StrCat(name, " is ", record->dtype, " ", shape_string(record->shape),
-                                   ", expected F32 or BF16 ", shape_string(parameter.shape)));
+      wrong.add(absl::StrCat(name, " is ", record->dtype, " ", shape_string(record->shape),
+                             ", expected F32 or BF16 ", shape_string(parameter.shape)));
     } else {
       widen(*record, parameter_data(parameter, buffers));
+      folder.release(*record);
     }
   }
   if (exact) {
@@ -130,18 +153,11 @@ absl::Status read_parameters(const TensorFolder& folder, const std::string& pref
       expected[prefix + p.name] = true;
     for (const auto& [name, record] : folder.tensors()) {
       if (absl::StartsWith(name, prefix) && !expected.contains(name)) {
-        wrong.push_back(name + " is not part of this model");
+        wrong.add(name + " is not part of this model");
       }
     }
   }
-  if (wrong.empty()) return absl::OkStatus();
-  const size_t count = wrong.size();
-  if (count > kListed) {
-    wrong.resize(kListed);
-    wrong.push_back(absl::StrCat("and ", count - kListed, " more"));
-  }
-  return absl::DataLossError(absl::StrCat(folder.where(), ": tensors do not fit the model:\n  ",
-                                          absl::StrJoin(wrong, "\n  ")));
+  return wrong.status(folder.where() + ": tensors do not fit the model");
 }
 
 std::vector<NamedTensor> tensors_of(const ParameterLayout& layout, const FlatBuffers& buffers,

@@ -15,6 +15,20 @@
 
 namespace emo {
 
+// What is wrong with the tensors of a folder, collected so that one error lists it all.
+class WrongTensors {
+ public:
+  void add(const std::string& what);
+  void add(const absl::Status& status);
+  // OK where there is nothing; NotFound where files are missing and nothing else is wrong, else
+  // DataLoss: `what`, then a line for each, the first dozen.
+  absl::Status status(const std::string& what) const;
+
+ private:
+  std::vector<std::string> lines_;
+  bool only_missing_files_ = true;
+};
+
 // The safetensors files of a folder, as one: model.safetensors, or the files that
 // model.safetensors.index.json names (or the same with another `stem`).
 class TensorFolder {
@@ -26,8 +40,8 @@ class TensorFolder {
   TensorFolder& operator=(const TensorFolder&) = delete;
   ~TensorFolder() = default;
 
-  // NotFound without any; DataLoss for an index that names a file outside the folder, or a tensor
-  // that its file does not have.
+  // NotFound where files are missing; DataLoss that lists every entry of the index that points
+  // outside the folder, or at a tensor that its file does not have, and every damaged file.
   static absl::StatusOr<TensorFolder> open(const std::string& folder, const std::string& stem);
   static absl::StatusOr<TensorFolder> open_file(const std::string& path);
 

@@ -32,6 +32,7 @@ struct RunConfig {
     uint64_t seed = 0;           // pool sizes and data order
     std::string start_from;      // a checkpoint that a new run starts from
     Take take = Take::kWeights;  // what it takes from there
+    std::string experts;         // SUBSET.json: of its experts only these; with kWeights
     bool change_contract = false;
   } run;
   ModelConfig model;

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "train/agreement.h"
+#include "train/cut_model.h"
 #include "train/expert_order.h"
 
 namespace emo {
@@ -38,6 +39,38 @@ absl::Status check_contract(const std::string& folder, const RunConfig& config,
                    "\nSet run.change_contract=true if that is meant."));
 }
 
+// What tensors do not say: a model computed with another of these is another model.
+absl::Status check_model(const std::string& folder, const RunConfig& config,
+                         const ModelDescription& found) {
+  const ModelConfig& a = found.config;
+  const ModelConfig& b = config.model;
+  std::vector<std::string> differences;
+  const auto compare = [&](const char* key, double was, double is) {
+    if (was == is) return;
+    differences.push_back(absl::StrCat("model.", key, ": is ", was, " there, ", is, " here"));
+  };
+  compare("n_heads", static_cast<double>(a.n_heads), static_cast<double>(b.n_heads));
+  compare("rope_theta", a.rope_theta, b.rope_theta);
+  compare("norm_epsilon", a.norm_epsilon, b.norm_epsilon);
+  compare("qk_norm", a.qk_norm ? 1 : 0, b.qk_norm ? 1 : 0);
+  if (differences.empty()) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat(folder, ": another model:\n  ", absl::StrJoin(differences, "\n  ")));
+}
+
+// The checkpoint's description must fit, and its routing contract must be known or be stated anew.
+absl::Status check_description(const std::string& folder, const RunConfig& config) {
+  absl::StatusOr<ModelDescription> description = read_config_json(folder + "/config.json");
+  if (!description.ok()) return description.status();
+  if (!description->contract_stated && !config.run.change_contract) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        folder,
+        ": its routing contract is not stated. State the one to train with in the section "
+        "'routing', and set run.change_contract=true."));
+  }
+  return check_model(folder, config, *description);
+}
+
 absl::StatusOr<TrainingPosition> resume(const std::string& folder, const RunConfig& config,
                                         const ChunkSource& source, const Mesh& mesh,
                                         const Model& model, OptimizerState* optimizer) {
@@ -54,13 +87,31 @@ absl::StatusOr<TrainingPosition> resume(const std::string& folder, const RunConf
   return position;
 }
 
+// The weights that the run starts from: those of a checkpoint, or of some of its experts.
+absl::Status take_weights(const RunConfig& config, const Model& model) {
+  const std::string& folder = config.run.start_from;
+  if (config.run.experts.empty()) return read_model(folder, model);
+  absl::StatusOr<ModelDescription> parent = read_config_json(folder + "/config.json");
+  if (!parent.ok()) return parent.status();
+  absl::StatusOr<TensorFolder> tensors = TensorFolder::open(folder, "model");
+  if (!tensors.ok()) return tensors.status();
+  absl::StatusOr<SubsetFile> subset =
+      read_subset(config.run.experts, parent->config, model_identity(*tensors));
+  if (!subset.ok()) return subset.status();
+  tensors = cut_tensors(*std::move(tensors), parent->config, subset->experts_kept_per_layer);
+  if (!tensors.ok()) return tensors.status();
+  return read_parameters(*tensors, "", model.config, model.layout, /*exact=*/true,
+                         model.parameters);
+}
+
 absl::StatusOr<TrainingPosition> take_over(const RunConfig& config, const Model& model,
                                            OptimizerState* optimizer) {
   const std::string& folder = config.run.start_from;
   absl::StatusOr<TrainingPosition> position = read_position(folder);
   if (!position.ok()) return position.status();
-  absl::Status status = check_contract(folder, config, *position);
-  if (status.ok()) status = read_model(folder, model);
+  absl::Status status = check_description(folder, config);
+  if (status.ok()) status = check_contract(folder, config, *position);
+  if (status.ok()) status = take_weights(config, model);
   if (status.ok() && config.run.take != Take::kWeights) {
     status = read_optimizer(folder, model, position->step, optimizer);
   }
@@ -92,6 +143,7 @@ absl::StatusOr<ExpertOrder> find_expert_order(const RunConfig& config) {
   const absl::StatusOr<Origin> origin = find_origin(config);
   if (!origin.ok()) return origin.status();
   if (origin->checkpoint.empty()) return ExpertOrder();
+  if (!origin->resumes && !config.run.experts.empty()) return ExpertOrder();  // of fewer experts
   return carried_expert_order(origin->checkpoint, config.model);
 }
 

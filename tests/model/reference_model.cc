@@ -50,8 +50,18 @@ at::Tensor attend(const Model& model, const at::Tensor& x, const MicroBatch& bat
     return x.matmul(p.at(prefix + "self_attn." + name + "_proj.weight").t()).view({T, H, W});
   };
   const at::Tensor positions = batch.positions.view({-1});
-  const at::Tensor q = rope(project("q"), positions, model.config.rope_theta);
-  const at::Tensor k = rope(project("k"), positions, model.config.rope_theta);
+  const auto query_or_key = [&](const std::string& name) {
+    at::Tensor projected = project(name.c_str());
+    if (model.config.qk_norm) {
+      projected =
+          norm(projected.view({T, H * W}), p.at(prefix + "self_attn." + name + "_norm.weight"),
+               model.config.norm_epsilon)
+              .view({T, H, W});
+    }
+    return rope(projected, positions, model.config.rope_theta);
+  };
+  const at::Tensor q = query_or_key("q");
+  const at::Tensor k = query_or_key("k");
   const at::Tensor v = project("v");
   std::vector<at::Tensor> outputs;
   const auto* ends = batch.attention_ends.const_data_ptr<int32_t>();

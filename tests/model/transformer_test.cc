@@ -21,6 +21,7 @@ struct Case {
   ScoresSeen balance_sees, z_sees;
   int64_t shared;
   std::vector<int64_t> dense;
+  bool qk_norm = false;
 };
 
 struct Pass {
@@ -58,6 +59,7 @@ TEST_P(AgainstReference, LossesAndGradients) {
   config.top_k = 3 + c.shared;
   config.dense_layers = c.dense;
   config.d_ffn = 20;
+  config.qk_norm = c.qk_norm;
   RoutingContract contract;
   contract.pool.kind = c.pool;
   contract.pool.min = 4;
@@ -115,7 +117,8 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"top_p", 8, PoolPolicy::Kind::kTopP, kBefore, kMasked, kMasked, 1, {}},
         Case{"standard", 8, PoolPolicy::Kind::kNone, kBefore, kMasked, kMasked, 1, {}},
         Case{"dense_first", 8, kRange, kBefore, kMasked, kMasked, 1, {0}},
-        Case{"dense", 8, PoolPolicy::Kind::kNone, kBefore, kMasked, kMasked, 1, {0, 1, 2}}),
+        Case{"dense", 8, PoolPolicy::Kind::kNone, kBefore, kMasked, kMasked, 1, {0, 1, 2}},
+        Case{"qk_norm", 8, kRange, kBefore, kMasked, kMasked, 0, {1}, true}),
     [](const auto& test) { return test.param.name; });
 
 // Pools of E and of E + 1 are the standard MoE, bit for bit, under both masks.

@@ -1,0 +1,246 @@
+#include "eval/exchange.h"
+
+#include <filesystem>
+#include <set>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "eval/golden_folder.h"
+#include "train/manifest.h"
+#include "train/remote_code.h"
+#include "train/run_config.h"
+#include "train/tensor_copy.h"
+#include "train/tokenizer_files.h"
+#include "train/weights_only_state.h"
+
+namespace emo {
+namespace {
+
+using TextFiles = std::vector<std::pair<std::string, std::string>>;
+
+// A new model folder: what it is made of, in memory but for the tensors.
+struct NewFolder {
+  OrderedJson config;
+  TextFiles texts;
+  std::vector<TensorCopy> copies;
+  uint64_t max_shard_bytes = 0;
+};
+
+absl::Status write_parts(FileSystem& fs, const std::string& folder, const NewFolder& parts,
+                         ExchangeReport* report) {
+  absl::StatusOr<std::vector<WrittenFile>> files =
+      write_copies(fs, folder, parts.copies, parts.max_shard_bytes);
+  if (!files.ok()) return files.status();
+  TextFiles texts = parts.texts;
+  texts.emplace_back("config.json", to_text(parts.config));
+  for (const auto& [name, text] : texts) {
+    absl::StatusOr<WrittenFile> file = write_text_file(fs, folder, name, text);
+    if (!file.ok()) return file.status();
+    files->push_back(*std::move(file));
+  }
+  report->tensors = static_cast<int64_t>(parts.copies.size());
+  report->files = static_cast<int64_t>(files->size()) + 1;
+  for (const WrittenFile& file : *files) report->bytes += file.size;
+  return write_manifest(fs, folder, *files);
+}
+
+// Under a temporary name, which is removed where something fails.
+absl::Status write_folder(FileSystem& fs, const std::string& to, const NewFolder& parts,
+                          ExchangeReport* report) {
+  const std::string temporary = to + ".tmp";
+  absl::Status status = fs.remove_all(temporary);
+  if (status.ok()) status = fs.make_directories(temporary);
+  if (status.ok()) status = write_parts(fs, temporary, parts, report);
+  if (status.ok()) status = fs.rename(temporary, to);
+  if (!status.ok()) {
+    fs.remove_all(temporary).IgnoreError();  // the first error is what matters
+    return status;
+  }
+  const std::string parent = std::filesystem::path(to).parent_path().string();
+  return fs.sync_directory(parent.empty() ? "." : parent);
+}
+
+std::string without_slash(std::string path) {
+  while (path.size() > 1 && path.back() == '/') path.pop_back();
+  return path;
+}
+
+absl::Status check_new_folder(const std::string& to) {
+  if (path_exists(to)) return absl::AlreadyExistsError(to + ": stands already");
+  return absl::OkStatus();
+}
+
+// The text of a folder's file, or "" where it has none.
+absl::StatusOr<std::string> optional_text(const std::string& path) {
+  if (!path_exists(path)) return std::string();
+  return read_file(path, 1u << 28);
+}
+
+// tokenizer.json and what goes with it: the folder's own files, and ours where it lacks one.
+absl::Status add_tokenizer(const std::string& from, const ModelDescription& description,
+                           NewFolder* parts, SpecialTokens* special) {
+  std::set<std::string> have;
+  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+                           "vocab.json", "merges.txt", "chat_template.jinja"}) {
+    absl::StatusOr<std::string> text = optional_text(absl::StrCat(from, "/", name));
+    if (!text.ok()) return text.status();
+    if (text->empty()) continue;
+    if (have.insert(name).second) parts->texts.emplace_back(name, *std::move(text));
+  }
+  if (!have.contains("tokenizer.json")) return absl::OkStatus();
+  const std::string tokenizer = parts->texts.front().second;
+  *special = special_tokens(tokenizer, description.eos_id);
+  for (auto& [name, text] : tokenizer_files(tokenizer, description)) {
+    if (!have.contains(name)) parts->texts.emplace_back(name, std::move(text));
+  }
+  return absl::OkStatus();
+}
+
+void add_remote_code(TextFiles* texts) {
+  for (RemoteCodeFile& file : remote_code()) {
+    texts->emplace_back(std::move(file.name), std::move(file.text));
+  }
+}
+
+OrderedJson generation_config(const ModelDescription& description, const SpecialTokens& special) {
+  OrderedJson ends = OrderedJson::array();
+  if (special.turn_end_id >= 0 && special.turn_end_id < description.config.vocab_size) {
+    ends.push_back(special.turn_end_id);
+  }
+  ends.push_back(description.eos_id);
+  const bool padded = special.pad_id >= 0 && special.pad_id < description.config.vocab_size;
+  return {{"do_sample", true},
+          {"eos_token_id", ends},
+          {"pad_token_id", padded ? special.pad_id : description.eos_id}};
+}
+
+// Where both the config and the tensors are wrong, one error says both.
+absl::Status both(const absl::Status& a, const absl::Status& b) {
+  if (a.ok() || b.ok()) return a.ok() ? b : a;
+  const std::string message = absl::StrCat(a.message(), "\n", b.message());
+  const bool missing = absl::IsNotFound(a) && absl::IsNotFound(b);
+  return missing ? absl::NotFoundError(message) : absl::DataLossError(message);
+}
+
+absl::StatusOr<ForeignModel> read_description(const std::string& from) {
+  if (path_exists(from + "/config.json")) return read_architecture(from + "/config.json");
+  if (path_exists(from + "/golden.json")) {
+    absl::StatusOr<ModelDescription> description = read_golden_sizes(from);
+    if (!description.ok()) return description.status();
+    return ForeignModel{Architecture::kEmo, *std::move(description)};
+  }
+  return absl::NotFoundError(from + ": neither config.json nor golden.json");
+}
+
+absl::Status check_export(const std::string& from, const ModelDescription& d,
+                          const ExportOptions& options) {
+  absl::Status status = check_expressible(options.architecture, d.config);
+  if (!status.ok()) return absl::InvalidArgumentError(absl::StrCat(from, ": ", status.message()));
+  if (d.config.moe_layers() > 0 && d.config.num_shared_experts > 1 && !options.force) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        from, ": ", d.config.num_shared_experts,
+        " shared experts. The reference's class weighs them by a softmax over their router rows, "
+        "training weighs each by 1, so there it would compute something else than what was "
+        "trained. The classes that go with the export weigh by 1; --force exports for them."));
+  }
+  if (options.vocab_size > 0 && options.vocab_size <= d.eos_id) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--vocab-size ", options.vocab_size, " leaves out the end-of-document token ", d.eos_id));
+  }
+  return absl::OkStatus();
+}
+
+// What the new folder's tensors are, from the old ones'.
+void convert(const ExportOptions& options, NewFolder* parts) {
+  for (TensorCopy& copy : parts->copies) {
+    const bool rows = copy.name == "model.embed_tokens.weight" || copy.name == "lm_head.weight";
+    if (rows && options.vocab_size > 0) copy.shape[0] = options.vocab_size;
+    if (options.dtype == "fp32") copy.dtype = "F32";
+    if (options.dtype == "bf16") copy.dtype = "BF16";
+    copy.name = name_in(options.architecture, copy.name);
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<ExchangeReport> export_model(FileSystem& fs, const std::string& from,
+                                            const std::string& to_path,
+                                            const ExportOptions& options) {
+  const std::string to = without_slash(to_path);
+  absl::Status status = check_new_folder(to);
+  if (!status.ok()) return status;
+  if (!path_exists(from + "/config.json")) {
+    return absl::NotFoundError(
+        from + ": no config.json; name a checkpoint, such as runs/tiny/step-0000060");
+  }
+  absl::StatusOr<ModelDescription> description = read_config_json(from + "/config.json");
+  absl::StatusOr<TensorFolder> tensors = TensorFolder::open(from, "model");
+  status = both(description.status(), tensors.status());
+  if (!status.ok()) return status;
+  status = check_export(from, *description, options);
+  if (!status.ok()) return status;
+  absl::StatusOr<std::vector<TensorCopy>> copies =
+      match_tensors(*tensors, description->config, [](const std::string& name) { return name; });
+  if (!copies.ok()) return copies.status();
+
+  NewFolder parts;
+  parts.copies = *std::move(copies);
+  parts.max_shard_bytes = options.max_shard_bytes;
+  convert(options, &parts);
+  if (options.vocab_size > 0) description->config.vocab_size = options.vocab_size;
+  SpecialTokens special;
+  status = add_tokenizer(from, *description, &parts, &special);
+  if (!status.ok()) return status;
+  parts.config = config_json_in(options.architecture, *description);
+  const OrderedJson generation = generation_config(*description, special);
+  parts.config["pad_token_id"] = generation["pad_token_id"];
+  parts.config["torch_dtype"] = parts.copies.front().dtype == "F32" ? "float32" : "bfloat16";
+  parts.texts.emplace_back("generation_config.json", to_text(generation));
+  if (options.architecture == Architecture::kEmo) {
+    if (description->config.moe_layers() > 0) {
+      parts.config["output_router_logits"] = true;
+      parts.config["router_aux_loss_coef"] = 0.01;
+    }
+    add_remote_code(&parts.texts);
+  }
+  ExchangeReport report;
+  report.description = *description;
+  status = write_folder(fs, to, parts, &report);
+  if (!status.ok()) return status;
+  return report;
+}
+
+absl::StatusOr<ExchangeReport> import_model(FileSystem& fs, const std::string& from,
+                                            const std::string& to_path) {
+  const std::string to = without_slash(to_path);
+  absl::Status status = check_new_folder(to);
+  if (!status.ok()) return status;
+  absl::StatusOr<ForeignModel> model = read_description(from);
+  absl::StatusOr<TensorFolder> tensors = TensorFolder::open(from, "model");
+  status = both(model.status(), tensors.status());
+  if (!status.ok()) return status;
+  const ModelDescription& description = model->description;
+  absl::StatusOr<std::vector<TensorCopy>> copies =
+      match_tensors(*tensors, description.config,
+                    [&](const std::string& name) { return name_in(model->architecture, name); });
+  if (!copies.ok()) return copies.status();
+
+  NewFolder parts;
+  parts.copies = *std::move(copies);
+  parts.max_shard_bytes = ExportOptions().max_shard_bytes;
+  SpecialTokens special;
+  status = add_tokenizer(from, description, &parts, &special);
+  if (!status.ok()) return status;
+  parts.config = to_config_json(description);
+  const bool bf16 = parts.copies.front().dtype == "BF16";
+  parts.config["torch_dtype"] = bf16 ? "bfloat16" : "float32";
+  parts.texts.emplace_back("state.json", weights_only_state(from, description));
+  add_remote_code(&parts.texts);
+  ExchangeReport report;
+  report.description = description;
+  status = write_folder(fs, to, parts, &report);
+  if (!status.ok()) return status;
+  return report;
+}
+
+}  // namespace emo

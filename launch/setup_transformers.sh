@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Makes `import torch` and both lines of transformers work with build/python, for the tests that
+# compare with them: installs launch/requirements-transformers-*.txt into private folders that all
+# clones of this user share, links them as build/transformers-4 and -5, and makes build/absent-cuda.
+# Does nothing, within a second, when all is there. Use:
+#   LD_LIBRARY_PATH=build/absent-cuda PYTHONPATH=build/transformers-5 build/python/bin/python ...
+set -euo pipefail
+cd "$(dirname "$0")/.."
+[ -e build/python/complete ] || ./launch/setup.sh
+cache="${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/emo"
+mkdir -p "$cache"
+
+# Runs "$3 FOLDER.part" once for all clones, and links FOLDER as build/$1.
+provide() {
+  local name=$1 folder="$cache/$1-$2" make=$3
+  if [ ! -e "$folder" ]; then
+    (
+      flock 9
+      [ -e "$folder" ] && exit 0
+      rm -rf "$folder.part"
+      mkdir -p "$folder.part"
+      "$make" "$folder.part"
+      mv "$folder.part" "$folder"
+    ) 9>"$folder.lock"
+  fi
+  ln -sfn "$folder" "build/$name"
+}
+
+install_transformers() {
+  local line
+  line=$(basename "$1" | sed 's/transformers-\(.\)-.*/\1/')
+  printf '[setup] installing transformers %s\n' "$line" >&2
+  build/python/bin/pip install --quiet --no-compile --disable-pip-version-check --no-deps --target "$1" \
+    -r "launch/requirements-transformers-$line.txt" >&2
+}
+
+# torch's Python module is linked with CUDA's libraries, of which nothing is called without a GPU.
+# Instead of 5 GB of packages: libraries of these names, with every symbol that would be missing.
+make_absent_cuda() {
+  local out=$1 torch=build/python/lib/python3.11/site-packages/torch/lib name
+  local present=("$torch"/*.so* build/python/lib/python3.11/site-packages/nvidia/*/lib/*.so*
+    /lib/x86_64-linux-gnu/lib{c,m,stdc++,gcc_s}.so.6 /lib/x86_64-linux-gnu/libgcc_s.so.1
+    /lib/x86_64-linux-gnu/ld-linux-x86-64.so.2)
+  local users=("$torch"/lib{torch_cuda,torch_cuda_linalg,torch_python,torch_nvshmem,c10_cuda}.so)
+  {
+    echo .data
+    comm -23 <(nm -D --undefined-only "${users[@]}" 2>/dev/null | awk 'NF == 2 {print $2}' | sed 's/@.*//' | sort -u) \
+      <(nm -D --defined-only "${present[@]}" 2>/dev/null | awk 'NF >= 3 {print $3}' | sed 's/@.*//' | sort -u) |
+      grep -E '^(cu|nv)' | awk '{print ".globl " $1 "\n" $1 ":"}'
+    printf '.skip 4096\n.section .note.GNU-stack,"",@progbits\n'
+  } >"$out/symbols.s"
+  g++ -shared -o "$out/libabsent.so" -Wl,-soname,libabsent.so "$out/symbols.s"
+  for name in $(readelf -d "${users[@]}" | sed -n 's/.*NEEDED.*\[\(lib\(cu\|nv\).*\)\]/\1/p' | sort -u); do
+    compgen -G "build/python/lib/python3.11/site-packages/nvidia/*/lib/$name" >/dev/null && continue
+    g++ -shared -x c++ /dev/null -o "$out/$name" "-Wl,-soname,$name" -Wl,--no-as-needed -L"$out" -labsent
+  done
+}
+
+# Where libtorch's folder, the compiler of the libraries, or a list of packages changes, so does the folder.
+python_key=$(basename "$(readlink -f build/python)")
+for line in 4 5; do
+  provide "transformers-$line" "$(cat "launch/requirements-transformers-$line.txt" launch/setup_transformers.sh | sha256sum | cut -c1-16)" install_transformers
+done
+provide absent-cuda "$(echo "$python_key" | cat - launch/setup_transformers.sh | sha256sum | cut -c1-16)" make_absent_cuda
