@@ -44,7 +44,7 @@ uint64_t bytes_of(const TensorFolder& tensors) {
   return bytes;
 }
 
-absl::Status write(const std::string& what, const std::string& out, ModelFolder model) {
+absl::Status write(const std::string& what, const std::string& out, const ModelFolder& model) {
   constexpr int64_t kMegabyte = 1000000;
   Progress progress(what, static_cast<int64_t>(bytes_of(*model.tensors)) / kMegabyte, "MB", true);
   return write_model_folder(posix_file_system(), out, model, [&](uint64_t bytes) {
@@ -77,7 +77,7 @@ absl::StatusOr<int> extract(const ExtractOptions& options) {
   model.texts.emplace_back("state.json",
                            weights_only_state(options.checkpoint, folder->description));
   model.texts.emplace_back(kPruningFile, to_text(pruning_json(*subset, folder->config)));
-  absl::Status status = write("extract", options.out, std::move(model));
+  absl::Status status = write("extract", options.out, model);
   if (!status.ok()) return status;
   std::fprintf(stderr, "emo: %s: %lld of %lld experts a layer, %.1f MB\n", options.out.c_str(),
                static_cast<long long>(cut.num_experts),

@@ -1,6 +1,7 @@
 #include "eval/usage_command.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <memory>
 #include <set>
@@ -144,7 +145,7 @@ void print(const ModelConfig& config, const Groups& groups,
       std::string row;
       for (size_t n = 0; n < std::min(kShown, order.size()); ++n) {
         absl::StrAppend(&row, " ", order[n], " (",
-                        static_cast<int>(100 * counts[order[n]] / usages[i].tokens + 0.5), " %)");
+                        std::lround(100 * counts[order[n]] / usages[i].tokens), " %)");
       }
       std::printf("%-26s %10.0f %10.0f  layer %d:%s\n", groups.labels[i].c_str(),
                   usages[i].documents, usages[i].tokens, static_cast<int>(layer), row.c_str());

@@ -62,7 +62,7 @@ absl::StatusOr<OrderedJson> write_shards(FileSystem& fs, const Mesh& mesh,
     absl::StatusOr<WrittenFile> file =
         write_safetensors(fs, folder, shard_name(stem, mesh), *tensors, {{"format", "pt"}});
     if (!file.ok()) return file.status();
-    OrderedJson entry = to_json(*file);
+    OrderedJson entry = file_json(*file);
     entry["stem"] = stem;
     entry["tensors"] = OrderedJson::array();
     int64_t bytes = 0;

@@ -23,7 +23,8 @@ at::Tensor heads_of(const at::Tensor& qkv, int64_t which, int64_t heads) {
 }
 
 double scale_of(const at::Tensor& qkv, int64_t heads) {
-  return 1.0 / std::sqrt(static_cast<double>(qkv.size(1) / 3 / heads));
+  const int64_t head_dim = qkv.size(1) / 3 / heads;
+  return 1.0 / std::sqrt(static_cast<double>(head_dim));
 }
 
 }  // namespace
