@@ -69,4 +69,7 @@ if rank == "0":
         "dataset": {"sequence_length": config["max_position_embeddings"],
                     "tokenizer": {"eos_token_id": config["eos_token_id"]}},
         "data_loader": {"global_batch_size": int(sys.argv[5])}}))
-dist.destroy_process_group()
+dist.barrier()
+# Everything is written. Gloo's threads sometimes outlive the interpreter's end, which aborts the process.
+sys.stdout.flush()
+os._exit(0)
