@@ -154,7 +154,8 @@ uint32_t ShardWriter::source_index(const std::string& source) {
 }
 
 absl::Status ShardWriter::append(const std::vector<int32_t>& tokens, uint64_t bytes,
-                                 const std::string& source, const std::string& id) {
+                                 const std::string& source, const std::string& id,
+                                 uint32_t context) {
   const auto count = static_cast<int64_t>(tokens.size());
   if (open_ != nullptr && open_->shard.tokens + count > tokens_per_shard_) {
     absl::Status status = close_shard();
@@ -176,7 +177,7 @@ absl::Status ShardWriter::append(const std::vector<int32_t>& tokens, uint64_t by
   open.shard.tokens += count;
   open.shard.documents += 1;
   const DocumentRecord record{static_cast<uint64_t>(open.shard.tokens), bytes, source_index(source),
-                              0};
+                              context};
   open.index_buffer.append(reinterpret_cast<const char*>(&record), sizeof record);
   open.id_buffer += absl::StrReplaceAll(id, {{"\n", " "}}) + "\n";
   return open.flush(kBuffer);

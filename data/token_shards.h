@@ -22,10 +22,11 @@ namespace emo {
 
 // Little-endian, as in memory.
 struct DocumentRecord {
-  uint64_t end;     // tokens of the shard up to and including this document
-  uint64_t bytes;   // of its UTF-8 text
-  uint32_t source;  // index in DatasetInfo::sources
-  uint32_t unused;  // zero
+  uint64_t end;      // tokens of the shard up to and including this document
+  uint64_t bytes;    // of its UTF-8 text
+  uint32_t source;   // index in DatasetInfo::sources
+  uint32_t context;  // its first tokens that are given and not to be predicted: a task's question;
+                     // 0 for text
 };
 static_assert(sizeof(DocumentRecord) == 24);
 
@@ -51,9 +52,10 @@ class ShardWriter {
   ShardWriter(FileSystem& fs, std::string folder, DatasetInfo info, int64_t tokens_per_shard);
   ~ShardWriter();
 
-  // `tokens` with the end-of-document token; `bytes` of the text without it.
+  // `tokens` with the end-of-document token; `bytes` of the text without it; `context`: see
+  // DocumentRecord.
   absl::Status append(const std::vector<int32_t>& tokens, uint64_t bytes, const std::string& source,
-                      const std::string& id);
+                      const std::string& id, uint32_t context = 0);
   // Closes the last shard and writes dataset.json.
   absl::StatusOr<DatasetInfo> finish();
 

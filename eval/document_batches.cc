@@ -3,45 +3,23 @@
 #include <algorithm>
 
 #include "data/random_bits.h"
+#include "eval/sequence_batch.h"
 #include "train/agreement.h"
-#include "train/batch_tensors.h"
 
 namespace emo {
 namespace {
 
-// A batch as one row, each piece a span of its own.
-absl::StatusOr<Batch> load_pieces(const TokenDataset& data, const PieceBatch& pieces) {
-  Batch batch;
-  batch.rows = pieces.empty() ? 0 : 1;
+absl::StatusOr<MicroBatch> load_pieces(const TokenDataset& data, const PieceBatch& pieces) {
+  std::vector<Sequence> sequences;
   for (const DocumentPiece& piece : pieces) {
-    const size_t at = batch.tokens.size();
-    batch.tokens.resize(at + piece.length());
+    Sequence sequence{{}, piece.context, piece.number, piece.ordinal};
+    sequence.tokens.resize(piece.length());
     absl::Status status =
-        data.read(piece.shard, piece.begin, piece.length(), batch.tokens.data() + at);
+        data.read(piece.shard, piece.begin, piece.length(), sequence.tokens.data());
     if (!status.ok()) return status;
-    for (int64_t i = 0; i + 1 < piece.length(); ++i) {
-      batch.labels.push_back(batch.tokens[at + i + 1]);
-    }
-    batch.labels.push_back(kIgnoredLabel);
-    batch.document_ends.push_back(static_cast<int32_t>(batch.tokens.size()));
+    sequences.push_back(std::move(sequence));
   }
-  batch.sequence_length = std::max<int64_t>(1, static_cast<int64_t>(batch.tokens.size()));
-  batch.attention_ends = batch.routing_ends = batch.document_ends;
-  batch.sequence_index.assign(batch.rows, 0);
-  batch.filtered.assign(batch.rows, 0);
-  return batch;
-}
-
-// Positions start anew with each piece, and pool sizes belong to the document, whatever the batch.
-void set_document_ids(const PieceBatch& pieces, MicroBatch* tensors) {
-  auto* positions = tensors->positions.mutable_data_ptr<int32_t>();
-  auto* sequence = tensors->sequence_index.mutable_data_ptr<int64_t>();
-  auto* ordinal = tensors->ordinal.mutable_data_ptr<int32_t>();
-  for (size_t i = 0; i < pieces.size(); ++i) {
-    for (int64_t p = 0; p < pieces[i].length(); ++p) *positions++ = static_cast<int32_t>(p);
-    sequence[i] = pieces[i].number;
-    ordinal[i] = pieces[i].ordinal;
-  }
+  return sequence_batch(sequences);
 }
 
 }  // namespace
@@ -91,8 +69,10 @@ std::vector<DocumentPiece> cut_documents(const TokenDataset& data,
       int32_t ordinal = 0;
       for (int64_t at = begin; chosen[number] != 0 && (at + 1 < end || ordinal == 0); ++ordinal) {
         const int64_t piece_end = std::min(at + S, end);
+        const int64_t given = begin + static_cast<int64_t>(record.context);
         pieces.push_back({shard, at, piece_end, number, ordinal,
-                          static_cast<int32_t>(record.source), ordinal == 0 ? record.bytes : 0});
+                          static_cast<int32_t>(record.source), ordinal == 0 ? record.bytes : 0,
+                          std::clamp(given - at, int64_t{1}, piece_end - at)});
         at = piece_end - 1;
       }
       begin = next;
@@ -103,17 +83,12 @@ std::vector<DocumentPiece> cut_documents(const TokenDataset& data,
 
 std::vector<PieceBatch> deal_batches(const std::vector<DocumentPiece>& pieces,
                                      int64_t tokens_per_batch, int64_t ranks) {
-  int64_t tokens = 0;
-  for (const DocumentPiece& piece : pieces) tokens += piece.length();
-  if (tokens == 0) return {};
-  const int64_t rounds = (tokens + ranks * tokens_per_batch - 1) / (ranks * tokens_per_batch);
-  std::vector<PieceBatch> batches(rounds * ranks);
-  int64_t begin = 0;
-  for (const DocumentPiece& piece : pieces) {
-    // The batch in which the piece's middle lies.
-    batches[(2 * begin + piece.length()) * rounds * ranks / (2 * tokens)].push_back(piece);
-    begin += piece.length();
-  }
+  std::vector<int64_t> lengths;
+  for (const DocumentPiece& piece : pieces) lengths.push_back(piece.length());
+  int64_t count = 0;
+  const std::vector<int64_t> batch_of = deal_lengths(lengths, tokens_per_batch, ranks, &count);
+  std::vector<PieceBatch> batches(count);
+  for (size_t i = 0; i < pieces.size(); ++i) batches[batch_of[i]].push_back(pieces[i]);
   return batches;
 }
 
@@ -122,12 +97,10 @@ absl::Status for_each_batch(
     const std::function<void(const PieceBatch& pieces, const MicroBatch& batch)>& pass) {
   for (size_t first = 0; first < batches.size(); first += world.size()) {
     const PieceBatch& pieces = batches[first + world.rank()];  // may be empty
-    absl::StatusOr<Batch> batch = load_pieces(data, pieces);
+    absl::StatusOr<MicroBatch> batch = load_pieces(data, pieces);
     absl::Status status = agree(world, batch.status());
     if (!status.ok()) return status;
-    MicroBatch tensors = to_tensors(*batch);
-    set_document_ids(pieces, &tensors);
-    pass(pieces, tensors);
+    pass(pieces, *batch);
   }
   return absl::OkStatus();
 }

@@ -1,6 +1,7 @@
 // Documents of a data set as batches of a forward pass: each alone, cut into pieces of at most S
 // tokens, where each further piece begins with the last token of the one before, so that all tokens
-// but a document's first, its end included, are predicted once.
+// but a document's first, its end included, are predicted once; of a task's question (docs/tasks.md)
+// only those of the answer are.
 #pragma once
 
 #include <cstdint>
@@ -29,13 +30,14 @@ std::vector<int64_t> choose_documents(const TokenDataset& data, const DocumentCh
 // All documents of the data set.
 int64_t count_documents(const TokenDataset& data);
 
-// A piece of a document: tokens [begin, end) of a shard, of which all but the first are predicted.
+// A piece of a document: tokens [begin, end) of a shard.
 struct DocumentPiece {
   int64_t shard, begin, end;
   int64_t number;   // of the document: its id for pool sizes
   int32_t ordinal;  // of the piece in the document
   int32_t source;   //
   uint64_t bytes;   // of the document's text; 0 where ordinal is not
+  int64_t context;  // its first tokens, which are not predicted: 1, or what the document gives
   int64_t length() const { return end - begin; }
 };
 using PieceBatch = std::vector<DocumentPiece>;

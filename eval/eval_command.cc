@@ -3,13 +3,19 @@
 #include <cstdio>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "data/exit_code.h"
+#include "data/file_system.h"
 #include "data/json.h"
 #include "eval/mesh_options.h"
 #include "eval/open_model.h"
+#include "eval/output_file.h"
 #include "eval/perplexity.h"
 #include "eval/pool_option.h"
+#include "eval/task_evaluation.h"
+#include "eval/task_report.h"
+#include "parallel/mpi_communicator.h"
 #include "train/agreement.h"
 #include "train/expert_subset.h"
 
@@ -18,10 +24,14 @@ namespace {
 
 struct Options {
   std::string checkpoint, data, experts;
+  std::vector<std::string> tasks;
+  TaskOptions task;
+  std::string predictions;
   std::string pool = "none";
   MeshOptions mesh;
   bool full_weights = false;
   bool routed_off = false;
+  bool overwrite = false;
   bool json = false;
 };
 
@@ -39,58 +49,127 @@ void print_row(const std::string& label, const SourceLoss& loss) {
               loss.predicted, loss.mean(), loss.perplexity(), loss.bits_per_byte());
 }
 
+struct Losses {
+  std::vector<std::string> labels;
+  std::vector<SourceLoss> sources;
+};
+
+absl::StatusOr<Losses> losses_on(const std::string& folder, const OpenedModel& opened,
+                                 const Mesh& mesh, EvalOptions eval, PassMemory* memory) {
+  absl::StatusOr<TokenDataset> data = open_data_for(opened, folder, mesh);
+  if (!data.ok()) return data.status();
+  eval.documents = choose_documents(*data, {});
+  absl::StatusOr<EvalResult> result = evaluate(*opened.model, mesh, *data, eval, memory);
+  if (!result.ok()) return result.status();
+  return Losses{data->info().sources, result->sources};
+}
+
+// The first rank writes the predictions.
+absl::StatusOr<std::vector<TaskResult>> answer_tasks(const Options& options,
+                                                     const OpenedModel& opened, const Mesh& mesh,
+                                                     const std::vector<Task>& tasks,
+                                                     const EvalOptions& eval, PassMemory* memory) {
+  absl::StatusOr<Tokenizer> tokenizer = open_tokenizer(opened, mesh);
+  if (!tokenizer.ok()) return tokenizer.status();
+  if (tokenizer->vocab_size() > opened.description.config.vocab_size) {
+    return absl::DataLossError(options.checkpoint + ": more tokens in tokenizer.json than rows");
+  }
+  std::vector<TaskResult> results;
+  std::string predictions;
+  for (const Task& task : tasks) {
+    absl::StatusOr<TaskAnswers> answers =
+        answer_task(*opened.model, mesh, *tokenizer, task, options.task, eval, memory);
+    if (!answers.ok()) return answers.status();
+    for (const OrderedJson& line : answers->predictions) predictions += line.dump() + "\n";
+    results.push_back(std::move(answers->result));
+  }
+  absl::Status status;
+  if (mesh.is_first() && !options.predictions.empty()) {
+    status = write_file_durably(posix_file_system(), options.predictions, predictions);
+  }
+  status = agree(*mesh.world, status);
+  if (!status.ok()) return status;
+  return results;
+}
+
+OrderedJson report(const Options& options, const Losses& losses,
+                   const std::vector<TaskResult>& tasks) {
+  OrderedJson json = OrderedJson::object();
+  if (!options.data.empty()) json = loss_json(total(losses.sources));
+  json["checkpoint"] = options.checkpoint;
+  json["pool"] = options.pool;
+  json["experts"] = options.experts.empty() ? OrderedJson(nullptr) : OrderedJson(options.experts);
+  if (!options.data.empty()) {
+    json["data"] = options.data;
+    json["sources"] = OrderedJson::object();
+    for (size_t i = 0; i < losses.labels.size(); ++i) {
+      json["sources"][losses.labels[i]] = loss_json(losses.sources[i]);
+    }
+  }
+  if (!tasks.empty()) json["tasks"] = OrderedJson::object();
+  for (const TaskResult& task : tasks) json["tasks"][task.task] = to_json(task);
+  return json;
+}
+
+void print(const Options& options, const Losses& losses, const std::vector<TaskResult>& tasks) {
+  if (!options.data.empty()) {
+    std::printf("%-28s %9s %11s %8s %11s %9s\n", "source", "documents", "predicted", "loss",
+                "perplexity", "bits/byte");
+    for (size_t i = 0; i < losses.labels.size(); ++i) {
+      print_row(losses.labels[i], losses.sources[i]);
+    }
+    print_row("all", total(losses.sources));
+  }
+  if (!tasks.empty()) print_tasks(tasks);
+}
+
+// How the model is to be used. With `masked`, it is whole and a subset is put over it.
+absl::StatusOr<EvalOptions> eval_options(const Options& options, const OpenedModel& opened,
+                                         bool masked) {
+  const ModelConfig& config = opened.description.config;
+  EvalOptions eval;
+  eval.sequence_length = opened.description.max_positions;
+  eval.routed_off = options.routed_off;
+  absl::StatusOr<PoolPolicy> pool = parse_pool(options.pool, config.routed_top_k());
+  if (!pool.ok()) return pool.status();
+  eval.pool = *pool;
+  if (!masked) return eval;
+  absl::StatusOr<SubsetFile> subset = read_subset(options.experts, config, opened.identity);
+  if (!subset.ok()) return subset.status();
+  eval.subsets = to_subsets(config, subset->experts_kept_per_layer, /*full_weights=*/true);
+  return eval;
+}
+
 absl::StatusOr<int> run(const Options& options) {
+  if (options.data.empty() && options.tasks.empty()) {
+    return absl::InvalidArgumentError("say what to evaluate on: --data DIR, --tasks FILE or both");
+  }
   absl::StatusOr<Mesh> mesh = open_mesh(options.mesh);
   if (!mesh.ok()) return mesh.status();
+  absl::StatusOr<std::vector<Task>> tasks = std::vector<Task>();
+  if (!options.tasks.empty()) tasks = read_tasks(options.tasks);
+  absl::Status status = tasks.status();
+  if (mesh->is_first()) status.Update(check_new_file(options.predictions, options.overwrite));
+  status = agree(*mesh->world, status);
+  if (!status.ok()) return status;
   // Weights as in the full model need the routers of all experts.
   const bool masked = options.full_weights && !options.experts.empty();
   absl::StatusOr<OpenedModel> opened =
       open_model(options.checkpoint, *mesh, masked ? "" : options.experts);
   if (!opened.ok()) return opened.status();
-  const ModelDescription& description = opened->description;
-  EvalOptions eval;
-  eval.sequence_length = description.max_positions;
-  eval.routed_off = options.routed_off;
-  absl::StatusOr<PoolPolicy> pool = parse_pool(options.pool, description.config.routed_top_k());
-  absl::Status status = pool.status();
-  if (status.ok()) eval.pool = *pool;
-  if (status.ok() && masked) {
-    absl::StatusOr<SubsetFile> subset =
-        read_subset(options.experts, description.config, opened->identity);
-    status = subset.status();
-    if (subset.ok()) {
-      eval.subsets = to_subsets(description.config, subset->experts_kept_per_layer,
-                                /*full_weights=*/true);
-    }
-  }
-  status = agree(*mesh->world, status);
+  absl::StatusOr<EvalOptions> eval = eval_options(options, *opened, masked);
+  status = agree(*mesh->world, eval.status());
   if (!status.ok()) return status;
-  absl::StatusOr<TokenDataset> data = open_data_for(*opened, options.data, *mesh);
-  if (!data.ok()) return data.status();
-  eval.documents = choose_documents(*data, {});
   PassMemory memory;
-  absl::StatusOr<EvalResult> result = evaluate(*opened->model, *mesh, *data, eval, &memory);
-  if (!result.ok()) return result.status();
+  absl::StatusOr<Losses> losses = Losses();
+  if (!options.data.empty()) losses = losses_on(options.data, *opened, *mesh, *eval, &memory);
+  if (!losses.ok()) return losses.status();
+  absl::StatusOr<std::vector<TaskResult>> results = std::vector<TaskResult>();
+  if (!tasks->empty()) results = answer_tasks(options, *opened, *mesh, *tasks, *eval, &memory);
+  if (!results.ok()) return results.status();
   if (!mesh->is_first()) return kExitDone;
-
-  const SourceLoss sum = total(result->sources);
-  const std::vector<std::string>& labels = data->info().sources;
-  if (options.json) {
-    OrderedJson json = loss_json(sum);
-    json["checkpoint"] = options.checkpoint;
-    json["data"] = options.data;
-    json["pool"] = options.pool;
-    json["experts"] = options.experts.empty() ? OrderedJson(nullptr) : OrderedJson(options.experts);
-    json["sources"] = OrderedJson::object();
-    for (size_t i = 0; i < labels.size(); ++i)
-      json["sources"][labels[i]] = loss_json(result->sources[i]);
-    std::printf("%s", to_text(json).c_str());
-    return kExitDone;
-  }
-  std::printf("%-28s %9s %11s %8s %11s %9s\n", "source", "documents", "predicted", "loss",
-              "perplexity", "bits/byte");
-  for (size_t i = 0; i < labels.size(); ++i) print_row(labels[i], result->sources[i]);
-  print_row("all", sum);
+  if (options.json) std::printf("%s", to_text(report(options, *losses, *results)).c_str());
+  if (!options.json) print(options, *losses, *results);
   return kExitDone;
 }
 
@@ -99,10 +178,23 @@ absl::StatusOr<int> run(const Options& options) {
 Command eval_command(CLI::App& parent) {
   auto options = std::make_shared<Options>();
   CLI::App* app =
-      parent.add_subcommand("eval", "Loss, perplexity and bits per byte, for each source label");
+      parent.add_subcommand("eval", "Loss for each source label, and answers to tasks");
   app->add_option("CHECKPOINT", options->checkpoint, "model folder")->required();
   add_subset_option(app, &options->experts);
-  app->add_option("--data", options->data, "folder that emo prepare wrote")->required();
+  app->add_option("--data", options->data, "folder that emo prepare wrote");
+  app->add_option("--tasks", options->tasks, "task files (docs/tasks.md), or folders of them")
+      ->delimiter(',');
+  app->add_option("--split", options->task.split, "questions of which split")
+      ->capture_default_str();
+  app->add_option("--shots", options->task.shots,
+                  "examples before each question; else as many as the task says")
+      ->check(CLI::NonNegativeNumber);
+  app->add_option("--limit", options->task.limit, "only the first so many questions; 0: all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  app->add_option("--predictions", options->predictions,
+                  "JSON lines to write: what was answered to each question");
+  app->add_flag("--overwrite", options->overwrite, "replace the predictions");
   app->add_flag("--full-weights", options->full_weights,
                 "with --experts: weights as in the full model, not a softmax over the kept");
   app->add_flag("--no-routed-experts", options->routed_off, "all routed experts off");
@@ -111,8 +203,12 @@ Command eval_command(CLI::App& parent) {
   add_mesh_options(app, &options->mesh);
   app->add_flag("--json", options->json, "one JSON object on standard output");
   app->footer(
-      "Example: emo eval runs/quickstart/emo/step-0001000 --data runs/quickstart/data/test --json");
-  return {app, [options] { return run(*options); }};
+      "Example: emo eval runs/quickstart/emo/step-0001000 --data runs/quickstart/data/test --json\n"
+      "         emo eval runs/quickstart/emo/step-0001000 --tasks runs/quickstart/tasks");
+  return {app, [options] {
+            options->task.show_progress = is_first_rank();
+            return run(*options);
+          }};
 }
 
 }  // namespace emo

@@ -83,6 +83,13 @@ absl::StatusOr<OpenedModel> open_model(const std::string& folder, const Mesh& me
   return opened;
 }
 
+absl::StatusOr<Tokenizer> open_tokenizer(const OpenedModel& model, const Mesh& mesh) {
+  absl::StatusOr<Tokenizer> tokenizer = Tokenizer::from_file(model.folder + "/tokenizer.json");
+  absl::Status status = agree(*mesh.world, tokenizer.status());
+  if (!status.ok()) return status;
+  return tokenizer;
+}
+
 absl::StatusOr<TokenDataset> open_data_for(const OpenedModel& model, const std::string& folder,
                                            const Mesh& mesh) {
   absl::StatusOr<TokenDataset> data = open_data(model, folder);

@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "data/token_shards.h"
+#include "data/tokenizer.h"
 #include "model/transformer.h"
 #include "parallel/mesh.h"
 #include "train/hugging_face.h"
@@ -30,6 +31,10 @@ absl::StatusOr<OpenedModel> open_model(const std::string& folder, const Mesh& me
 
 // --experts SUBSET.json
 void add_subset_option(CLI::App* app, std::string* subset);
+
+// Collective; every rank gets the same answer. The tokenizer.json of the model's folder; NotFound
+// where it has none.
+absl::StatusOr<Tokenizer> open_tokenizer(const OpenedModel& model, const Mesh& mesh);
 
 // Collective; every rank gets the same answer. Opens prepared data and checks that its tokens are
 // the model's: same tokenizer where the folder has one, no token beyond the vocabulary.

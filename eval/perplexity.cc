@@ -37,6 +37,18 @@ SourceLoss total(const std::vector<SourceLoss>& sources) {
   return sum;
 }
 
+PassOptions evaluation_pass(const Mesh& mesh, const EvalOptions& options) {
+  PassOptions pass;
+  pass.ep = mesh.ep.get();
+  pass.seed = options.seed;
+  pass.pool = options.pool;
+  pass.routed_off = options.routed_off;
+  pass.subsets = options.subsets;
+  pass.recompute =
+      Recompute::kBlock;  // no backward pass: keeps inputs of blocks and routing, no more
+  return pass;
+}
+
 absl::StatusOr<EvalResult> evaluate(const Model& model, const Mesh& mesh, const TokenDataset& data,
                                     const EvalOptions& options, PassMemory* memory) {
   memory->slices.resize(1);
@@ -50,14 +62,7 @@ absl::StatusOr<EvalResult> evaluate(const Model& model, const Mesh& mesh, const 
     result.sources[piece.source].bytes += static_cast<double>(piece.bytes);
     result.sources[piece.source].documents += piece.ordinal == 0 ? 1 : 0;
   }
-  PassOptions pass;
-  pass.ep = mesh.ep.get();
-  pass.seed = options.seed;
-  pass.pool = options.pool;
-  pass.routed_off = options.routed_off;
-  pass.subsets = options.subsets;
-  pass.recompute =
-      Recompute::kBlock;  // no backward pass: keeps inputs of blocks and routing, no more
+  PassOptions pass = evaluation_pass(mesh, options);
   const RopeTable rope(options.sequence_length, config.head_dim(), config.rope_theta);
   std::vector<float> token_loss;
 
@@ -77,7 +82,7 @@ absl::StatusOr<EvalResult> evaluate(const Model& model, const Mesh& mesh, const 
     for (const DocumentPiece& piece : pieces) {
       SourceLoss& source = result.sources[piece.source];
       for (int64_t i = piece.begin; i < piece.end; ++i) source.loss += *loss++;
-      source.predicted += static_cast<double>(piece.length() - 1);
+      source.predicted += static_cast<double>(piece.length() - piece.context);
     }
   };
   absl::Status status =

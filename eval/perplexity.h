@@ -38,6 +38,9 @@ struct EvalOptions {
   int64_t tokens_per_batch = 8192;  // about; each rank gets as many batches
 };
 
+// A forward pass as the options say, without a backward pass to come.
+PassOptions evaluation_pass(const Mesh& mesh, const EvalOptions& options);
+
 struct EvalResult {
   std::vector<SourceLoss> sources;  // [sources of the data]
 };

@@ -1,0 +1,39 @@
+// Tasks put to a model.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "data/json.h"
+#include "data/task_file.h"
+#include "data/tokenizer.h"
+#include "eval/perplexity.h"
+#include "eval/task_scores.h"
+
+namespace emo {
+
+struct TaskOptions {
+  std::string split = "test";
+  std::optional<int64_t> shots;  // instead of the task's own number
+  int64_t limit = 0;             // the first so many questions; 0: all
+  bool show_progress = false;
+};
+
+struct TaskAnswers {
+  TaskResult result;
+  std::vector<OrderedJson> predictions;  // one for each question
+};
+
+// Collective over the mesh; every rank gets the same answer. Choices: each is scored after its
+// question, with `eval`'s pools and subsets (its documents and observer are not used). A prompt
+// that is longer than the model's positions loses its beginning. InvalidArgument where the split
+// has no question, or too few examples.
+absl::StatusOr<TaskAnswers> answer_task(const Model& model, const Mesh& mesh,
+                                        const Tokenizer& tokenizer, const Task& task,
+                                        const TaskOptions& options, const EvalOptions& eval,
+                                        PassMemory* memory);
+
+}  // namespace emo
