@@ -11,6 +11,7 @@ struct SpanSource {
   int32_t source = 0;     // index in ChunkSource::sources()
   int64_t document = -1;  // number within `shard`; -1 where documents are made up
   int64_t shard = -1;
+  int64_t given = 0;  // tokens of the span, its first ones, that are not to be predicted
 };
 
 // B rows of S tokens; B may be 0. Spans are half-open ranges of the flattened tokens, given by

@@ -3,6 +3,21 @@
 #include <algorithm>
 
 namespace emo {
+namespace {
+
+// Tokens that a document gives are predicted by nothing, not by what stands before it either.
+void ignore_given(const std::vector<int32_t>& ends, const std::vector<SpanSource>& sources,
+                  std::vector<int32_t>* labels) {
+  int64_t begin = 0;
+  for (size_t i = 0; i < ends.size(); ++i) {
+    for (int64_t t = std::max<int64_t>(begin, 1); t < begin + sources[i].given; ++t) {
+      (*labels)[t - 1] = kIgnoredLabel;
+    }
+    begin = ends[i];
+  }
+}
+
+}  // namespace
 
 SequenceRange share_of(SequenceRange range, int64_t rank, int64_t world) {
   const int64_t count = range.end - range.begin;
@@ -32,9 +47,13 @@ absl::StatusOr<Batch> load(const ChunkSource& source, const LoaderOptions& optio
       batch.document_ends.push_back(static_cast<int32_t>(row * S) + end);
     }
     batch.sequence_index.push_back(sequence);
-    batch.filtered.push_back(options.filter && is_repetitive(tokens, S, *options.filter) ? 1 : 0);
+    const SpanSource& last = batch.span_sources.back();  // filling repeats itself, rightly
+    const int64_t filling = last.document < 0 ? last.given : 0;
+    batch.filtered.push_back(
+        options.filter && is_repetitive(tokens, S - filling, *options.filter) ? 1 : 0);
   }
   batch.labels = next_token_labels(batch.tokens, S);
+  ignore_given(batch.document_ends, batch.span_sources, &batch.labels);
   for (int64_t row = 0; row < batch.rows; ++row) {
     if (!batch.filtered[row]) continue;
     std::fill_n(batch.labels.begin() + row * S, S, kIgnoredLabel);

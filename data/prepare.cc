@@ -13,6 +13,8 @@
 #include "data/file_system.h"
 #include "data/progress.h"
 #include "data/sha256.h"
+#include "data/task_file.h"
+#include "data/task_prompt.h"
 #include "data/token_shards.h"
 #include "data/tokenizer.h"
 
@@ -168,6 +170,72 @@ absl::Status check_output(const std::string& folder) {
   return absl::AlreadyExistsError(folder + ": the folder is not empty; remove it or name another");
 }
 
+// Documents on several threads.
+absl::Status encode_documents(const Tokenizer& tokenizer, int32_t eos,
+                              const PrepareOptions& options, ShardWriter* writer,
+                              PrepareSummary* summary) {
+  absl::StatusOr<DocumentReader> reader = DocumentReader::open(options.inputs);
+  if (!reader.ok()) return reader.status();
+  const int threads = options.threads > 0
+                          ? options.threads
+                          : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  JobQueue queue(4 * threads);
+  std::vector<std::thread> workers;
+  for (int i = 0; i < threads; ++i) {
+    workers.emplace_back([&] {
+      Tokenizer::Cache cache;
+      Job job;
+      while (queue.take(&job)) {
+        encode(tokenizer, eos, options.fields, &job, &cache);
+        queue.done(std::move(job));
+        job = Job();
+      }
+    });
+  }
+  const absl::Status status = pump(&*reader, options, &queue, writer, summary);
+  queue.close();
+  for (std::thread& worker : workers) worker.join();
+  return status;
+}
+
+void count(const std::string& source, int64_t tokens, int64_t bytes, PrepareSummary* summary) {
+  for (PrepareSummary::Source* sum : {&summary->sources[source], &summary->total}) {
+    sum->documents += 1;
+    sum->tokens += tokens;
+    sum->bytes += bytes;
+  }
+}
+
+// The questions of tasks, each a document: examples, question and answer.
+absl::Status encode_tasks(const Tokenizer& tokenizer, int32_t eos, const PrepareOptions& options,
+                          ShardWriter* writer, PrepareSummary* summary) {
+  absl::StatusOr<std::vector<Task>> tasks = read_tasks(options.inputs);
+  if (!tasks.ok()) return tasks.status();
+  Tokenizer::Cache cache;
+  for (const Task& task : *tasks) {
+    const std::string& source = options.fields.source.empty() ? task.name : options.fields.source;
+    for (const TaskItem& item : task.items) {
+      if (item.split != options.split) continue;
+      absl::StatusOr<std::string> prompt =
+          prompt_of(task, item, options.shots.value_or(task.shots));
+      if (!prompt.ok()) return prompt.status();
+      const std::string answer = task.separator + item.answer();
+      absl::StatusOr<AnsweredTokens> both = tokenize_answer(tokenizer, *prompt, answer, &cache);
+      if (!both.ok()) return both.status();
+      both->tokens.push_back(eos);
+      const uint64_t bytes = answer.size() + (task.loss_on_answer ? 0 : prompt->size());
+      absl::Status status =
+          writer->append(both->tokens, bytes, source, task.name + "/" + item.id,
+                         task.loss_on_answer ? static_cast<uint32_t>(both->context) : 0);
+      if (!status.ok()) return status;
+      count(source, static_cast<int64_t>(both->tokens.size()), static_cast<int64_t>(bytes),
+            summary);
+    }
+  }
+  if (summary->total.documents > 0) return absl::OkStatus();
+  return absl::InvalidArgumentError("no question of the split '" + options.split + "'");
+}
+
 }  // namespace
 
 absl::StatusOr<PrepareSummary> prepare(const PrepareOptions& options) {
@@ -178,8 +246,6 @@ absl::StatusOr<PrepareSummary> prepare(const PrepareOptions& options) {
   if (!tokenizer.ok()) return tokenizer.status();
   absl::StatusOr<int32_t> eos = tokenizer->eos_id(options.eos);
   if (!eos.ok()) return eos.status();
-  absl::StatusOr<DocumentReader> reader = DocumentReader::open(options.inputs);
-  if (!reader.ok()) return reader.status();
   absl::Status status = check_output(options.output);
   FileSystem& fs = posix_file_system();
   if (status.ok()) status = fs.make_directories(options.output);
@@ -191,26 +257,9 @@ absl::StatusOr<PrepareSummary> prepare(const PrepareOptions& options) {
   info.tokenizer_sha256 = sha256_hex(*tokenizer_text);
   ShardWriter writer(fs, options.output, info, options.tokens_per_shard);
 
-  const int threads = options.threads > 0
-                          ? options.threads
-                          : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-  JobQueue queue(4 * threads);
-  std::vector<std::thread> workers;
-  for (int i = 0; i < threads; ++i) {
-    workers.emplace_back([&] {
-      Tokenizer::Cache cache;
-      Job job;
-      while (queue.take(&job)) {
-        encode(*tokenizer, *eos, options.fields, &job, &cache);
-        queue.done(std::move(job));
-        job = Job();
-      }
-    });
-  }
   PrepareSummary summary;
-  status = pump(&*reader, options, &queue, &writer, &summary);
-  queue.close();
-  for (std::thread& worker : workers) worker.join();
+  status = options.tasks ? encode_tasks(*tokenizer, *eos, options, &writer, &summary)
+                         : encode_documents(*tokenizer, *eos, options, &writer, &summary);
   if (status.ok() && summary.total.documents == 0) {
     const std::string why = summary.first_warnings.empty() ? "" : ": " + summary.first_warnings[0];
     status = absl::DataLossError("no usable document in the input" + why);

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -17,9 +18,12 @@ struct PrepareOptions {
   std::string tokenizer;            // path of a tokenizer.json
   std::string output;               // folder; must not exist, or be empty
   DocumentFields fields;
-  std::string eos;      // token written behind each document; "" takes the usual one
-  int threads = 0;      // 0: one per core
-  bool strict = false;  // a bad document ends the work; else it is counted and skipped
+  std::string eos;     // token written behind each document; "" takes the usual one
+  int threads = 0;     // 0: one per core
+  bool tasks = false;  // the inputs are task files (task_file.h): a document for each question
+  std::string split = "train";   // tasks: questions of which split
+  std::optional<int64_t> shots;  // tasks: examples before each question, else as the task says
+  bool strict = false;           // a bad document ends the work; else it is counted and skipped
   int64_t tokens_per_shard = 1 << 28;  //
   bool show_progress = true;
 };

@@ -56,6 +56,7 @@ struct ShowOptions {
   int64_t batch_size = 4;  // rows
   LoaderOptions loader;
   bool sequential = false;
+  bool whole = false;
   bool eos_next = false;
 };
 
@@ -63,7 +64,8 @@ absl::StatusOr<int> show(ShowOptions options) {
   if (options.sequential) options.loader.order = Order::kSequential;
   if (options.eos_next) options.loader.eos_routes_with = EosRoutesWith::kNext;
   absl::StatusOr<std::unique_ptr<DatasetChunks>> chunks =
-      DatasetChunks::open(options.folder, options.loader.sequence_length);
+      DatasetChunks::open(options.folder, options.loader.sequence_length,
+                          options.whole ? DocumentPacking::kWhole : DocumentPacking::kCut);
   if (!chunks.ok()) return chunks.status();
   const SequenceRange range{options.batch * options.batch_size,
                             (options.batch + 1) * options.batch_size};
@@ -87,18 +89,21 @@ absl::StatusOr<int> show(ShowOptions options) {
       ordinal = 0;
     }
     last_row = row;
-    if (ids[span.shard].empty()) {
+    if (span.document >= 0 && ids[span.shard].empty()) {
       absl::StatusOr<std::vector<std::string>> read = (*chunks)->dataset().document_ids(span.shard);
       if (!read.ok()) return read.status();
       ids[span.shard] = *std::move(read);
     }
     const int64_t end = batch->document_ends[i];
-    std::printf("  document (%lld, %lld)  tokens [%lld, %lld)  %-20s %s\n",
-                static_cast<long long>(batch->sequence_index[row]),
-                static_cast<long long>(ordinal++),
-                static_cast<long long>(begin - row * batch->sequence_length),
-                static_cast<long long>(end - row * batch->sequence_length),
-                (*chunks)->sources()[span.source].c_str(), ids[span.shard][span.document].c_str());
+    const std::string given =
+        span.given > 0 ? absl::StrFormat("  (%d given)", span.given) : std::string();
+    std::printf(
+        "  document (%lld, %lld)  tokens [%lld, %lld)  %-20s %s%s\n",
+        static_cast<long long>(batch->sequence_index[row]), static_cast<long long>(ordinal++),
+        static_cast<long long>(begin - row * batch->sequence_length),
+        static_cast<long long>(end - row * batch->sequence_length),
+        span.document >= 0 ? (*chunks)->sources()[span.source].c_str() : "-",
+        span.document >= 0 ? ids[span.shard][span.document].c_str() : "filling", given.c_str());
     begin = end;
   }
   std::printf("routing spans end at:");
@@ -134,6 +139,14 @@ Command prepare_command(CLI::App& parent) {
   app->add_option("--shard-tokens", options.tokens_per_shard, "tokens in one shard file")
       ->check(CLI::Range(int64_t{1}, int64_t{1} << 40))
       ->capture_default_str();
+  app->add_flag("--tasks", options.tasks,
+                "INPUT are task files (docs/tasks.md): a document for each question, with its "
+                "answer, which alone is predicted");
+  app->add_option("--split", options.split, "with --tasks: questions of which split")
+      ->capture_default_str();
+  app->add_option("--shots", options.shots,
+                  "with --tasks: examples before each question; else as many as the task says")
+      ->check(CLI::NonNegativeNumber);
   app->add_flag("--strict", options.strict, "a bad document is an error, not a counted warning");
   app->add_flag("--json", state->json, "the summary as one JSON object on standard output");
   app->footer("Example: emo prepare --tokenizer tokenizer.json --output data/train train.jsonl.gz");
@@ -163,6 +176,7 @@ Command data_show_command(CLI::App& data) {
   app->add_option("--seed", options->loader.seed, "run.seed, which decides the order")
       ->capture_default_str();
   app->add_flag("--sequential", options->sequential, "data.order: sequential");
+  app->add_flag("--whole", options->whole, "data.documents: whole");
   app->add_flag("--eos-routes-with-next", options->eos_next, "routing.eos_routes_with: next");
   app->footer("Example: emo data show data/train --batch 0 --sequence-length 512");
   return {app, [options] { return show(*options); }};

@@ -229,7 +229,8 @@ absl::StatusOr<TokenDataset> TokenDataset::open(const std::string& folder) {
     uint64_t end = 0;
     for (int64_t d = 0; d < shard.documents; ++d) {
       const DocumentRecord& record = dataset.index(number)[d];
-      if (record.end <= end || record.source >= dataset.info_.sources.size()) {
+      if (record.end <= end || record.source >= dataset.info_.sources.size() ||
+          record.context >= record.end - end) {
         return absl::DataLossError(
             absl::StrCat(stem, ".index: record of document ", d, " is damaged"));
       }

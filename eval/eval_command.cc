@@ -74,11 +74,13 @@ absl::StatusOr<std::vector<TaskResult>> answer_tasks(const Options& options,
   if (tokenizer->vocab_size() > opened.description.config.vocab_size) {
     return absl::DataLossError(options.checkpoint + ": more tokens in tokenizer.json than rows");
   }
+  TaskOptions asked = options.task;
+  asked.eos_id = opened.description.eos_id;
   std::vector<TaskResult> results;
   std::string predictions;
   for (const Task& task : tasks) {
     absl::StatusOr<TaskAnswers> answers =
-        answer_task(*opened.model, mesh, *tokenizer, task, options.task, eval, memory);
+        answer_task(*opened.model, mesh, *tokenizer, task, asked, eval, memory);
     if (!answers.ok()) return answers.status();
     for (const OrderedJson& line : answers->predictions) predictions += line.dump() + "\n";
     results.push_back(std::move(answers->result));
@@ -177,8 +179,7 @@ absl::StatusOr<int> run(const Options& options) {
 
 Command eval_command(CLI::App& parent) {
   auto options = std::make_shared<Options>();
-  CLI::App* app =
-      parent.add_subcommand("eval", "Loss for each source label, and answers to tasks");
+  CLI::App* app = parent.add_subcommand("eval", "Loss for each source label, and answers to tasks");
   app->add_option("CHECKPOINT", options->checkpoint, "model folder")->required();
   add_subset_option(app, &options->experts);
   app->add_option("--data", options->data, "folder that emo prepare wrote");

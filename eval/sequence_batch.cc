@@ -29,7 +29,7 @@ MicroBatch sequence_batch(const std::vector<Sequence>& sequences) {
   auto* ordinal = tensors.ordinal.mutable_data_ptr<int32_t>();
   for (size_t i = 0; i < sequences.size(); ++i) {
     for (size_t p = 0; p < sequences[i].tokens.size(); ++p) {
-      *positions++ = static_cast<int32_t>(p);
+      *positions++ = static_cast<int32_t>(sequences[i].position + static_cast<int64_t>(p));
     }
     number[i] = sequences[i].number;
     ordinal[i] = sequences[i].ordinal;

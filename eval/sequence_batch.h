@@ -13,6 +13,7 @@ struct Sequence {
   int64_t context = 1;   // its first tokens, which are given and not predicted; at least 1
   int64_t number = 0;    // its document's, for pool sizes
   int32_t ordinal = 0;   // of the piece in the document
+  int64_t position = 0;  // of its first token
 };
 
 // One row with a span for each sequence; no row where there is no sequence.

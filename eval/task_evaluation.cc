@@ -4,6 +4,7 @@
 #include "data/progress.h"
 #include "data/task_prompt.h"
 #include "data/utf8.h"
+#include "eval/generation.h"
 #include "eval/sequence_scores.h"
 
 namespace emo {
@@ -92,9 +93,8 @@ absl::StatusOr<TaskAnswers> answer_choices(const Model& model, const Mesh& mesh,
   if (!all.ok()) return all.status();
   Progress progress(task.name, static_cast<int64_t>(all->sequences.size()), "choices",
                     options.show_progress);
-  const std::vector<double> likelihoods =
-      log_likelihoods(model, mesh, all->sequences, eval, memory,
-                      [&](int64_t done) { progress.update(done); });
+  const std::vector<double> likelihoods = log_likelihoods(
+      model, mesh, all->sequences, eval, memory, [&](int64_t done) { progress.update(done); });
   std::vector<Metrics> metrics;
   TaskAnswers answers;
   size_t at = 0;
@@ -117,6 +117,70 @@ absl::StatusOr<TaskAnswers> answer_choices(const Model& model, const Mesh& mesh,
   return answers;
 }
 
+// Prompts as tokens, of each the last `most`; counts those that were cut.
+absl::StatusOr<std::vector<std::vector<int32_t>>> tokenize_prompts(
+    const Tokenizer& tokenizer, const Task& task, const std::vector<const TaskItem*>& items,
+    int64_t shots, int64_t most, int64_t* cut) {
+  std::vector<std::vector<int32_t>> prompts;
+  Tokenizer::Cache cache;
+  for (const TaskItem* item : items) {
+    absl::StatusOr<std::string> prompt = prompt_of(task, *item, shots);
+    if (!prompt.ok()) return prompt.status();
+    std::vector<int32_t> tokens;
+    absl::Status status = tokenizer.encode(*prompt, &tokens, &cache);
+    if (!status.ok()) return status;
+    const auto excess = static_cast<int64_t>(tokens.size()) - most;
+    if (excess > 0) tokens.erase(tokens.begin(), tokens.begin() + excess);
+    *cut += excess > 0 ? 1 : 0;
+    prompts.push_back(std::move(tokens));
+  }
+  return prompts;
+}
+
+absl::StatusOr<TaskAnswers> answer_generation(const Model& model, const Mesh& mesh,
+                                              const Tokenizer& tokenizer, const Task& task,
+                                              const std::vector<const TaskItem*>& items,
+                                              int64_t shots, const TaskOptions& options,
+                                              const EvalOptions& eval) {
+  if (task.max_new_tokens >= eval.sequence_length) {
+    return absl::InvalidArgumentError(absl::StrCat("task ", task.name, ": max_new_tokens is ",
+                                                   task.max_new_tokens, ", the model has ",
+                                                   eval.sequence_length, " positions"));
+  }
+  TaskAnswers answers;
+  int64_t cut = 0;
+  absl::StatusOr<std::vector<std::vector<int32_t>>> prompts = tokenize_prompts(
+      tokenizer, task, items, shots, eval.sequence_length - task.max_new_tokens, &cut);
+  if (!prompts.ok()) return prompts.status();
+  GenerationOptions generation;
+  generation.max_new_tokens = task.max_new_tokens;
+  generation.stop = task.stop;
+  generation.eos_id = options.eos_id;
+  generation.max_positions = eval.sequence_length;
+  generation.pool = eval.pool;
+  generation.subsets = eval.subsets;
+  generation.routed_off = eval.routed_off;
+  Progress progress(task.name, static_cast<int64_t>(items.size()), "questions",
+                    options.show_progress);
+  int64_t done = 0;
+  generation.ended = [&](int64_t) { progress.update(++done); };
+  const std::vector<Generated> texts = generate(model, mesh, tokenizer, *prompts, generation);
+  std::vector<Metrics> metrics;
+  for (size_t i = 0; i < items.size(); ++i) {
+    metrics.push_back(text_metrics(texts[i].text, items[i]->answers));
+    OrderedJson json = {{"task", task.name},
+                        {"id", items[i]->id},
+                        {"category", items[i]->category},
+                        {"answers", items[i]->answers},
+                        {"text", texts[i].text}};
+    for (const auto& [name, value] : metrics.back()) json[name] = value;
+    answers.predictions.push_back(std::move(json));
+  }
+  answers.result = summarise(task, items, metrics);
+  answers.result.cut = cut;
+  return answers;
+}
+
 }  // namespace
 
 absl::StatusOr<TaskAnswers> answer_task(const Model& model, const Mesh& mesh,
@@ -129,7 +193,9 @@ absl::StatusOr<TaskAnswers> answer_task(const Model& model, const Mesh& mesh,
   if (!items.ok()) return items.status();
   const int64_t shots = options.shots.value_or(task.shots);
   absl::StatusOr<TaskAnswers> answers =
-      answer_choices(model, mesh, tokenizer, task, *items, shots, options, eval, memory);
+      task.kind == TaskKind::kChoices
+          ? answer_choices(model, mesh, tokenizer, task, *items, shots, options, eval, memory)
+          : answer_generation(model, mesh, tokenizer, task, *items, shots, options, eval);
   if (answers.ok()) answers->result.shots = shots;
   return answers;
 }

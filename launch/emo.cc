@@ -14,6 +14,7 @@
 #include "eval/eval_command.h"
 #include "eval/exchange_command.h"
 #include "eval/extract_command.h"
+#include "eval/generate_command.h"
 #include "eval/logits_command.h"
 #include "eval/place_command.h"
 #include "eval/rank_command.h"
@@ -44,6 +45,7 @@ int main(int argc, char** argv) {
       emo::data_show_command(*data),
       emo::train_command(app, emo::open_training_evaluation),
       emo::eval_command(app),
+      emo::generate_command(app),
       emo::experts_usage_command(*experts),
       emo::experts_rank_command(*experts),
       emo::experts_extract_command(*experts),

@@ -149,23 +149,43 @@ struct Sum {
   }
 };
 
+// The keys and values of a task, from its span's first token on, `earlier` of them before the
+// queries.
 template <typename E>
-void attend(const AttentionShape& shape, const Task& task, const E* qkv, E* out, float* logsumexp,
-            Scratch* scratch) {
+struct KeysValues {
+  BasicConstMatrixView<E> k, v;
+  int64_t earlier;
+};
+template <typename E>
+KeysValues<E> keys_values(const AttentionShape& shape, const Task& task, int64_t span,
+                          const E* qkv) {
+  if constexpr (std::is_same_v<E, float>) {
+    if (shape.cached != nullptr) {
+      const CachedSpan& cached = shape.cached[span];
+      const float* k = cached.keys_values + task.head_offset;
+      return {{k, 2 * task.D}, {k + task.D, 2 * task.D}, cached.earlier};
+    }
+  }
+  const E* k = qkv + task.begin * task.stride + task.head_offset + task.D;
+  return {{k, task.stride}, {k + task.D, task.stride}, 0};
+}
+
+template <typename E>
+void attend(const AttentionShape& shape, const Task& task, const KeysValues<E>& from, const E* qkv,
+            E* out, float* logsumexp, Scratch* scratch) {
   const int64_t W = shape.head_dim;
   const E* q = qkv + task.begin * task.stride + task.head_offset;
-  const BasicConstMatrixView<E> k(q + task.D, task.stride);
-  const BasicConstMatrixView<E> v(q + 2 * task.D, task.stride);
   for (int64_t first = 0; first < task.length; first += kQueries) {
     const int64_t rows = std::min(kQueries, task.length - first);
-    const int64_t keys = first + rows;
+    const int64_t keys = from.earlier + first + rows;
     const Scores<E> scores(scratch, 0, kQueries * keys);
-    compute_scores(rows, keys, W, {q + first * task.stride, task.stride}, k, task.scale,
+    compute_scores(rows, keys, W, {q + first * task.stride, task.stride}, from.k, task.scale,
                    {scores.values, keys});
     const int64_t t = task.begin + first;
-    softmax_rows(rows, keys, first + 1, kScaledByProduct<E> ? 1.0f : task.scale, scores.values,
-                 scores.factors, logsumexp + t * shape.heads + task.head_offset / W, shape.heads);
-    linear_input_gradient(rows, keys, W, {scores.factors, keys}, v, 0,
+    softmax_rows(rows, keys, from.earlier + first + 1, kScaledByProduct<E> ? 1.0f : task.scale,
+                 scores.values, scores.factors, logsumexp + t * shape.heads + task.head_offset / W,
+                 shape.heads);
+    linear_input_gradient(rows, keys, W, {scores.factors, keys}, from.v, 0,
                           {out + t * task.D + task.head_offset, task.D});
   }
 }
@@ -219,7 +239,9 @@ template <typename E>
 void attention(const AttentionShape& shape, const E* qkv, E* out, float* logsumexp,
                Scratch* scratch) {
   parallel_tasks(shape.spans * shape.heads, [&](int64_t i) {
-    attend(shape, task_at(shape, i), qkv, out, logsumexp, scratch);
+    const Task task = task_at(shape, i);
+    attend(shape, task, keys_values(shape, task, i / shape.heads, qkv), qkv, out, logsumexp,
+           scratch);
   });
 }
 

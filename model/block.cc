@@ -1,5 +1,6 @@
 #include "model/block.h"
 
+#include <type_traits>
 #include <utility>
 
 #include "model/attention.h"
@@ -25,8 +26,8 @@ AttentionShape attention_shape(const ModelConfig& config, const MicroBatch& batc
 template <typename E>
 void run_forward(const MoeContext& context, const LayerWeights& weights, const RopeTable& rope,
                  const MicroBatch& batch, std::vector<int64_t> pool_sizes,
-                 const ExpertSubset& subset, const at::Tensor& y, BlockActivations* kept,
-                 BlockBuffers* buffers) {
+                 const ExpertSubset& subset, KeyValueCache* cache, int64_t layer,
+                 const at::Tensor& y, BlockActivations* kept, BlockBuffers* buffers) {
   const ModelConfig& config = *context.config;
   const int64_t T = batch.num_tokens();
   const int64_t D = config.d_model;
@@ -50,8 +51,13 @@ void run_forward(const MoeContext& context, const LayerWeights& weights, const R
   }
   rotate(rope, Rotation::kForward, T, batch.positions.const_data_ptr<int32_t>(), 2 * config.n_heads,
          config.head_dim(), 3 * D, qkv);  // queries and keys
-  attention(attention_shape(config, batch), qkv, attended, data(kept->logsumexp),
-            &buffers->feed_forward.scratch);
+  AttentionShape shape = attention_shape(config, batch);
+  std::vector<CachedSpan> cached;
+  if constexpr (std::is_same_v<E, float>) {
+    if (cache != nullptr) cached = append(cache, layer, shape.span_ends, qkv);
+    if (cache != nullptr) shape.cached = cached.data();
+  }
+  attention(shape, qkv, attended, data(kept->logsumexp), &buffers->feed_forward.scratch);
   copy_buffer(kept->x, kept->h);
   linear(T, D, D, {attended, D}, {weights.attention_out, D}, 1, {data(kept->h), D});
 
@@ -123,11 +129,11 @@ void run_backward(const MoeContext& context, const LayerWeights& weights,
 
 void block_forward(const MoeContext& context, const LayerWeights& weights, const RopeTable& rope,
                    const MicroBatch& batch, std::vector<int64_t> pool_sizes,
-                   const ExpertSubset& subset, const at::Tensor& y, BlockActivations* kept,
-                   BlockBuffers* buffers) {
+                   const ExpertSubset& subset, KeyValueCache* cache, int64_t layer,
+                   const at::Tensor& y, BlockActivations* kept, BlockBuffers* buffers) {
   with_element(context.precision, [&](auto element) {
-    run_forward<decltype(element)>(context, weights, rope, batch, std::move(pool_sizes), subset, y,
-                                   kept, buffers);
+    run_forward<decltype(element)>(context, weights, rope, batch, std::move(pool_sizes), subset,
+                                   cache, layer, y, kept, buffers);
   });
 }
 

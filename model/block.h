@@ -8,6 +8,7 @@
 
 #include <vector>
 
+#include "model/key_value_cache.h"
 #include "model/micro_batch.h"
 #include "model/moe_layer.h"
 #include "model/rope.h"
@@ -41,11 +42,13 @@ struct BlockBuffers {
   FeedForwardBuffers feed_forward;
 };
 
-// Collective over ep in a MoE layer. Reads kept->x; overwrites y [T, D].
+// Collective over ep in a MoE layer. Reads kept->x; overwrites y [T, D]. With a `cache`, of fp32
+// passes only, layer `layer` of it gives each attention span the tokens before it, and takes its
+// own; null: every span begins here.
 void block_forward(const MoeContext& context, const LayerWeights& weights, const RopeTable& rope,
                    const MicroBatch& batch, std::vector<int64_t> pool_sizes,
-                   const ExpertSubset& subset, const at::Tensor& y, BlockActivations* kept,
-                   BlockBuffers* buffers);
+                   const ExpertSubset& subset, KeyValueCache* cache, int64_t layer,
+                   const at::Tensor& y, BlockActivations* kept, BlockBuffers* buffers);
 
 // Collective over ep in a MoE layer. d [T, D] is the gradient of y and becomes that of x; adds to
 // the gradients. `balance` [E] and `z`: see route_backward.

@@ -147,6 +147,17 @@ Masks masks_of(const uint8_t* pool, const std::vector<uint8_t>& kept,
   return masks;
 }
 
+// Pools that were given, in the place of those just chosen.
+void keep_given_pools(const std::vector<uint8_t>& given, int64_t E, std::vector<uint8_t>* pools) {
+  TORCH_CHECK(given.empty() || given.size() == pools->size(), "route: ", given.size(),
+              " entries of given pools, ", pools->size(), " of chosen ones");
+  for (auto row = given.begin(); row != given.end(); row += E) {
+    if (std::any_of(row, row + E, [](uint8_t in) { return in != 0; })) {
+      std::copy(row, row + E, pools->begin() + (row - given.begin()));
+    }
+  }
+}
+
 }  // namespace
 
 void route(const RouterInput& input, const RoutingContract& contract, bool want_probability,
@@ -173,6 +184,7 @@ void route(const RouterInput& input, const RoutingContract& contract, bool want_
     std::vector<int64_t> sizes = input.pool_sizes;
     const DocumentScores scores = score_documents(pieces, ends, spans, E, logits, usable.data());
     routing->pools = choose_pools(scores, E, contract.pool, &sizes);
+    keep_given_pools(input.subset.pools, E, &routing->pools);
     for (int64_t span = 0; span < spans; ++span) {
       routing->document_entropy += scores.entropy[span];
       routing->pool_size += static_cast<double>(std::min(sizes[span], E));

@@ -26,6 +26,9 @@ struct ExpertSubset {
   // false: as if the others had never been, the softmax runs over the kept ones (the reference's
   // way); true: weights are those of the full model.
   bool full_weights = false;
+  // [N, E] pools of the batch's documents that were chosen before, in decoding from the prompt; a
+  // document whose row is zero gets its pool as ever. Empty: all do.
+  std::vector<uint8_t> pools;
 };
 
 struct RouterInput {

@@ -67,7 +67,8 @@ void run_block(const Model& model, const MoeContext& context, const RopeTable& r
       context, model.weights.layers[layer], rope, batch,
       draw_pool_sizes(pool, context.contract->pool_draw, options.seed, batch.sequence_index,
                       batch.ordinal, layer, model.config.routed_experts(layer)),
-      options.subsets.empty() ? ExpertSubset() : options.subsets[layer], y, kept, &buffers->block);
+      options.subsets.empty() ? ExpertSubset() : options.subsets[layer], options.cache, layer, y,
+      kept, &buffers->block);
   take_counters(layer, buffers);
 }
 
@@ -129,6 +130,9 @@ void forward(const Model& model, const RopeTable& rope, const MicroBatch& batch,
     if (again && !config.is_dense(layer)) {
       std::swap(block.moe.routing, buffers->recomputed.moe.routing);
     }
+  }
+  if (options.cache != nullptr) {
+    advance(options.cache, batch.attention_ends.const_data_ptr<int32_t>());
   }
   if (options.profile != nullptr) options.profile->set_layer(-1);
   announce(options.before_parameters, model.layout.head_bucket());

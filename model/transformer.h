@@ -81,6 +81,7 @@ struct PassOptions {
   bool routed_off = false;            // see MoeContext
   std::vector<ExpertSubset> subsets;  // [L], or empty: all experts
   bool want_contributions = false;    // see MoeActivations::contributions
+  KeyValueCache* cache = nullptr;     // decoding: what came before the batch's spans, and grows
   Recompute recompute = Recompute::kNone;
   Precision precision = Precision::kFp32;  // of what is stored between products
   Profile* profile = nullptr;

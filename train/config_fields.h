@@ -78,6 +78,7 @@ void visit_config(Visitor& v, RunConfig& c) {
     v.field("path", &c.data.path);
     v.synthetic("synthetic", &c.data.synthetic);
     names("order", {"ours", "sequential"}, &c.data.order);
+    names("documents", {"cut", "whole"}, &c.data.documents);
     v.field("sequence_length", &c.data.sequence_length, Range{2, 1 << 24});
     v.field("repetition_filter", &c.data.repetition_filter);
   }

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "data/dataset_chunks.h"
 #include "data/loader.h"
 #include "data/synthetic.h"
 #include "model/bf16.h"
@@ -43,6 +44,7 @@ struct RunConfig {
     std::string path;                           // folder of emo prepare, or ...
     std::optional<SyntheticOptions> synthetic;  // ... documents that the program makes
     Order order = Order::kOurs;
+    DocumentPacking documents = DocumentPacking::kCut;
     int64_t sequence_length = 1024;
     bool repetition_filter = false;  // the reference's instance filter
   } data;

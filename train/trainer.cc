@@ -126,7 +126,7 @@ absl::StatusOr<std::unique_ptr<ChunkSource>> open_source(const RunConfig& config
     return std::make_unique<SyntheticChunks>(*config.data.synthetic, config.data.sequence_length);
   }
   absl::StatusOr<std::unique_ptr<DatasetChunks>> chunks =
-      DatasetChunks::open(config.data.path, config.data.sequence_length);
+      DatasetChunks::open(config.data.path, config.data.sequence_length, config.data.documents);
   if (!chunks.ok()) return chunks.status();
   if ((*chunks)->vocab_size() > config.model.vocab_size) {
     return absl::DataLossError(

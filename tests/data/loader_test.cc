@@ -61,7 +61,7 @@ TEST(Order, EpochsDifferAndCoverEverything) {
 
 TEST(Loader, EveryTokenOfEveryChunkOnceAnEpoch) {
   const std::string folder = write_documents(200, 700);
-  const auto chunks = DatasetChunks::open(folder, 16);
+  const auto chunks = DatasetChunks::open(folder, 16, DocumentPacking::kCut);
   ASSERT_TRUE(chunks.ok()) << chunks.status();
   LoaderOptions options;
   options.sequence_length = 16;
@@ -80,7 +80,7 @@ TEST(Loader, EveryTokenOfEveryChunkOnceAnEpoch) {
 
 TEST(Loader, SpansEndBehindTheEndTokenAndAtRowEnds) {
   const std::string folder = write_documents(120, 1 << 20);
-  const auto chunks = DatasetChunks::open(folder, 32);
+  const auto chunks = DatasetChunks::open(folder, 32, DocumentPacking::kCut);
   LoaderOptions options;
   options.sequence_length = 32;
   const auto batch = load(**chunks, options, {0, 12});
@@ -128,7 +128,7 @@ TEST(Loader, SharesCoverTheRangeInOrder) {
 
 TEST(Loader, RanksTogetherSeeWhatOneRankSees) {
   const std::string folder = write_documents(150, 900);
-  const auto chunks = DatasetChunks::open(folder, 16);
+  const auto chunks = DatasetChunks::open(folder, 16, DocumentPacking::kCut);
   LoaderOptions options;
   options.sequence_length = 16;
   options.seed = 9;

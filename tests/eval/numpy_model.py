@@ -103,7 +103,7 @@ def prepared_pieces(folder: pathlib.Path, S: int) -> dict[str, list[np.ndarray]]
     for shard in info["shards"]:
         tokens = np.fromfile(folder / f"{shard['name']}.npy", info["dtype"]).astype(np.int64)
         records = np.fromfile(folder / f"{shard['name']}.index", np.dtype([("end", "<u8"), ("bytes", "<u8"),
-                                                                           ("source", "<u4"), ("unused", "<u4")]))
+                                                                           ("source", "<u4"), ("context", "<u4")]))
         begin = 0
         for name, end in zip((folder / f"{shard['name']}.ids").read_text().splitlines(), records["end"]):
             of_document, at = [], begin
