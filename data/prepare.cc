@@ -110,6 +110,14 @@ void encode(const Tokenizer& tokenizer, int32_t eos, const DocumentFields& field
   job->raw.clear();
 }
 
+void count(const std::string& source, int64_t tokens, int64_t bytes, PrepareSummary* summary) {
+  for (PrepareSummary::Source* sum : {&summary->sources[source], &summary->total}) {
+    sum->documents += 1;
+    sum->tokens += tokens;
+    sum->bytes += bytes;
+  }
+}
+
 absl::Status write(const Job& job, bool strict, ShardWriter* writer, PrepareSummary* summary) {
   for (const absl::Status& bad : job.bad) {
     if (strict) return bad;
@@ -122,11 +130,8 @@ absl::Status write(const Job& job, bool strict, ShardWriter* writer, PrepareSumm
     absl::Status status =
         writer->append(document.tokens, document.bytes, document.source, document.id);
     if (!status.ok()) return status;
-    for (PrepareSummary::Source* sum : {&summary->sources[document.source], &summary->total}) {
-      sum->documents += 1;
-      sum->tokens += static_cast<int64_t>(document.tokens.size());
-      sum->bytes += static_cast<int64_t>(document.bytes);
-    }
+    count(document.source, static_cast<int64_t>(document.tokens.size()),
+          static_cast<int64_t>(document.bytes), summary);
   }
   return absl::OkStatus();
 }
@@ -196,14 +201,6 @@ absl::Status encode_documents(const Tokenizer& tokenizer, int32_t eos,
   queue.close();
   for (std::thread& worker : workers) worker.join();
   return status;
-}
-
-void count(const std::string& source, int64_t tokens, int64_t bytes, PrepareSummary* summary) {
-  for (PrepareSummary::Source* sum : {&summary->sources[source], &summary->total}) {
-    sum->documents += 1;
-    sum->tokens += tokens;
-    sum->bytes += bytes;
-  }
 }
 
 // The questions of tasks, each a document: examples, question and answer.

@@ -16,6 +16,7 @@
 #include "data/file_system.h"
 #include "data/json.h"
 #include "data/progress.h"
+#include "eval/calibration_data.h"
 #include "eval/expert_ranking.h"
 #include "eval/layerwise_ranking.h"
 #include "eval/mesh_options.h"
@@ -28,7 +29,8 @@ namespace emo {
 namespace {
 
 struct Options {
-  std::string checkpoint, experts, data, method = "layerwise", output, folder;
+  std::string checkpoint, experts, method = "layerwise", output, folder;
+  CalibrationOptions calibration;
   std::vector<std::string> labels;
   std::vector<std::string> keep;        // counts, or fractions with a point
   std::vector<int64_t> keep_per_layer;  // instead of `keep`
@@ -278,12 +280,13 @@ absl::StatusOr<int> rank(const Options& options) {
   }
   absl::StatusOr<std::vector<Budget>> budgets = budgets_of(options, config);
   if (!budgets.ok()) return budgets.status();
-  absl::StatusOr<TokenDataset> data = open_data_for(*opened, options.data, *mesh);
-  if (!data.ok()) return data.status();
-  absl::StatusOr<std::vector<Calibration>> calibrations = calibrations_of(options, *data);
+  absl::StatusOr<CalibrationData> measured = open_calibration(*opened, options.calibration, *mesh);
+  if (!measured.ok()) return measured.status();
+  const TokenDataset& data = measured->data;
+  absl::StatusOr<std::vector<Calibration>> calibrations = calibrations_of(options, data);
   if (!calibrations.ok()) return calibrations.status();
   absl::StatusOr<std::vector<NamedSubset>> subsets =
-      rank_all(options, *opened, *mesh, *data, *calibrations, *budgets);
+      rank_all(options, *opened, *mesh, data, *calibrations, *budgets);
   if (!subsets.ok()) return subsets.status();
   if (mesh->is_first()) status = write_all(options, *subsets);
   status = agree(*mesh->world, status);
@@ -299,9 +302,7 @@ Command experts_rank_command(CLI::App& experts) {
   CLI::App* app = experts.add_subcommand("rank", "Choose the experts that documents use most");
   app->add_option("CHECKPOINT", options->checkpoint, "model folder")->required();
   add_subset_option(app, &options->experts);
-  app->add_option("--data", options->data,
-                  "folder that emo prepare wrote: the calibration documents")
-      ->required();
+  add_calibration_options(app, &options->calibration);
   app->add_option("--label", options->labels,
                   "source labels of the documents, a subset for each; none: all documents together")
       ->delimiter(',');

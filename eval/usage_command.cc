@@ -14,6 +14,7 @@
 #include "data/file_system.h"
 #include "data/json.h"
 #include "data/safetensors.h"
+#include "eval/calibration_data.h"
 #include "eval/expert_ranking.h"
 #include "eval/mesh_options.h"
 #include "eval/open_model.h"
@@ -25,7 +26,8 @@ namespace emo {
 namespace {
 
 struct Options {
-  std::string checkpoint, experts, data, pool = "trained", output;
+  std::string checkpoint, experts, pool = "trained", output;
+  CalibrationOptions calibration;
   std::vector<std::string> labels;
   int64_t documents = 0;
   uint64_t seed = 0;
@@ -93,7 +95,8 @@ OrderedJson report(const Options& options, const OpenedModel& model, const Group
   }
   return {{"checkpoint", options.checkpoint},
           {"identity", model.identity},
-          {"data", options.data},
+          {"data", options.calibration.data},
+          {"tasks", options.calibration.tasks},
           {"documents_per_label", options.documents},
           {"seed", options.seed},
           {"pool", options.pool},
@@ -173,9 +176,11 @@ absl::StatusOr<int> usage(const Options& options) {
   if (config.moe_layers() == 0) {
     return absl::InvalidArgumentError(options.checkpoint + ": a dense model has no experts");
   }
-  absl::StatusOr<TokenDataset> data = open_data_for(*opened, options.data, *mesh);
-  if (!data.ok()) return data.status();
-  absl::StatusOr<Groups> groups = group_documents(options, *data);
+  absl::StatusOr<CalibrationData> calibration =
+      open_calibration(*opened, options.calibration, *mesh);
+  if (!calibration.ok()) return calibration.status();
+  const TokenDataset& data = calibration->data;
+  absl::StatusOr<Groups> groups = group_documents(options, data);
   if (!groups.ok()) return groups.status();
 
   UsageOptions measured;
@@ -193,7 +198,7 @@ absl::StatusOr<int> usage(const Options& options) {
   }
   PassMemory memory;
   absl::StatusOr<std::vector<ExpertUsage>> usages =
-      measure_usage(*opened->model, *mesh, *data, measured, &memory);
+      measure_usage(*opened->model, *mesh, data, measured, &memory);
   if (!usages.ok()) return usages.status();
   const OrderedJson json = report(options, *opened, *groups, *usages);
   if (mesh->is_first()) {
@@ -217,7 +222,7 @@ Command experts_usage_command(CLI::App& experts) {
       "usage", "How much each label's documents use each expert: all measures from one pass");
   app->add_option("CHECKPOINT", options->checkpoint, "model folder")->required();
   add_subset_option(app, &options->experts);
-  app->add_option("--data", options->data, "folder that emo prepare wrote")->required();
+  add_calibration_options(app, &options->calibration);
   app->add_option("--label", options->labels, "source labels; none: each that the data has")
       ->delimiter(',');
   app->add_option("--documents", options->documents,

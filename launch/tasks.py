@@ -77,19 +77,21 @@ def word_senses(texts: Texts):
 
 
 def headwords(texts: Texts):
-    """A definition, and which of four words it belongs to."""
+    """A definition, and which of four words it belongs to: of the dictionary, and of WordNet's single words."""
     entries = []
     for _, identity, text in texts.of("dictionary"):
-        for entry in text.split("\n\n"):
-            match = re.match(r"\s*([A-Z][a-z]{3,}) \\.*?\\[^\n]*\n?(.*)", entry, flags=re.S)
-            if match:
-                definition = " ".join(match[2].split())[:200]
-                if len(definition) > 40 and match[1].lower() not in definition.lower():
-                    entries.append((f"{identity}:{match[1]}", match[1], definition))
-    words = [word for _, word, _ in entries]
-    for identity, word, definition in entries:
-        draw = random.Random(identity)
-        yield question(draw, f"Definition: {definition}\nWord:", word, draw.sample(words, 8), "dictionary", identity)
+        for match in re.finditer(r"^([A-Z][a-z]{3,}) \\[^\n]*\n(.*?)(?=\n\n|\Z)", text, flags=re.S | re.M):
+            entries.append(("dictionary", f"{identity}:{match[1]}", match[1], " ".join(match[2].split())[:200]))
+    for _, identity, text in texts.of("word senses"):
+        for line in text.splitlines():
+            word, _, gloss = line.partition(": ")
+            if word.isalpha():
+                entries.append(("word senses", f"{identity}:{word}", word.capitalize(), gloss.split(";")[0]))
+    words = [word for _, _, word, _ in entries]
+    for source, identity, word, definition in entries:
+        if len(definition) > 30 and word.lower() not in definition.lower():
+            draw = random.Random(identity)
+            yield question(draw, f"Definition: {definition}\nWord:", word, draw.sample(words, 8), source, identity)
 
 
 def prose_cloze(texts: Texts):
