@@ -147,7 +147,7 @@ Command generate_command(CLI::App& parent) {
   app->add_option("CHECKPOINT", options->checkpoint, "model folder")->required();
   add_subset_option(app, &options->experts);
   app->add_option("--prompt", options->prompts, "text to go on from; may be given several times")
-      ->expected(1);
+      ->allow_extra_args(false);
   app->add_option("--prompts", options->file,
                   "file of prompts: JSON lines with a field 'prompt', or one text");
   app->add_option("--max-new-tokens", generation.max_new_tokens, "at most so many for each prompt")
@@ -163,7 +163,7 @@ Command generate_command(CLI::App& parent) {
       ->capture_default_str();
   app->add_option("--seed", generation.sampling.seed, "of the draws")->capture_default_str();
   app->add_option("--stop", generation.stop, "text that ends an answer; may be given several times")
-      ->expected(1)
+      ->allow_extra_args(false)
       ->check([](const std::string& text) { return text.empty() ? "an empty text" : ""; });
   app->add_option("--batch", generation.sequences, "prompts at once")
       ->check(CLI::Range(1, 4096))

@@ -150,13 +150,13 @@ def manual_pages(texts: Texts):
 
 # Task, its questions, and what its header says beside its name.
 TASKS = {
-    "next_passage": (next_passage, {"metric": "acc_per_char"}),
-    "word_senses": (word_senses, {"metric": "acc_per_char"}),
+    "next_passage": (next_passage, {"metric": "acc_uncond", "unconditional": "\n"}),
+    "word_senses": (word_senses, {"metric": "acc_uncond", "unconditional": ":"}),
     "headwords": (headwords, {"metric": "acc_uncond", "shots": 4, "unconditional": "Word:"}),
     "prose_cloze": (prose_cloze, {"metric": "acc_uncond", "unconditional": "the"}),
-    "verses": (verses, {"metric": "acc_per_char", "separator": "", "between": "\n\n"}),
-    "code_lines": (code_lines, {"metric": "acc_per_char", "separator": "", "between": "\n\n"}),
-    "manual_pages": (manual_pages, {"metric": "acc_per_char", "separator": "", "between": "\n\n"}),
+    "verses": (verses, {"metric": "acc_uncond", "unconditional": "\n", "separator": "", "between": "\n\n"}),
+    "code_lines": (code_lines, {"metric": "acc_uncond", "unconditional": "\n", "separator": "", "between": "\n\n"}),
+    "manual_pages": (manual_pages, {"metric": "acc_uncond", "unconditional": "\n", "separator": "", "between": "\n\n"}),
 }
 
 

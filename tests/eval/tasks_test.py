@@ -147,8 +147,8 @@ def generation(emo: Program, model: pathlib.Path, tokenizer: Tokenizer) -> None:
     check(first != answers, "temperature")
     check(first == emo.json(*drawn, "--batch", 1)["answers"], "the same seed")
     check(first != emo.json(*drawn[:-1], 4)["answers"], "another seed")
-    with_pool = emo.json(*arguments, "--pool", 7)["answers"]
-    check(len(with_pool) == 4 and with_pool != answers, "a pool of the smallest size changes something")
+    with_pool = emo.json(*drawn, "--batch", 1, "--pool", 7)["answers"]
+    check(len(with_pool) == 4 and with_pool != first, "a pool of the smallest size changes something")
     for wrong, word in ((["--prompt", " ".join(["red"] * 100)], "tokens"), ([], "--prompt"),
                         (["--prompt", "red", "--pool", "2"], "pool"), (["--prompt", "x", "--stop", ""], "empty")):
         error = emo.run("generate", model, *wrong, expect=64).stderr
@@ -183,10 +183,14 @@ def as_documents(emo: Program, model: pathlib.Path, tokenizer: Tokenizer) -> Non
         context = tokenizer.encode("Guess.\n\n" + item["context"], add_special_tokens=False).ids
         text = f"Guess.\n\n{item['context']} {item['choices'][item['gold']]}"
         tokens = tokenizer.encode(text, add_special_tokens=False).ids + [eos]
-        if len(tokens) > POSITIONS:
-            continue
-        score, count = logits.answer(context, tokens)
-        total, predicted = total - score, predicted + count
+        common = next((i for i, (x, y) in enumerate(zip(context, tokens)) if x != y), len(context))
+        at = 0
+        while at + 1 < len(tokens):  # pieces of S tokens, each from the last token of the one before
+            piece = tokens[at:at + POSITIONS]
+            given = min(max(common - at, 1), len(piece))
+            total -= sum(logits.of(piece)[t - 1][piece[t]] for t in range(given, len(piece)))
+            predicted += len(piece) - given
+            at += len(piece) - 1
     loss = emo.json("eval", model, "--data", prepared)
     check(loss["predicted_tokens"] == predicted, (loss["predicted_tokens"], predicted))
     check(abs(loss["loss"] - total / predicted) < 1e-3, (loss["loss"], total / predicted))
