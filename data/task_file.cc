@@ -46,8 +46,9 @@ class Fields {
     if (!object_.contains(key) || object_[key].is_null()) return false;
     absl::StatusOr<T> field = json_field<T>(object_, key, where_);
     problems_->add(field.status());
-    if (field.ok()) *value = *std::move(field);
-    return field.ok();
+    if (!field.ok()) return false;
+    *value = *std::move(field);
+    return true;
   }
   bool has(const char* key) const { return object_.contains(key) && !object_[key].is_null(); }
   void wrong(const std::string& what) { problems_->texts.push_back(where_ + ": " + what); }

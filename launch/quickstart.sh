@@ -30,6 +30,10 @@ if [ ! -e "$data/train.jsonl" ]; then
   rm -rf "$data.new/packages" "$data"
   mv "$data.new" "$data"
 fi
+if [ ! -e "$folder/tasks/verses.jsonl" ]; then
+  /usr/bin/python3 launch/tasks.py "$data" "$folder/tasks.new" 2>/dev/null
+  mv "$folder/tasks.new" "$folder/tasks"
+fi
 for split in train validation test; do
   if [ ! -e "$data/$split/dataset.json" ]; then
     say "preparing $split"
@@ -59,8 +63,10 @@ Where things are:
 Next:
   $emo experts rank $(newest emo) --data $data/validation --label scripture --keep 8 --output scripture.json
   $emo eval $(newest emo) --data $data/test --experts scripture.json
+  $emo eval $(newest emo) --tasks $folder/tasks
+  $emo generate $(newest emo) --prompt 'And God said' --max-new-tokens 40
   $emo data show $data/train --batch 0 --sequence-length 512
 EOF
-tail -n 9 "$folder/report.txt"
+tail -n 11 "$folder/report.txt"
 mv "$folder/retention.json.new" "$folder/retention.json"
 say "done"

@@ -78,6 +78,47 @@ TEST(Loader, EveryTokenOfEveryChunkOnceAnEpoch) {
   EXPECT_EQ(loaded, stored);
 }
 
+// Documents of 5, 3, 9 and 20 tokens, of which 2, 0, 7 and 6 are given, in rows of 12.
+TEST(Loader, WholeDocumentsPredictOnlyWhatIsNotGiven) {
+  const std::string folder = testing::TempDir() + "whole";
+  std::filesystem::remove_all(folder);
+  ASSERT_TRUE(posix_file_system().make_directories(folder).ok());
+  DatasetInfo info;
+  info.vocab_size = 100;
+  info.eos_id = 0;
+  ShardWriter writer(posix_file_system(), folder, info, 1 << 20);
+  int32_t next = 1;
+  for (const auto& [length, given] : {std::pair{5, 2}, {3, 0}, {9, 7}, {20, 6}}) {
+    std::vector<int32_t> tokens(length, 0);
+    for (int i = 0; i + 1 < length; ++i) tokens[i] = next++;
+    ASSERT_TRUE(writer.append(tokens, 1, "tasks", "id", given).ok());
+  }
+  ASSERT_TRUE(writer.finish().ok());
+  const auto chunks = DatasetChunks::open(folder, 12, DocumentPacking::kWhole);
+  ASSERT_TRUE(chunks.ok()) << chunks.status();
+  LoaderOptions options;
+  options.sequence_length = 12;
+  options.order = Order::kSequential;
+  options.filter = InstanceFilter();  // filling is no repetition
+  const auto batch = load(**chunks, options, {0, (*chunks)->num_chunks()});
+  ASSERT_TRUE(batch.ok()) << batch.status();
+  constexpr int32_t no = kIgnoredLabel;
+  EXPECT_EQ(batch->tokens, (std::vector<int32_t>{1,  2,  3,  4,  0,  5,  6,  0,  0,  0,  0,  0,  //
+                                                 7,  8,  9,  10, 11, 12, 13, 14, 0,  0,  0,  0,  //
+                                                 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 0}));
+  EXPECT_EQ(batch->labels, (std::vector<int32_t>{no, 3,  4,  0,  5,  6,  0,  no, no, no, no, no,  //
+                                                 no, no, no, no, no, no, 14, 0,  no, no, no, no,  //
+                                                 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 0,  no}));
+  EXPECT_EQ(batch->document_ends, (std::vector<int32_t>{5, 8, 12, 21, 24, 36}));
+  EXPECT_EQ(batch->filtered, (std::vector<uint8_t>{0, 0, 0}));
+  // Cut, the third document goes on in the second row with what is left of its question.
+  const auto cut = DatasetChunks::open(folder, 12, DocumentPacking::kCut);
+  const auto rows = load(**cut, options, {0, 3});
+  ASSERT_TRUE(rows.ok());
+  EXPECT_EQ(std::vector<int32_t>(rows->labels.begin() + 7, rows->labels.begin() + 17),
+            (std::vector<int32_t>{no, no, no, no, no, no, no, 14, 0, no}));
+}
+
 TEST(Loader, SpansEndBehindTheEndTokenAndAtRowEnds) {
   const std::string folder = write_documents(120, 1 << 20);
   const auto chunks = DatasetChunks::open(folder, 32, DocumentPacking::kCut);

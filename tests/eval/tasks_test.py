@@ -275,6 +275,48 @@ def task_sets(emo: Program) -> None:
             check(("/test" in item["id"]) == (item["split"] == "test"), item["id"])
 
 
+def public_tasks(emo: Program, model: pathlib.Path) -> None:
+    """launch/public_tasks.py on a few records of each benchmark; what it writes is a task that can be answered."""
+    import subprocess
+    letters = {"text": ["red", "blue"], "label": ["A", "B"]}
+    records = {
+        "arc_easy": {"question": "q", "choices": letters, "answerKey": "B"},
+        "arc_challenge": {"question": "q", "choices": letters, "answerKey": "B"},
+        "boolq": {"passage": "p", "question": "q", "answer": False},
+        "hellaswag": {"activity_label": "a", "ctx": "c", "endings": ["red", "blue"], "label": "1"},
+        "csqa": {"question": "q", "choices": letters, "answerKey": "B"},
+        "openbookqa": {"question_stem": "q", "choices": letters, "answerKey": "B"},
+        "piqa": {"goal": "g", "sol1": "red", "sol2": "blue", "label": 1},
+        "socialiqa": {"context": "c", "question": "q", "answerA": "red", "answerB": "blue", "answerC": "x", "label": "2"},
+        "winogrande": {"sentence": "the _ is big", "option1": "red", "option2": "blue", "answer": "2"},
+        "squad": {"context": "c", "question": "q", "answers": {"text": ["red"]}},
+        "naturalqs": {"question": "q", "answer": ["red"]},
+        "triviaqa": {"question": "q", "answer": {"value": "red", "aliases": ["Red"]}},
+        "drop": {"passage": "p", "question": "q", "answers_spans": {"spans": ["red"]}},
+        "coqa": {"story": "s", "questions": ["q1", "q2"], "answers": {"input_text": ["red", "blue"]}},
+        "gsm8k": {"question": "q", "answer": "so it is\n#### 12"},
+        "mmlu": {"question": "q", "subject": "astronomy", "choices": ["red", "blue"], "answer": 1},
+        "mmlu_pro": {"question": "q", "options": ["red", "blue"], "answer_index": 1, "category": "law"}}
+    folder = emo.folder / "public"
+    folder.mkdir()
+    for name, record in records.items():
+        source = write_lines(folder / "records.txt", *[record] * 400)
+        files = ["--dev", source, "--validation", source, "--test", source] if name.startswith("mmlu") else \
+            ["--train", source, "--validation", source]
+        subprocess.run([sys.executable, ROOT / "launch/public_tasks.py", name, folder / f"{name}.jsonl", *files], check=True,
+                       capture_output=True)
+        items = [json.loads(line) for line in open(folder / f"{name}.jsonl")][1:]
+        check(all(i.get("gold", 1) == 1 for i in items), name)
+        count = {s: sum(i["split"] == s for i in items) for s in ("shots", "train", "test")}
+        expected = {"mmlu": (400, 640, 160), "mmlu_pro": (400, 220, 180), "coqa": (0, 800, 800), "gsm8k": (8, 392, 400)}
+        check(tuple(count.values()) == expected.get(name, (5, 395, 400)), f"{name}: {count}")
+        if name != "gsm8k" and name != "drop":  # which write more than this model has positions
+            emo.run("eval", model, "--tasks", folder / f"{name}.jsonl", "--limit", 2)
+    wrong = subprocess.run([sys.executable, ROOT / "launch/public_tasks.py", "piqa", folder / "never.jsonl", "--train",
+                            folder / "arc_easy.jsonl"], capture_output=True, text=True)
+    check(wrong.returncode != 0 and "not the files of piqa" in wrong.stderr, wrong.stderr)
+
+
 def main() -> None:
     with Program(sys.argv[1]) as emo:
         model = train(emo)
@@ -286,6 +328,7 @@ def main() -> None:
         as_documents(emo, model, tokenizer)
         refused(emo, model)
         task_sets(emo)
+        public_tasks(emo, model)
 
 
 if __name__ == "__main__":
