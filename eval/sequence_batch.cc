@@ -41,6 +41,8 @@ std::vector<int64_t> deal_lengths(const std::vector<int64_t>& lengths, int64_t t
                                   int64_t ranks, int64_t* batches) {
   int64_t tokens = 0;
   for (const int64_t length : lengths) tokens += length;
+  *batches = 0;
+  if (tokens == 0) return std::vector<int64_t>(lengths.size(), 0);
   *batches = (tokens + ranks * tokens_per_batch - 1) / (ranks * tokens_per_batch) * ranks;
   std::vector<int64_t> batch_of;
   int64_t begin = 0;

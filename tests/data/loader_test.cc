@@ -105,10 +105,10 @@ TEST(Loader, WholeDocumentsPredictOnlyWhatIsNotGiven) {
   constexpr int32_t no = kIgnoredLabel;
   EXPECT_EQ(batch->tokens, (std::vector<int32_t>{1,  2,  3,  4,  0,  5,  6,  0,  0,  0,  0,  0,  //
                                                  7,  8,  9,  10, 11, 12, 13, 14, 0,  0,  0,  0,  //
-                                                 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 0}));
+                                                 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 0}));
   EXPECT_EQ(batch->labels, (std::vector<int32_t>{no, 3,  4,  0,  5,  6,  0,  no, no, no, no, no,  //
                                                  no, no, no, no, no, no, 14, 0,  no, no, no, no,  //
-                                                 23, 24, 25, 26, 27, 28, 29, 30, 31, 32, 0,  no}));
+                                                 24, 25, 26, 27, 28, 29, 30, 31, 32, 33, 0,  no}));
   EXPECT_EQ(batch->document_ends, (std::vector<int32_t>{5, 8, 12, 21, 24, 36}));
   EXPECT_EQ(batch->filtered, (std::vector<uint8_t>{0, 0, 0}));
   // Cut, the third document goes on in the second row with what is left of its question.

@@ -1,0 +1,74 @@
+"""Evaluation while training: each value again by `emo experts rank` and `emo eval`, and no effect on the training."""
+import json
+import pathlib
+import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+from tests.eval.experts_test import S, train  # noqa: E402
+from tests.program import Program, check  # noqa: E402
+
+DOMAINS = {"colours": ["red green green blue red", "blue blue green"], "numbers": ["one two", "three three one two"]}
+STEPS = 5
+
+
+def prepare(emo: Program, name: str, label_of) -> pathlib.Path:
+    with open(emo.folder / f"{name}.jsonl", "w") as file:
+        for domain, texts in DOMAINS.items():
+            for i, text in enumerate(texts):
+                file.write(json.dumps({"text": text, "source": label_of(domain, i), "id": f"{domain}{i}"}) + "\n")
+    emo.run("prepare", "--tokenizer", emo.folder / "tokenizer.json", "--output", emo.folder / name,
+            emo.folder / f"{name}.jsonl")
+    return emo.folder / name
+
+
+def run(emo: Program, name: str, *overrides, **options) -> tuple[pathlib.Path, list[dict]]:
+    emo.run("train", "configs/tiny.yaml", f"run.folder={emo.folder / name}", f"data.path={emo.folder}/data",
+            "data.synthetic=none", "model.vocab_size=400", f"data.sequence_length={S}", f"train.steps={STEPS}", "--quiet",
+            *overrides, **options)
+    return (emo.folder / name / f"step-{STEPS:07}",
+            [json.loads(line) for line in open(emo.folder / name / "metrics.jsonl")])
+
+
+def main() -> None:
+    with Program(sys.argv[1]) as emo:
+        train(emo)  # the tokenizer, and text to train on
+        # Two documents of each domain: one calibrates, the other is evaluated.
+        domains = prepare(emo, "domains", lambda domain, i: domain)
+        single = prepare(emo, "single", lambda domain, i: f"{domain}{i}")
+        evaluation = [f"eval.data={domains}", "eval.every=2", "eval.share=0.5"]
+        plain, _ = run(emo, "plain")
+        model, metrics = run(emo, "evaluated", *evaluation)
+        for file in sorted(plain.glob("*.safetensors")):
+            check(file.read_bytes() == (model / file.name).read_bytes(), f"{file.name} differs with evaluation")
+        steps = [m["step"] for m in metrics if "eval/loss" in m]
+        check(steps == [2, 4, 5], f"evaluated at {steps}")
+        last = metrics[-1]
+        check(0 < last["eval/share of time"] <= 1, last)
+
+        whole = emo.json("eval", model, "--data", single)["sources"]
+        sums: dict[str, float] = {}
+        for domain in DOMAINS:
+            pairs = [("0", "1"), ("1", "0")]  # calibrates, evaluated
+            by, on = min(pairs, key=lambda pair: abs(whole[domain + pair[1]]["loss"] - last[f"eval/{domain}/loss"]))
+            expected = {"loss": whole[domain + on]["loss"]}
+            for keep in (8, 16):
+                emo.run("experts", "rank", model, "--data", single, "--label", domain + by, "--method", "router", "--keep",
+                        keep, "--output", emo.folder / "subset.json", "--overwrite")
+                cut = emo.json("eval", model, "--data", single, "--experts", emo.folder / "subset.json")
+                expected[f"loss with {keep} experts"] = cut["sources"][domain + on]["loss"]
+            for name, value in expected.items():
+                found = last[f"eval/{domain}/{name}"]
+                check(abs(found - value) < 1e-4, f"{domain} {name}: {found}, expected {value}")
+                sums[name] = sums.get(name, 0) + value / len(DOMAINS)
+        for name, value in sums.items():
+            check(abs(last[f"eval/{name}"] - value) < 1e-4, f"mean {name}")
+        check("eval/loss with 32 experts" not in last, "a point beyond the model's experts")
+
+        for layout in (["parallel.ep=2"], ["parallel.ep=1"]):
+            _, others = run(emo, layout[0], *evaluation, *layout, ranks=2)
+            for name in ("eval/loss", "eval/colours/loss with 8 experts"):
+                check(abs(others[-1][name] - last[name]) < 1e-3, f"{layout}: {name} {others[-1][name]}, {last[name]}")
+
+
+if __name__ == "__main__":
+    main()
