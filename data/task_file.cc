@@ -164,7 +164,8 @@ absl::StatusOr<std::vector<std::string>> files_of(const std::vector<std::string>
         files.push_back(path + "/" + name);
       }
     }
-    if (files.size() == before) return absl::NotFoundError(path + ": no .jsonl file in this folder");
+    if (files.size() == before)
+      return absl::NotFoundError(path + ": no .jsonl file in this folder");
     std::sort(files.begin() + static_cast<int64_t>(before), files.end());
   }
   return files;

@@ -27,17 +27,17 @@ struct TaskItem {
 struct Task {
   std::string name;  // the file's, without its ending, unless the header says another
   TaskKind kind = TaskKind::kChoices;
-  std::string metric;                         // the primary one (eval/task_scores.h)
-  int64_t shots = 0;                          // examples before each question
-  std::string description;                    // text before the examples; may be empty
-  std::string separator = " ";                // between a context and its answer
-  std::string between = "\n\n";               // between examples
-  std::string unconditional = "Answer:";      // the context of acc_uncond's second term
-  std::vector<std::string> not_averaged;      // categories that the macro average leaves out
-  bool loss_on_answer = true;                 // training: predict the answers only, else all
-  int64_t max_new_tokens = 50;                // kGeneration
-  std::vector<std::string> stop = {"\n"};     // kGeneration: ends of an answer
-  std::vector<TaskItem> items;                // of all splits, in the file's order
+  std::string metric;                      // the primary one (eval/task_scores.h)
+  int64_t shots = 0;                       // examples before each question
+  std::string description;                 // text before the examples; may be empty
+  std::string separator = " ";             // between a context and its answer
+  std::string between = "\n\n";            // between examples
+  std::string unconditional = "Answer:";   // the context of acc_uncond's second term
+  std::vector<std::string> not_averaged;   // categories that the macro average leaves out
+  bool loss_on_answer = true;              // training: predict the answers only, else all
+  int64_t max_new_tokens = 50;             // kGeneration
+  std::vector<std::string> stop = {"\n"};  // kGeneration: ends of an answer
+  std::vector<TaskItem> items;             // of all splits, in the file's order
 };
 
 // NotFound where there is no file; DataLoss with everything that is wrong in it, by line.

@@ -28,7 +28,8 @@ struct AnsweredTokens {
 
 // Both are tokenized together, so that a token may stand across the border; it then belongs to the
 // answer. DataLoss for invalid UTF-8, and where nothing is left to predict or to predict it from.
-absl::StatusOr<AnsweredTokens> tokenize_answer(const Tokenizer& tokenizer, const std::string& prompt,
-                                               const std::string& answer, Tokenizer::Cache* cache);
+absl::StatusOr<AnsweredTokens> tokenize_answer(const Tokenizer& tokenizer,
+                                               const std::string& prompt, const std::string& answer,
+                                               Tokenizer::Cache* cache);
 
 }  // namespace emo

@@ -65,7 +65,7 @@ Routing route_documents(const ExchangeBenchOptions& o, const PoolPolicy& pool, i
       o.top_k,
       {}};
   Routing routing;
-  route(input, contract, /*want_probability=*/false, &routing);
+  route(input, contract, &routing);
   return routing;
 }
 

@@ -1,7 +1,7 @@
 // Documents of a data set as batches of a forward pass: each alone, cut into pieces of at most S
 // tokens, where each further piece begins with the last token of the one before, so that all tokens
-// but a document's first, its end included, are predicted once; of a task's question (docs/tasks.md)
-// only those of the answer are.
+// but a document's first, its end included, are predicted once; of a task's question
+// (docs/tasks.md) only those of the answer are.
 #pragma once
 
 #include <cstdint>

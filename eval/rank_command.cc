@@ -154,18 +154,15 @@ absl::StatusOr<std::vector<ExpertUsage>> usages_of(const Options& options, const
   return usages;
 }
 
-// The ids of documents, in their order.
-absl::StatusOr<std::vector<std::string>> ids_of(const TokenDataset& data,
-                                                const std::vector<int64_t>& documents) {
+// The ids of all documents, by number.
+absl::StatusOr<std::vector<std::string>> all_ids(const TokenDataset& data) {
   std::vector<std::string> all;
   for (int64_t shard = 0; shard < data.num_shards(); ++shard) {
     absl::StatusOr<std::vector<std::string>> ids = data.document_ids(shard);
     if (!ids.ok()) return ids.status();
     all.insert(all.end(), ids->begin(), ids->end());
   }
-  std::vector<std::string> chosen;
-  for (const int64_t document : documents) chosen.push_back(all[document]);
-  return chosen;
+  return all;
 }
 
 struct NamedSubset {
@@ -178,6 +175,9 @@ absl::StatusOr<std::vector<NamedSubset>> rank_all(const Options& options, const 
                                                   const Mesh& mesh, const TokenDataset& data,
                                                   const std::vector<Calibration>& calibrations,
                                                   const std::vector<Budget>& budgets) {
+  absl::StatusOr<std::vector<std::string>> ids = all_ids(data);
+  absl::Status status = agree(*mesh.world, ids.status());
+  if (!status.ok()) return status;
   const ModelConfig& config = model.description.config;
   PassMemory memory;
   std::vector<ExpertUsage> usages;
@@ -196,10 +196,9 @@ absl::StatusOr<std::vector<NamedSubset>> rank_all(const Options& options, const 
     subset.method = options.method;
     subset.seed = options.seed;
     if (!calibration.label.empty()) subset.labels = {calibration.label};
-    absl::StatusOr<std::vector<std::string>> ids = ids_of(data, calibration.documents);
-    absl::Status status = agree(*mesh.world, ids.status());
-    if (!status.ok()) return status;
-    subset.calibration = *std::move(ids);
+    for (const int64_t document : calibration.documents) {
+      subset.calibration.push_back((*ids)[document]);
+    }
     for (const DocumentPiece& piece :
          cut_documents(data, calibration.documents, model.description.max_positions)) {
       subset.calibration_tokens += static_cast<double>(piece.length());

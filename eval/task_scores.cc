@@ -52,11 +52,12 @@ std::vector<std::string> normalised_words(const std::string& text) {
   for (const char c : text) {
     if (!absl::ascii_ispunct(static_cast<unsigned char>(c))) kept += absl::ascii_tolower(c);
   }
-  std::vector<std::string> words = absl::StrSplit(kept, absl::ByAnyChar(" \t\n\r\v\f"),
-                                                  absl::SkipEmpty());
-  words.erase(std::remove_if(words.begin(), words.end(),
-                             [](const std::string& w) { return w == "a" || w == "an" || w == "the"; }),
-              words.end());
+  std::vector<std::string> words =
+      absl::StrSplit(kept, absl::ByAnyChar(" \t\n\r\v\f"), absl::SkipEmpty());
+  words.erase(
+      std::remove_if(words.begin(), words.end(),
+                     [](const std::string& w) { return w == "a" || w == "an" || w == "the"; }),
+      words.end());
   return words;
 }
 

@@ -78,7 +78,7 @@ void moe_forward(const MoeContext& context, const LayerWeights& weights, const a
   linear(T, experts, D, {x.const_data_ptr<E>(), D}, {weights.router, D}, 0,
          {kept->logits.mutable_data_ptr<float>(), experts});
   kept->router_input = {kept->logits, span_ends, std::move(pool_sizes), K, subset};
-  route(kept->router_input, *context.contract, context.want_probability, &kept->routing);
+  route(kept->router_input, *context.contract, &kept->routing);
 
   timed.switch_to(Work::kExchange);
   if (context.routed_off) kept->routing.experts.fill_(-1);

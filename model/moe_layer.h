@@ -53,7 +53,6 @@ struct MoeContext {
   const RoutingContract* contract;
   Communicator* ep;
   ExchangeMode mode = ExchangeMode::kOncePerRank;
-  bool want_probability = false;    // sum the unmasked router softmax, for ranking experts
   bool routed_off = false;          // evaluation: as if the routed experts answered zero
   bool want_contributions = false;  // fill MoeActivations::contributions
   Recompute recompute = Recompute::kNone;

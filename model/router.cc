@@ -73,8 +73,7 @@ struct RouteArrays {
 
 EMO_SIMD PieceSums route_piece(const Piece& piece, const Distributions& which, const RouteArrays& a,
                                const float* softmax_mask, const float* selectable, const float* all,
-                               float* score_sum, float* probability_sum, float* masked,
-                               float* full) {
+                               float* score_sum, float* masked, float* full) {
   PieceSums sums;
   for (int64_t t = piece.begin; t < piece.end; ++t) {
     const float* z = a.logits + t * a.E;
@@ -87,9 +86,6 @@ EMO_SIMD PieceSums route_piece(const Piece& piece, const Distributions& which, c
       const float full_lse = softmax(a.E, z, all, full, &ignored);
       a.full_logsumexp[t] = full_lse;
       if (which.z_full) lse = full_lse;
-      if (probability_sum != nullptr) {
-        for (int64_t e = 0; e < a.E; ++e) probability_sum[e] += full[e];
-      }
     }
     sums.z_squares += static_cast<double>(lse) * lse;
     choose_top_k(a.E, a.K, which.before ? masked : full, selectable, a.experts + t * a.K,
@@ -160,8 +156,7 @@ void keep_given_pools(const std::vector<uint8_t>& given, int64_t E, std::vector<
 
 }  // namespace
 
-void route(const RouterInput& input, const RoutingContract& contract, bool want_probability,
-           Routing* routing) {
+void route(const RouterInput& input, const RoutingContract& contract, Routing* routing) {
   const int64_t T = input.logits.size(0);
   const int64_t E = input.logits.size(1);
   const int64_t K = input.top_k;
@@ -173,7 +168,6 @@ void route(const RouterInput& input, const RoutingContract& contract, bool want_
               ends[spans], " of ", T, " tokens, top ", K, " of ", E);
   const Distributions which(contract);
   const bool pools = contract.pool.kind != PoolPolicy::Kind::kNone;
-  const bool full = which.full || want_probability;
   const auto* logits = input.logits.const_data_ptr<float>();
   const std::vector<Piece> pieces = pieces_of(ends, spans);
   const std::vector<float> usable = usable_experts(input, E);
@@ -196,18 +190,17 @@ void route(const RouterInput& input, const RoutingContract& contract, bool want_
   routing->experts = at::empty({T, K}, at::TensorOptions().dtype(at::kInt));
   routing->weights = at::empty({T, K}, at::TensorOptions().dtype(at::kFloat));
   routing->masked_logsumexp.resize(T);
-  routing->full_logsumexp.resize(full ? T : 0);
+  routing->full_logsumexp.resize(which.full ? T : 0);
   const RouteArrays arrays{E,
                            K,
                            logits,
                            routing->experts.mutable_data_ptr<int32_t>(),
                            routing->weights.mutable_data_ptr<float>(),
                            routing->masked_logsumexp.data(),
-                           full ? routing->full_logsumexp.data() : nullptr};
+                           which.full ? routing->full_logsumexp.data() : nullptr};
   const auto count = static_cast<int64_t>(pieces.size());
   std::vector<PieceSums> sums(count);
   std::vector<float> score_sums(count * E, 0.0f);
-  std::vector<float> probability_sums(want_probability ? count * E : 0, 0.0f);
   parallel_for(count, 2, [&](int64_t begin, int64_t end) {
     std::vector<float> masked(E), full_scores(E);
     Masks masks;
@@ -217,22 +210,18 @@ void route(const RouterInput& input, const RoutingContract& contract, bool want_
         span = pieces[p].span;
         masks = masks_of(routing->pools.data() + span * E, input.subset.kept, usable);
       }
-      sums[p] = route_piece(pieces[p], which, arrays, masks.softmax.data(), masks.selectable.data(),
-                            usable.data(), score_sums.data() + p * E,
-                            want_probability ? probability_sums.data() + p * E : nullptr,
-                            masked.data(), full_scores.data());
+      sums[p] =
+          route_piece(pieces[p], which, arrays, masks.softmax.data(), masks.selectable.data(),
+                      usable.data(), score_sums.data() + p * E, masked.data(), full_scores.data());
     }
   });
 
   routing->z_squares = routing->token_entropy = 0;
   routing->score_sum.assign(E, 0.0);
-  routing->router_probability.assign(want_probability ? E : 0, 0.0);
   for (int64_t p = 0; p < count; ++p) {
     routing->z_squares += sums[p].z_squares;
     routing->token_entropy += sums[p].entropy;
     for (int64_t e = 0; e < E; ++e) routing->score_sum[e] += score_sums[p * E + e];
-    if (!want_probability) continue;
-    for (int64_t e = 0; e < E; ++e) routing->router_probability[e] += probability_sums[p * E + e];
   }
   routing->counts.assign(E, 0);
   for (int64_t slot = 0; slot < T * K; ++slot) {

@@ -46,21 +46,17 @@ struct Routing {
   std::vector<uint8_t> pools;     // [N, E] 1: in the document's pool
   std::vector<int64_t> counts;    // [E] tokens that chose e
   std::vector<double> score_sum;  // [E] sum over tokens of the scores that the balance loss sees
-  std::vector<double> router_probability;  // [E] sum over tokens of the unmasked softmax; only
-                                           // where pools are chosen or `want_probability` was set
-  double z_squares = 0;         // sum over tokens of logsumexp^2, of the logits that z_sees says
-  double token_entropy = 0;     // sum over tokens of the entropy of the masked softmax, nats
-  double document_entropy = 0;  // sum over documents of the mean unmasked entropy of their tokens
-  double pool_size = 0;         // sum over documents
-  int64_t documents = 0;        // N where pools are chosen, else 0
+  double z_squares = 0;           // sum over tokens of logsumexp^2, of the logits that z_sees says
+  double token_entropy = 0;       // sum over tokens of the entropy of the masked softmax, nats
+  double document_entropy = 0;    // sum over documents of the mean unmasked entropy of their tokens
+  double pool_size = 0;           // sum over documents
+  int64_t documents = 0;          // N where pools are chosen, else 0
   std::vector<float> masked_logsumexp;  // [T] over the pool
   std::vector<float> full_logsumexp;    // [T] over all, where the contract needs it
 };
 
-// Runs on all threads; the result does not depend on their number. `want_probability`: also sums
-// the unmasked softmax where no pools are chosen (ranking experts).
-void route(const RouterInput& input, const RoutingContract& contract, bool want_probability,
-           Routing* routing);
+// Runs on all threads; the result does not depend on their number.
+void route(const RouterInput& input, const RoutingContract& contract, Routing* routing);
 
 // The gradients that reach the router: `d_weights` f32 [T, K] from the experts' results;
 // `balance` [E], the derivative of the balance loss by each score; `z`, the factor of

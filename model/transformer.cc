@@ -11,16 +11,9 @@ namespace {
 
 MoeContext moe_context(const Model& model, const RoutingContract& contract,
                        const PassOptions& options) {
-  return {&model.config,
-          &contract,
-          options.ep,
-          options.mode,
-          options.want_probability,
-          options.routed_off,
-          options.want_contributions,
-          options.recompute,
-          options.precision,
-          options.profile};
+  return {&model.config,     &contract,          options.ep,
+          options.mode,      options.routed_off, options.want_contributions,
+          options.recompute, options.precision,  options.profile};
 }
 
 void announce(const std::function<void(size_t)>& listener, size_t bucket) {

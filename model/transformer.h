@@ -77,7 +77,6 @@ struct PassOptions {
   uint64_t seed = 0;           // of pool sizes: run.seed
   ExchangeMode mode = ExchangeMode::kOncePerRank;
   PoolPolicy pool;                    // the contract's, or what an evaluation says
-  bool want_probability = false;      // see route()
   bool routed_off = false;            // see MoeContext
   std::vector<ExpertSubset> subsets;  // [L], or empty: all experts
   bool want_contributions = false;    // see MoeActivations::contributions

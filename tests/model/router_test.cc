@@ -105,7 +105,7 @@ TEST(Router, PoolsEqualThoseOfASlowLoop) {
         const std::vector<uint8_t> expected = slow_pools(input, &gap);
         if (gap < 1e-5) continue;  // a tie within rounding: either choice is right
         Routing routing;
-        route(input, contract, false, &routing);
+        route(input, contract, &routing);
         EXPECT_EQ(routing.pools, expected) << documents << " documents, " << T << " tokens, " << E;
         ++compared;
       }
@@ -118,7 +118,7 @@ TEST(Router, ChoosesTheLargestInsideThePoolOnly) {
   std::mt19937_64 random(2);
   const RouterInput input = random_input(200, 21, 9, &random);
   Routing routing;
-  route(input, RoutingContract(), false, &routing);
+  route(input, RoutingContract(), &routing);
   const auto* ends = input.span_ends.const_data_ptr<int32_t>();
   const auto* z = input.logits.const_data_ptr<float>();
   for (size_t d = 0; d < input.pool_sizes.size(); ++d) {
@@ -148,7 +148,7 @@ TEST(Router, TiesKeepTheLowerIndex) {
   input.pool_sizes = {5, 4};
   input.top_k = 3;
   Routing routing;
-  route(input, RoutingContract(), false, &routing);
+  route(input, RoutingContract(), &routing);
   EXPECT_EQ(routing.pools,
             (std::vector<uint8_t>{1, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 0}));
   for (int64_t t = 0; t < 6; ++t) {
@@ -160,7 +160,7 @@ TEST(Router, ResultDoesNotDependOnNeighboursInTheBatch) {
   std::mt19937_64 random(3);
   const RouterInput all = random_input(500, 31, 12, &random);
   Routing whole;
-  route(all, RoutingContract(), false, &whole);
+  route(all, RoutingContract(), &whole);
   const auto* ends = all.span_ends.const_data_ptr<int32_t>();
   for (size_t d = 0; d < all.pool_sizes.size(); ++d) {
     RouterInput alone = all;
@@ -168,7 +168,7 @@ TEST(Router, ResultDoesNotDependOnNeighboursInTheBatch) {
     alone.span_ends = at::tensor(std::vector<int32_t>{0, ends[d + 1] - ends[d]}, at::kInt);
     alone.pool_sizes = {all.pool_sizes[d]};
     Routing routing;
-    route(alone, RoutingContract(), false, &routing);
+    route(alone, RoutingContract(), &routing);
     EXPECT_TRUE(at::equal(routing.weights, whole.weights.slice(0, ends[d], ends[d + 1])));
     EXPECT_TRUE(at::equal(routing.experts, whole.experts.slice(0, ends[d], ends[d + 1])));
   }
@@ -180,18 +180,18 @@ TEST(Router, SubsetsAreWhatASmallerModelWouldDo) {
   RoutingContract contract;
   contract.pool.kind = PoolPolicy::Kind::kNone;
   Routing full;
-  route(input, contract, true, &full);
+  route(input, contract, &full);
   input.subset.kept = {0, 1, 1, 0, 0, 1, 0, 0, 1, 0, 0, 1};
   const std::vector<int64_t> kept = {1, 2, 5, 8, 11};
   Routing cut, weighed;
-  route(input, contract, false, &cut);
+  route(input, contract, &cut);
   input.subset.full_weights = true;
-  route(input, contract, false, &weighed);
+  route(input, contract, &weighed);
   RouterInput smaller = input;
   smaller.subset = {};
   smaller.logits = input.logits.index_select(1, at::tensor(kept, at::kLong)).contiguous();
   Routing expected;
-  route(smaller, contract, false, &expected);
+  route(smaller, contract, &expected);
   for (int64_t t = 0; t < 50; ++t) {
     for (int64_t k = 0; k < 4; ++k) {
       const int64_t e = kept[expected.experts[t][k].item<int32_t>()];
@@ -202,8 +202,32 @@ TEST(Router, SubsetsAreWhatASmallerModelWouldDo) {
       EXPECT_NEAR(weighed.weights[t][k].item<float>(), in_full, 1e-6);
     }
   }
-  EXPECT_NEAR(std::accumulate(full.router_probability.begin(), full.router_probability.end(), 0.0),
-              50, 1e-4);
+}
+
+TEST(Router, TakesGivenPoolsAndChoosesTheOthers) {
+  std::mt19937_64 random(6);
+  RouterInput input = random_input(30, 8, 2, &random);
+  RoutingContract contract;
+  contract.pool = {PoolPolicy::Kind::kRange, 3, 3, 0, {}};
+  const int64_t spans = input.span_ends.numel() - 1;
+  input.pool_sizes.assign(spans, 3);
+  Routing chosen;
+  route(input, contract, &chosen);
+  std::vector<uint8_t> given(spans * 8, 0);
+  std::fill_n(given.begin() + (spans - 1) * 8 + 1, 3, 1);  // of the last document
+  input.subset.pools = given;
+  Routing routing;
+  route(input, contract, &routing);
+  std::vector<uint8_t> expected = chosen.pools;
+  std::copy_n(given.end() - 8, 8, expected.end() - 8);
+  EXPECT_EQ(routing.pools, expected);
+  const auto* ends = input.span_ends.const_data_ptr<int32_t>();
+  for (int64_t t = ends[spans - 1]; t < 30; ++t) {
+    for (int64_t k = 0; k < 2; ++k) {
+      EXPECT_GE(routing.experts[t][k].item<int32_t>(), 1);
+      EXPECT_LE(routing.experts[t][k].item<int32_t>(), 3);
+    }
+  }
 }
 
 TEST(Router, FewerKeptThanTopKLeavesSlotsUnused) {
@@ -213,7 +237,7 @@ TEST(Router, FewerKeptThanTopKLeavesSlotsUnused) {
   RoutingContract contract;
   contract.pool.kind = PoolPolicy::Kind::kNone;
   Routing routing;
-  route(input, contract, false, &routing);
+  route(input, contract, &routing);
   for (int64_t t = 0; t < 10; ++t) {
     EXPECT_EQ(routing.experts[t][2].item<int32_t>(), -1);
     EXPECT_NEAR(routing.weights[t].sum().item<float>(), 1, 1e-6);
