@@ -151,7 +151,7 @@ Command generate_command(CLI::App& parent) {
   app->add_option("--prompts", options->file,
                   "file of prompts: JSON lines with a field 'prompt', or one text");
   app->add_option("--max-new-tokens", generation.max_new_tokens, "at most so many for each prompt")
-      ->check(CLI::PositiveNumber)
+      ->check(CLI::Range(int64_t{1}, int64_t{1} << 30))
       ->capture_default_str();
   app->add_option("--temperature", generation.sampling.temperature,
                   "0: always the most likely token")
