@@ -71,9 +71,6 @@ absl::StatusOr<std::vector<TaskResult>> answer_tasks(const Options& options,
                                                      const EvalOptions& eval, PassMemory* memory) {
   absl::StatusOr<Tokenizer> tokenizer = open_tokenizer(opened, mesh);
   if (!tokenizer.ok()) return tokenizer.status();
-  if (tokenizer->vocab_size() > opened.description.config.vocab_size) {
-    return absl::DataLossError(options.checkpoint + ": more tokens in tokenizer.json than rows");
-  }
   TaskOptions asked = options.task;
   asked.eos_id = opened.description.eos_id;
   std::vector<TaskResult> results;

@@ -105,9 +105,6 @@ absl::StatusOr<int> run(Options options) {
   absl::StatusOr<std::vector<std::vector<int32_t>>> tokens =
       tokenize(*tokenizer, *prompts, description.max_positions);
   status.Update(tokens.status());
-  if (tokenizer->vocab_size() > description.config.vocab_size) {
-    status.Update(absl::DataLossError(options.checkpoint + ": tokens beyond its vocabulary"));
-  }
   status = agree(*mesh->world, status);
   if (!status.ok()) return status;
 

@@ -17,7 +17,7 @@ namespace {
 
 // A prompt that is being answered, in a slot of the cache.
 struct Active {
-  int64_t prompt = 0;                       // its number
+  int64_t prompt = -1;                      // its number; -1: the slot is free
   std::vector<int32_t> next;                // tokens that the next pass sees
   int64_t seen = 0;                         // tokens before those
   std::string text;                         // answered so far
@@ -61,7 +61,6 @@ class Generator {
     pass_.routed_off = options.routed_off;
     pass_.recompute = Recompute::kBlock;  // keeps little
     memory_.slices.resize(1);
-    for (Active& slot : slots_) slot.prompt = -1;
   }
 
   std::vector<Generated> run() {

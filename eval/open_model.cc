@@ -85,7 +85,14 @@ absl::StatusOr<OpenedModel> open_model(const std::string& folder, const Mesh& me
 
 absl::StatusOr<Tokenizer> open_tokenizer(const OpenedModel& model, const Mesh& mesh) {
   absl::StatusOr<Tokenizer> tokenizer = Tokenizer::from_file(model.folder + "/tokenizer.json");
-  absl::Status status = agree(*mesh.world, tokenizer.status());
+  absl::Status status = tokenizer.status();
+  const int64_t rows = model.description.config.vocab_size;
+  if (status.ok() && tokenizer->vocab_size() > rows) {
+    status = absl::DataLossError(absl::StrCat(model.folder, "/tokenizer.json: has ",
+                                              tokenizer->vocab_size(),
+                                              " tokens, the model's vocabulary ", rows));
+  }
+  status = agree(*mesh.world, status);
   if (!status.ok()) return status;
   return tokenizer;
 }

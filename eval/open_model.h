@@ -33,7 +33,7 @@ absl::StatusOr<OpenedModel> open_model(const std::string& folder, const Mesh& me
 void add_subset_option(CLI::App* app, std::string* subset);
 
 // Collective; every rank gets the same answer. The tokenizer.json of the model's folder; NotFound
-// where it has none.
+// where it has none, DataLoss where it has tokens beyond the model's vocabulary.
 absl::StatusOr<Tokenizer> open_tokenizer(const OpenedModel& model, const Mesh& mesh);
 
 // Collective; every rank gets the same answer. Opens prepared data and checks that its tokens are
