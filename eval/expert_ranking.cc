@@ -28,10 +28,11 @@ ExpertNumbers router_scores(const ExpertUsage& usage) {
 absl::StatusOr<ExpertUsage> usage_of(const Model& model, int64_t sequence_length, const Mesh& mesh,
                                      const TokenDataset& data,
                                      const std::vector<int64_t>& documents, int64_t first_tokens,
-                                     PassMemory* memory) {
+                                     bool easy_ep, PassMemory* memory) {
   UsageOptions options;
   options.sequence_length = sequence_length;
   options.first_tokens = first_tokens;
+  options.easy_ep = easy_ep;
   options.pool.kind = PoolPolicy::Kind::kNone;
   options.group_of_document.assign(count_documents(data), -1);
   for (const int64_t document : documents) options.group_of_document[document] = 0;

@@ -19,10 +19,10 @@ absl::StatusOr<int32_t> find_label(const TokenDataset& data, const std::string& 
 ExpertNumbers router_scores(const ExpertUsage& usage);
 
 // Collective. The usage of these documents (of their first tokens, 0: all) together, as the
-// "router" method needs it.
+// "router" method needs it, and with `easy_ep` as that does.
 absl::StatusOr<ExpertUsage> usage_of(const Model& model, int64_t sequence_length, const Mesh& mesh,
                                      const TokenDataset& data,
                                      const std::vector<int64_t>& documents, int64_t first_tokens,
-                                     PassMemory* memory);
+                                     bool easy_ep, PassMemory* memory);
 
 }  // namespace emo

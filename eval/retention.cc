@@ -3,167 +3,201 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "data/progress.h"
 #include "eval/expert_ranking.h"
+#include "eval/layerwise_ranking.h"
 #include "eval/perplexity.h"
 #include "train/expert_subset.h"
 
 namespace emo {
 namespace {
 
-std::string fraction_name(double fraction) { return absl::StrCat(fraction); }
-
-std::vector<int64_t> kept_in_each(const ModelConfig& config, double fraction) {
-  return std::vector<int64_t>(config.n_layers, experts_of_fraction(config, fraction));
-}
-
-// One way of cutting: its name, and the experts it keeps.
-struct Cut {
-  std::string name;
-  std::vector<std::vector<int64_t>> kept;
+// A label of the test data, with the documents that its experts are ranked by.
+struct Domain {
+  std::string label;
+  int32_t source;                    // in the test data
+  std::vector<int64_t> calibration;  // in the order in which they are drawn
 };
 
-std::vector<Cut> cuts_of(const ModelConfig& config, const std::vector<std::vector<double>>& scores,
-                         const RetentionOptions& options, uint64_t random_seed) {
-  std::vector<Cut> cuts;
-  for (const double fraction : options.fractions) {
-    cuts.push_back(
-        {fraction_name(fraction), keep_largest(config, scores, kept_in_each(config, fraction))});
-  }
-  const double fraction = options.fractions.front();
-  cuts.push_back(
-      {"random_" + fraction_name(fraction),
-       keep_largest(config, random_scores(config, random_seed), kept_in_each(config, fraction))});
-  return cuts;
-}
+// What the functions below share.
+struct Measurement {
+  const OpenedModel* model;
+  const Mesh* mesh;
+  const TokenDataset* calibration;
+  const TokenDataset* test;
+  const RetentionOptions* options;
+  PassMemory* memory;
+  const ModelConfig& config() const { return model->description.config; }
+  int64_t sequence_length() const { return model->description.max_positions; }
+};
 
-OrderedJson numbers_json(const Retention& r) {
-  OrderedJson increase = OrderedJson::object();
-  OrderedJson increase_full_weights = OrderedJson::object();
-  for (const auto& [name, loss] : r.cut) increase[name] = loss - r.full;
-  for (const auto& [name, loss] : r.cut_full_weights) increase_full_weights[name] = loss - r.full;
-  return {{"full", r.full},
-          {"increase", increase},
-          {"increase_full_weights", increase_full_weights},
-          {"no_routed_experts", r.no_routed_experts}};
-}
-
-Retention mean_of(const std::map<std::string, Retention>& domains) {
-  Retention mean;
-  const auto n = static_cast<double>(domains.size());
-  for (const auto& [label, r] : domains) {
-    mean.full += r.full / n;
-    mean.no_routed_experts += r.no_routed_experts / n;
-    for (const auto& [name, loss] : r.cut) mean.cut[name] += loss / n;
-    for (const auto& [name, loss] : r.cut_full_weights) mean.cut_full_weights[name] += loss / n;
-  }
-  return mean;
-}
-
-std::string table_row(const std::string& label, const Retention& r) {
-  std::string row = absl::StrFormat("%-26s %7.3f", label, r.full);
-  for (const auto* cuts : {&r.cut, &r.cut_full_weights}) {
-    for (const auto& [name, loss] : *cuts)
-      absl::StrAppend(&row, absl::StrFormat(" %+12.3f", loss - r.full));
-  }
-  return row + absl::StrFormat(" %+10.3f\n", r.no_routed_experts - r.full);
-}
-
-}  // namespace
-
-absl::StatusOr<RetentionReport> measure_retention(const OpenedModel& model, const Mesh& mesh,
-                                                  const TokenDataset& calibration,
-                                                  const TokenDataset& test,
-                                                  const RetentionOptions& options) {
-  const ModelConfig& config = model.description.config;
-  if (config.moe_layers() == 0)
-    return absl::InvalidArgumentError(model.folder + ": a dense model has no experts to cut");
-  for (const double fraction : options.fractions) {
-    absl::Status status = check_keep(config, experts_of_fraction(config, fraction));
-    if (!status.ok()) return status;
-  }
-  RetentionReport report;
-  const std::vector<std::string>& labels = test.info().sources;
-  const auto passes = static_cast<int64_t>(2 + 2 * (options.fractions.size() + 1));
-  Progress progress("retention", static_cast<int64_t>(labels.size()) * passes, "passes",
-                    options.show_progress && mesh.is_first());
-  int64_t done = 0;
-  PassMemory memory;
+// Labels of the test data that have calibration documents; the others are named in a warning.
+absl::StatusOr<std::vector<Domain>> domains_of(const Measurement& m) {
+  std::vector<Domain> domains;
+  std::vector<std::string> wrong;
+  const std::vector<std::string>& labels = m.test->info().sources;
   for (size_t i = 0; i < labels.size(); ++i) {
-    const absl::StatusOr<int32_t> source = find_label(calibration, labels[i]);
+    const absl::StatusOr<int32_t> source = find_label(*m.calibration, labels[i]);
     if (!source.ok()) {
-      if (mesh.is_first()) {
+      if (m.mesh->is_first()) {
         std::fprintf(stderr, "emo: warning: %s is not evaluated: no calibration documents\n",
                      labels[i].c_str());
       }
       continue;
     }
-    const absl::StatusOr<ExpertUsage> usage =
-        usage_of(*model.model, model.description.max_positions, mesh, calibration,
-                 choose_documents(calibration, {{*source}}), /*first_tokens=*/0, &memory);
-    if (!usage.ok()) return usage.status();
-    const ExpertNumbers scores = router_scores(*usage);
-
-    EvalOptions eval;
-    eval.sequence_length = model.description.max_positions;
-    eval.documents = choose_documents(test, {{static_cast<int32_t>(i)}});
-    eval.pool.kind = PoolPolicy::Kind::kNone;
-    absl::Status status;
-    const auto loss = [&](std::vector<ExpertSubset> subsets, bool routed_off) {
-      eval.subsets = std::move(subsets);
-      eval.routed_off = routed_off;
-      absl::StatusOr<EvalResult> result = evaluate(*model.model, mesh, test, eval, &memory);
-      progress.update(++done, labels[i]);
-      status.Update(result.status());
-      return result.ok() ? result->sources[i].mean() : 0.0;
-    };
-    Retention r;
-    r.full = loss({}, false);
-    for (const Cut& cut : cuts_of(config, scores, options, options.seed * 1000 + i)) {
-      r.cut[cut.name] = loss(to_subsets(config, cut.kept, /*full_weights=*/false), false);
-      r.cut_full_weights[cut.name] =
-          loss(to_subsets(config, cut.kept, /*full_weights=*/true), false);
+    domains.push_back({labels[i], static_cast<int32_t>(i),
+                       choose_documents(*m.calibration, {{*source}, 0, m.options->seed})});
+    for (const int64_t documents : m.options->documents) {
+      const auto have = static_cast<int64_t>(domains.back().calibration.size());
+      if (documents < 1 || documents > have) {
+        wrong.push_back(absl::StrCat("--documents ", documents, ": ", m.calibration->folder(),
+                                     " has ", have, " with the label ", labels[i]));
+      }
     }
-    r.no_routed_experts = loss({}, true);
-    if (!status.ok()) return status;
-    if (std::isfinite(r.full)) report.domains[labels[i]] = r;  // else no token was predicted
   }
-  if (report.domains.empty()) {
+  if (!wrong.empty()) return absl::InvalidArgumentError(absl::StrJoin(wrong, "\n"));
+  if (domains.empty()) {
     return absl::InvalidArgumentError("calibration and test data have no label in common");
   }
-  report.mean = mean_of(report.domains);
-  return report;
+  return domains;
 }
 
-OrderedJson to_json(const RetentionReport& report) {
-  OrderedJson json = numbers_json(report.mean);
-  json["domains"] = OrderedJson::object();
-  for (const auto& [label, r] : report.domains) json["domains"][label] = numbers_json(r);
-  return json;
-}
-
-std::string to_table(const std::vector<std::pair<std::string, RetentionReport>>& reports) {
-  std::string table =
-      "Test loss in nats per token with all experts, and its increase when only some are kept.\n"
-      "'full w.': the kept experts keep the weights that they have in the full model.\n\n";
-  for (const auto& [name, report] : reports) {
-    absl::StrAppend(&table, absl::StrFormat("%-26s %7s", name, "full"));
-    for (const auto& [cut, loss] : report.mean.cut)
-      absl::StrAppend(&table, absl::StrFormat(" %12s", cut));
-    for (const auto& [cut, loss] : report.mean.cut_full_weights) {
-      absl::StrAppend(
-          &table,
-          absl::StrFormat(" %12s", (cut.rfind("random_", 0) == 0 ? "rnd" : cut) + " full w."));
-    }
-    absl::StrAppend(&table, absl::StrFormat(" %10s\n", "no routed"));
-    for (const auto& [label, r] : report.domains)
-      absl::StrAppend(&table, table_row("  " + label, r));
-    absl::StrAppend(&table, table_row("  mean over domains", report.mean), "\n");
+// Collective. The experts that a cut keeps of domain number i.
+absl::StatusOr<KeptExperts> kept_experts(Measurement* m, const std::vector<Domain>& domains,
+                                         size_t i, const Cut& cut) {
+  const ModelConfig& config = m->config();
+  const std::vector<int64_t> keep(config.n_layers, experts_of_fraction(config, cut.keep));
+  if (cut.method == "random") {
+    return keep_largest(config, random_scores(config, m->options->seed * 1000 + i), keep);
   }
-  return table;
+  std::vector<int64_t> documents =
+      domains[cut.of_other_domain ? (i + 1) % domains.size() : i].calibration;
+  if (cut.documents > 0) documents.resize(cut.documents);
+  if (cut.method == "layerwise") {
+    absl::StatusOr<LayerwiseRanking> ranking =
+        rank_layerwise(*m->model->model, *m->mesh, *m->calibration, documents, m->sequence_length(),
+                       keep, m->memory);
+    if (!ranking.ok()) return ranking.status();
+    return ranking->kept;
+  }
+  const bool easy_ep = cut.method == "easy_ep";
+  absl::StatusOr<ExpertUsage> usage =
+      usage_of(*m->model->model, m->sequence_length(), *m->mesh, *m->calibration, documents,
+               /*first_tokens=*/0, easy_ep, m->memory);
+  if (!usage.ok()) return usage.status();
+  return keep_largest(config, easy_ep ? usage->easy_ep : router_scores(*usage), keep);
+}
+
+bool same_choice(const Cut& a, const Cut& b) {
+  return a.method == b.method && a.keep == b.keep && a.documents == b.documents &&
+         a.of_other_domain == b.of_other_domain;
+}
+
+// Collective. Calls `done` after each pass over the test documents.
+template <typename F>
+absl::StatusOr<Retention> measure_domain(Measurement* m, const std::vector<Domain>& domains,
+                                         size_t i, const std::vector<Cut>& cuts, const F& done) {
+  EvalOptions eval;
+  eval.sequence_length = m->sequence_length();
+  eval.documents = choose_documents(*m->test, {{domains[i].source}});
+  eval.pool.kind = PoolPolicy::Kind::kNone;
+  absl::Status status;
+  const auto loss = [&] {
+    absl::StatusOr<EvalResult> result =
+        evaluate(*m->model->model, *m->mesh, *m->test, eval, m->memory);
+    done();
+    status.Update(result.status());
+    return result.ok() ? result->sources[domains[i].source].mean() : 0.0;
+  };
+  Retention r;
+  r.full = loss();
+  eval.routed_off = true;
+  r.no_routed_experts = loss();
+  eval.routed_off = false;
+  absl::StatusOr<KeptExperts> kept;
+  for (size_t c = 0; c < cuts.size(); ++c) {
+    if (c == 0 || !same_choice(cuts[c - 1], cuts[c])) kept = kept_experts(m, domains, i, cuts[c]);
+    if (!kept.ok()) return kept.status();
+    eval.subsets = to_subsets(m->config(), *kept, cuts[c].full_weights);
+    r.cut.push_back(loss());
+  }
+  if (!status.ok()) return status;
+  return r;
+}
+
+Retention mean_of(const std::map<std::string, Retention>& domains, size_t cuts) {
+  Retention mean;
+  mean.cut.resize(cuts);
+  const auto n = static_cast<double>(domains.size());
+  for (const auto& [label, r] : domains) {
+    mean.full += r.full / n;
+    mean.no_routed_experts += r.no_routed_experts / n;
+    for (size_t i = 0; i < cuts; ++i) mean.cut[i] += r.cut[i] / n;
+  }
+  return mean;
+}
+
+}  // namespace
+
+std::vector<Cut> cuts_of(const RetentionOptions& options) {
+  std::vector<Cut> cuts;
+  const auto both_weights = [&](Cut cut) {
+    for (const bool full_weights : {false, true}) {
+      cut.full_weights = full_weights;
+      cuts.push_back(cut);
+    }
+  };
+  for (const std::string& method : options.methods) {
+    for (const double keep : options.fractions) both_weights({method, keep});
+  }
+  const std::string& first = options.methods.front();
+  for (const int64_t documents : options.documents) {
+    for (const double keep : options.fractions) cuts.push_back({first, keep, documents});
+  }
+  if (options.other_domain) {
+    for (const double keep : options.fractions) both_weights({first, keep, 0, true});
+  }
+  return cuts;
+}
+
+absl::StatusOr<RetentionReport> measure_retention(const OpenedModel& model, const Mesh& mesh,
+                                                  const TokenDataset& calibration,
+                                                  const TokenDataset& test,
+                                                  const RetentionOptions& options) {
+  PassMemory memory;
+  Measurement m{&model, &mesh, &calibration, &test, &options, &memory};
+  if (m.config().moe_layers() == 0)
+    return absl::InvalidArgumentError(model.folder + ": a dense model has no experts to cut");
+  for (const double fraction : options.fractions) {
+    absl::Status status = check_keep(m.config(), experts_of_fraction(m.config(), fraction));
+    if (!status.ok()) return status;
+  }
+  absl::StatusOr<std::vector<Domain>> domains = domains_of(m);
+  if (!domains.ok()) return domains.status();
+  if (options.other_domain && domains->size() < 2) {
+    return absl::InvalidArgumentError("--other-domain: there is one domain only");
+  }
+  RetentionReport report;
+  report.cuts = cuts_of(options);
+  const auto passes = static_cast<int64_t>(domains->size() * (2 + report.cuts.size()));
+  Progress progress("retention", passes, "passes", options.show_progress && mesh.is_first());
+  int64_t done = 0;
+  for (size_t i = 0; i < domains->size(); ++i) {
+    const std::string& label = (*domains)[i].label;
+    absl::StatusOr<Retention> r =
+        measure_domain(&m, *domains, i, report.cuts, [&] { progress.update(++done, label); });
+    if (!r.ok()) return r.status();
+    if (std::isfinite(r->full)) report.domains[label] = *r;  // else no token was predicted
+  }
+  if (report.domains.empty()) {
+    return absl::InvalidArgumentError("no test document has a token that is predicted");
+  }
+  report.mean = mean_of(report.domains, report.cuts.size());
+  return report;
 }
 
 }  // namespace emo

@@ -78,7 +78,18 @@ Command experts_retention_command(CLI::App& experts) {
       ->delimiter(',')
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
-  app->add_option("--seed", options->retention.seed, "of the random subsets")
+  app->add_option("--method", options->retention.methods,
+                  "how experts are chosen, see emo experts rank")
+      ->delimiter(',')
+      ->check(CLI::IsMember({"layerwise", "router", "easy_ep", "random"}))
+      ->capture_default_str();
+  app->add_option("--documents", options->retention.documents,
+                  "with the first method, also by so few calibration documents, as in 1,5,10,100")
+      ->delimiter(',');
+  app->add_flag("--other-domain", options->retention.other_domain,
+                "with the first method, also by another domain's experts: the next label's");
+  app->add_option("--seed", options->retention.seed,
+                  "of the draw of documents, and of random subsets")
       ->capture_default_str();
   app->add_option("--output", options->output, "also write the JSON to this file");
   app->add_flag("--overwrite", options->overwrite, "replace the output");

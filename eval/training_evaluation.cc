@@ -128,7 +128,7 @@ absl::StatusOr<std::vector<double>> losses_of(const Evaluation& evaluation, cons
   if (!evaluation.curve.empty()) {
     absl::StatusOr<ExpertUsage> usage =
         usage_of(model, evaluation.sequence_length, mesh, evaluation.data, domain.calibration,
-                 evaluation.first_tokens, memory);
+                 evaluation.first_tokens, /*easy_ep=*/false, memory);
     if (!usage.ok()) return usage.status();
     const ExpertNumbers scores = router_scores(*usage);
     for (const int64_t keep : evaluation.curve) {

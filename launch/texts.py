@@ -1,11 +1,13 @@
-"""Real text for the quick start: fixed Debian packages become JSON lines of eight distinct domains.
+"""Real text of distinct domains: fixed Debian packages become JSON lines.
 
-Usage: texts.py OUTPUT_FOLDER
+Usage: texts.py OUTPUT_FOLDER [quickstart|retention]
 
 Packages are downloaded and unpacked into OUTPUT_FOLDER/packages, never installed. Writes train.jsonl,
-validation.jsonl and test.jsonl with {"text", "source", "id"}: about 2.5 MB of each domain, documents
-of at most 8000 characters, split by a hash of their id (94 : 3 : 3). The same packages give the same
-files. Needs nothing but Python's standard library and apt.
+validation.jsonl and test.jsonl with {"text", "source", "id"}, split by a hash of the documents' ids.
+  quickstart (default)  8 domains of about 2.5 MB, documents of at most 8000 characters
+  retention             15 domains of 5 million tokens or more (4096 kinds), documents of at most 3000
+                        characters, for launch/experiment.sh
+The same packages give the same files. Needs nothing but Python's standard library and apt.
 """
 import gzip
 import hashlib
@@ -14,9 +16,8 @@ import pathlib
 import re
 import subprocess
 import sys
+import typing
 
-DOMAIN_BYTES = 2_500_000
-DOCUMENT_CHARACTERS = 8000
 SHORTEST_DOCUMENT = 200
 
 
@@ -38,23 +39,22 @@ def read_text(path: pathlib.Path) -> str:
     return data.decode("utf-8", errors="ignore")
 
 
-def parts(text: str, separator: str) -> list[str]:
-    """Cuts a long text at separators into parts of at most DOCUMENT_CHARACTERS."""
+def parts(text: str, separator: str, longest: int) -> list[str]:
+    """Cuts a long text at separators into parts of at most `longest` characters."""
     result, current = [], ""
     for block in text.split(separator):
-        if current and len(current) + len(block) > DOCUMENT_CHARACTERS:
+        if current and len(current) + len(block) > longest:
             result.append(current)
             current = ""
-        current += (separator if current else "") + block[:DOCUMENT_CHARACTERS]
+        current += (separator if current else "") + block[:longest]
     return result + [current]
 
 
 def files(folder: pathlib.Path, pattern: str, separator: str, clean=lambda text: text):
-    """A document for each file, or several for a long one."""
+    """The texts of a package's files, with their names and where they may be cut."""
     for path in sorted(folder.rglob(pattern)):
         if path.is_file() and not path.is_symlink():
-            for number, part in enumerate(parts(clean(read_text(path)), separator)):
-                yield f"{path.relative_to(folder)}#{number}", part
+            yield str(path.relative_to(folder)), clean(read_text(path)), separator
 
 
 def plain_manual(text: str) -> str:
@@ -67,9 +67,7 @@ def plain_manual(text: str) -> str:
 
 def dictionary(folder: pathlib.Path):
     text = read_text(next(folder.rglob("gcide.dict.dz")))
-    text = re.sub(r"\n *\[[^]\n]*1913 Webster[^]\n]*\]", "", text)
-    for number, part in enumerate(parts(text, "\n\n")):
-        yield f"gcide#{number}", part
+    yield "gcide", re.sub(r"\n *\[[^]\n]*1913 Webster[^]\n]*\]", "", text), "\n\n"
 
 
 def word_senses(folder: pathlib.Path):
@@ -84,12 +82,11 @@ def word_senses(folder: pathlib.Path):
             count = int(words[3], 16)
             lines.append(", ".join(words[4 + 2 * i].replace("_", " ") for i in range(count)) + ": "
                          + gloss.strip())
-        for number, part in enumerate(parts("\n".join(lines), "\n")):
-            yield f"{name}#{number}", part
+        yield name, "\n".join(lines), "\n"
 
 
 def scripture(packages: pathlib.Path):
-    """The King James Bible, a document for each chapter; the package's own program reads its data."""
+    """The King James Bible by chapters; the package's own program reads its data."""
     program = packages / "bible-kjv/usr/bin/bible"
     data = packages / "bible-kjv-text/usr/lib/"
     output = subprocess.run([program, "-f", "-p", f"{data}/", "Ge1:1-Re22:21"], check=True, text=True,
@@ -100,11 +97,24 @@ def scripture(packages: pathlib.Path):
         if match:
             chapters.setdefault(f"{match[1]}{match[2]}", []).append(match[4])
     for name, verses in chapters.items():
-        yield name, "\n".join(verses)
+        yield name, "\n".join(verses), None
 
 
-# Domain, the packages it needs, and how their folders become (id, text).
-DOMAINS = {
+def statements(text: str) -> str:
+    """Metamath without its proofs, which are compressed and read like noise."""
+    return re.sub(r"\$=.*?\$\.", "$.", text, flags=re.S)
+
+
+class TextSet(typing.NamedTuple):
+    domain_bytes: int    # of each domain, where there are as many
+    longest: int         # characters of a document
+    validation: int      # percent of the documents
+    test: int
+    domains: dict        # name: the packages it needs, and how their folders become
+                         # (name, text, where it may be cut, None: nowhere)
+
+
+QUICKSTART = TextSet(2_500_000, 8000, 3, 3, {
     "python": (["libpython3.11-stdlib"], lambda p: files(p / "libpython3.11-stdlib", "*.py", "\n\n")),
     "go": (["golang-1.19-src"], lambda p: files(p / "golang-1.19-src", "*.go", "\n\n")),
     "french manual": (["manpages-fr"], lambda p: files(p / "manpages-fr", "*.gz", "\n", plain_manual)),
@@ -113,34 +123,79 @@ DOMAINS = {
     "word senses": (["wordnet-base"], lambda p: word_senses(p / "wordnet-base")),
     "essays": (["anarchism"], lambda p: files(p / "anarchism", "*.md.gz", "\n\n")),
     "scripture": (["bible-kjv", "bible-kjv-text"], scripture),
-}
+})
+
+
+def prose(packages: pathlib.Path):
+    yield from files(packages / "anarchism", "*.md.gz", "\n\n")
+    yield from scripture(packages)
+
+
+def manuals(packages: pathlib.Path):
+    yield from files(packages / "python3.11-doc", "*.rst.txt", "\n\n")
+    yield from files(packages / "perl-doc", "*.pod", "\n\n")
+
+
+RETENTION = TextSet(20_000_000, 3000, 3, 1, {
+    "prose": (["anarchism", "bible-kjv", "bible-kjv-text"], prose),
+    "manuals": (["python3.11-doc", "perl-doc"], manuals),
+    "kernel": (["linux-doc-6.1"], lambda p: files(p / "linux-doc-6.1", "*.rst.gz", "\n\n")),
+    "dictionary": (["dict-gcide"], lambda p: dictionary(p / "dict-gcide")),
+    "german dictionary": (["dict-freedict-deu-eng"],
+                          lambda p: files(p / "dict-freedict-deu-eng", "*.dict.dz", "\n\n")),
+    "thesaurus": (["mythes-en-us"], lambda p: files(p / "mythes-en-us", "*.dat", "\n")),
+    "mathematics": (["metamath-databases"],
+                    lambda p: files(p / "metamath-databases", "*.mm", "\n\n", statements)),
+    "locales": (["unicode-cldr-core"], lambda p: files(p / "unicode-cldr-core", "*.xml", "\n")),
+    "sql": (["mariadb-test-data"], lambda p: files(p / "mariadb-test-data", "*.test", "\n")),
+    "go": (["golang-1.19-src"], lambda p: files(p / "golang-1.19-src", "*.go", "\n\n")),
+    "rust": (["rust-src"], lambda p: files(p / "rust-src", "*.rs", "\n\n")),
+    "python": (["python3-sympy"], lambda p: files(p / "python3-sympy", "*.py", "\n\n")),
+    "c++": (["libboost1.74-dev"], lambda p: files(p / "libboost1.74-dev", "*.hpp", "\n")),
+    "erlang": (["erlang-src"], lambda p: files(p / "erlang-src", "*.erl", "\n\n")),
+    "emacs lisp": (["emacs-el"], lambda p: files(p / "emacs-el", "*.el.gz", "\n\n")),
+})
+TEXT_SETS = {"quickstart": QUICKSTART, "retention": RETENTION}
 
 
 def hash_of(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big")
 
 
+def documents_of(texts, longest: int) -> dict[str, str]:
+    """Documents by id, in the order of the texts."""
+    documents = {}
+    for name, text, separator in texts:
+        if separator is None:
+            documents[name] = text.strip()
+            continue
+        for number, part in enumerate(parts(text, separator, longest)):
+            documents[f"{name}#{number}"] = part.strip()
+    return documents
+
+
 def main() -> None:
     output = pathlib.Path(sys.argv[1])
+    chosen = TEXT_SETS[sys.argv[2] if len(sys.argv) > 2 else "quickstart"]
     packages = output / "packages"
     packages.mkdir(parents=True, exist_ok=True)
     splits: dict[str, list[dict]] = {"train": [], "validation": [], "test": []}
-    for domain, (needed, documents_of) in DOMAINS.items():
+    for domain, (needed, read) in chosen.domains.items():
         for package in needed:
             unpack(package, packages)
-        documents = {name: text.strip() for name, text in documents_of(packages)}
+        documents = documents_of(read(packages), chosen.longest)
         used = 0
         for name in sorted(documents, key=lambda n: hash_of(domain + "/" + n)):
             text = documents[name]
             if len(text) < SHORTEST_DOCUMENT:
                 continue
-            if used > DOMAIN_BYTES:
+            if used > chosen.domain_bytes:
                 break
             used += len(text.encode())
-            bucket = hash_of(f"split/{domain}/{name}") % 100
-            split = "validation" if bucket < 3 else "test" if bucket < 6 else "train"
+            bucket = hash_of(f"split/{domain}/{name}") % 100 - chosen.validation
+            split = "validation" if bucket < 0 else "test" if bucket < chosen.test else "train"
             splits[split].append({"text": text, "source": domain, "id": f"{domain}/{name}"})
-        print(f"{domain:16} {used / 1e6:5.2f} MB", file=sys.stderr)
+        print(f"{domain:17} {used / 1e6:5.2f} MB", file=sys.stderr)
     for split, documents in splits.items():
         documents.sort(key=lambda document: hash_of(document["id"]))
         with open(output / f"{split}.jsonl", "w", encoding="utf-8") as file:

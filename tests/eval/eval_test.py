@@ -65,13 +65,47 @@ def main() -> None:
         emo.run("experts", "rank", model, "--data", folder / "train", "--label", "colours", "--keep", 8,
                 "--output", subset, expect=73)
 
-        report = emo.json("experts", "retention", f"a={model}", "--calibration", folder / "train", *data)["a"]
-        check(set(report) == {"full", "increase", "increase_full_weights", "no_routed_experts", "domains"}, str(report.keys()))
-        check(set(report["increase"]) == {"0.25", "0.125", "random_0.25"}, str(report["increase"]))
+        retention = ["experts", "retention", f"a={model}", "--calibration", folder / "train", *data]
+        report = emo.json(*retention)["a"]
+        check(set(report) == {"full", "no_routed_experts", "cuts", "domains"}, str(report.keys()))
+
+        def increase(numbers, method, keep, documents="all", calibrated_on="own", weights="kept"):
+            wanted = {"method": method, "keep": keep, "documents": documents, "calibrated_on": calibrated_on,
+                      "weights": weights}
+            [found] = [c for c in numbers["cuts"] if {key: c[key] for key in wanted} == wanted]
+            check(close(found["increase"], found["loss"] - numbers["full"], 1e-9), "increase")
+            return found["increase"]
+
+        check(len(report["cuts"]) == 8, "router and random, two fractions, two weightings")
         colours = report["domains"]["colours"]
         check(close(colours["full"], whole["sources"]["colours"]["loss"], 1e-6), "full loss")
-        check(close(colours["full"] + colours["increase"]["0.25"], cut["sources"]["colours"]["loss"], 1e-6), "cut loss")
+        check(close(colours["full"] + increase(colours, "router", 0.25), cut["sources"]["colours"]["loss"], 1e-6), "cut loss")
         check(close(report["full"], sum(d["full"] for d in report["domains"].values()) / 2, 1e-9), "mean over domains")
+        mean = sum(increase(d, "random", 0.125, weights="full") for d in report["domains"].values()) / 2
+        check(close(increase(report, "random", 0.125, weights="full"), mean, 1e-9), "mean of a cut over domains")
+
+        # Every way of choosing, against the commands that do one each.
+        options = ["--method", "layerwise,easy_ep", "--documents", "1,3", "--other-domain", "--keep", 0.25]
+        every_way = emo.json(*retention, *options)["a"]
+        colours = every_way["domains"]["colours"]
+        check(len(every_way["cuts"]) == 4 + 2 + 2, "the cuts that were asked for")
+        for label, method, documents, weights, found in [
+                ("colours", "layerwise", "all", "kept", increase(colours, "layerwise", 0.25)),
+                ("colours", "layerwise", "all", "full", increase(colours, "layerwise", 0.25, weights="full")),
+                ("colours", "easy_ep", "all", "kept", increase(colours, "easy_ep", 0.25)),
+                ("colours", "layerwise", 1, "kept", increase(colours, "layerwise", 0.25, documents=1)),
+                ("colours", "layerwise", 3, "kept", increase(colours, "layerwise", 0.25, documents=3)),
+                ("numbers", "layerwise", "all", "kept", increase(colours, "layerwise", 0.25, calibrated_on="other"))]:
+            output = folder / "one.json"
+            emo.run("experts", "rank", model, "--data", folder / "train", "--label", label, "--keep", 0.25,
+                    "--method", method, "--documents", documents, "--output", output, "--overwrite")
+            flags = ["--full-weights"] if weights == "full" else []
+            one = emo.json("eval", model, *data, "--experts", output, *flags)["sources"]["colours"]["loss"]
+            check(close(colours["full"] + found, one, 1e-6), f"{label} {method} {documents} {weights}: {found}, {one}")
+        two_ranks = emo.json(*retention, *options, "--ep", 2, ranks=2)["a"]
+        for a, b in zip(every_way["cuts"], two_ranks["cuts"]):
+            check(close(a["loss"], b["loss"], 1e-6), f"two ranks: {a}, {b}")
+        colours = report["domains"]["colours"]
         off = emo.json("eval", model, *data, "--no-routed-experts")
         check(close(colours["no_routed_experts"], off["sources"]["colours"]["loss"], 1e-6), "floor")
 
@@ -105,6 +139,8 @@ def main() -> None:
                 (["experts", "rank", model, "--data", folder / "train", "--label", "colours", "--keep", 33,
                   "--output", folder / "x.json"], 64, "keep 33"),
                 (["eval", model, *data, "--pool", 2], 64, "at least 4"),
+                ([*retention, "--documents", 100000], 64, "with the label numbers"),
+                ([*retention, "--keep", 0.01], 64, "keep 0"),
                 (["eval", model, *data, "--experts", folder / "nowhere.json"], 66, "nowhere.json"),
                 (["eval", run, *data], 66, "config.json"),
                 (["experts", "place", model, "--data", folder / "train", "--ranks", 32, "--output", folder / "x.json"],

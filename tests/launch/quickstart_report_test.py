@@ -6,15 +6,19 @@ import json
 import math
 import sys
 
-CUTS = {"0.25", "0.125", "random_0.25"}
+CUTS = {(method, keep, weights) for method in ("router", "random") for keep in (0.25, 0.125)
+        for weights in ("kept", "full")}
 
 
 def check_numbers(numbers: dict, where: str) -> None:
     for key in ("full", "no_routed_experts"):
         assert 0 < numbers[key] < 12, f"{where}: {key} is {numbers[key]}"
-    for key in ("increase", "increase_full_weights"):
-        assert set(numbers[key]) == CUTS, f"{where}: {key} has {set(numbers[key])}"
-        assert all(math.isfinite(value) for value in numbers[key].values()), f"{where}: {numbers[key]}"
+    cuts = {(cut["method"], cut["keep"], cut["weights"]): cut for cut in numbers["cuts"]}
+    assert set(cuts) == CUTS and len(numbers["cuts"]) == len(CUTS), f"{where}: {numbers['cuts']}"
+    for cut in cuts.values():
+        assert math.isfinite(cut["loss"]), f"{where}: {cut}"
+        assert abs(cut["loss"] - numbers["full"] - cut["increase"]) < 1e-9, f"{where}: {cut}"
+        assert (cut["documents"], cut["calibrated_on"]) == ("all", "own"), f"{where}: {cut}"
 
 
 def main() -> None:
