@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <optional>
+#include <tuple>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -21,6 +21,13 @@ struct Domain {
   std::string label;
   int32_t source;                    // in the test data
   std::vector<int64_t> calibration;  // in the order in which they are drawn
+};
+
+// What was ranked already: scores by domain, method and number of documents; and what "layerwise"
+// keeps, which depends on the fraction too.
+struct KnownRankings {
+  std::map<std::tuple<size_t, std::string, int64_t>, ExpertNumbers> scores;
+  std::map<std::tuple<size_t, int64_t, double>, KeptExperts> layerwise;
 };
 
 // What the functions below share.
@@ -66,30 +73,44 @@ absl::StatusOr<std::vector<Domain>> domains_of(const Measurement& m) {
   return domains;
 }
 
-// Collective. The experts that a cut keeps of domain number i.
+// Collective. The scores of a domain's experts by a method that looks at the whole model.
+absl::StatusOr<ExpertNumbers> scores_of(Measurement* m, const std::vector<int64_t>& documents,
+                                        const std::string& method) {
+  const bool easy_ep = method == "easy_ep";
+  absl::StatusOr<ExpertUsage> usage =
+      usage_of(*m->model->model, m->sequence_length(), *m->mesh, *m->calibration, documents,
+               /*first_tokens=*/0, easy_ep, m->memory);
+  if (!usage.ok()) return usage.status();
+  return easy_ep ? usage->easy_ep : router_scores(*usage);
+}
+
+// Collective. The experts that a cut keeps for domain number i.
 absl::StatusOr<KeptExperts> kept_experts(Measurement* m, const std::vector<Domain>& domains,
-                                         size_t i, const Cut& cut) {
+                                         size_t i, const Cut& cut, KnownRankings* known) {
   const ModelConfig& config = m->config();
   const std::vector<int64_t> keep(config.n_layers, experts_of_fraction(config, cut.keep));
   if (cut.method == "random") {
     return keep_largest(config, random_scores(config, m->options->seed * 1000 + i), keep);
   }
-  std::vector<int64_t> documents =
-      domains[cut.of_other_domain ? (i + 1) % domains.size() : i].calibration;
+  if (cut.of_other_domain) i = (i + 1) % domains.size();
+  std::vector<int64_t> documents = domains[i].calibration;
   if (cut.documents > 0) documents.resize(cut.documents);
   if (cut.method == "layerwise") {
+    const auto [kept, is_new] = known->layerwise.try_emplace({i, cut.documents, cut.keep});
+    if (!is_new) return kept->second;
     absl::StatusOr<LayerwiseRanking> ranking =
         rank_layerwise(*m->model->model, *m->mesh, *m->calibration, documents, m->sequence_length(),
                        keep, m->memory);
     if (!ranking.ok()) return ranking.status();
-    return ranking->kept;
+    return kept->second = ranking->kept;
   }
-  const bool easy_ep = cut.method == "easy_ep";
-  absl::StatusOr<ExpertUsage> usage =
-      usage_of(*m->model->model, m->sequence_length(), *m->mesh, *m->calibration, documents,
-               /*first_tokens=*/0, easy_ep, m->memory);
-  if (!usage.ok()) return usage.status();
-  return keep_largest(config, easy_ep ? usage->easy_ep : router_scores(*usage), keep);
+  const auto [scores, is_new] = known->scores.try_emplace({i, cut.method, cut.documents});
+  if (is_new) {
+    absl::StatusOr<ExpertNumbers> measured = scores_of(m, documents, cut.method);
+    if (!measured.ok()) return measured.status();
+    scores->second = *std::move(measured);
+  }
+  return keep_largest(config, scores->second, keep);
 }
 
 bool same_choice(const Cut& a, const Cut& b) {
@@ -100,10 +121,12 @@ bool same_choice(const Cut& a, const Cut& b) {
 // Collective. Calls `done` after each pass over the test documents.
 template <typename F>
 absl::StatusOr<Retention> measure_domain(Measurement* m, const std::vector<Domain>& domains,
-                                         size_t i, const std::vector<Cut>& cuts, const F& done) {
+                                         size_t i, const std::vector<Cut>& cuts,
+                                         KnownRankings* known, const F& done) {
   EvalOptions eval;
   eval.sequence_length = m->sequence_length();
-  eval.documents = choose_documents(*m->test, {{domains[i].source}});
+  eval.documents = choose_documents(
+      *m->test, {{domains[i].source}, m->options->test_documents, m->options->seed});
   eval.pool.kind = PoolPolicy::Kind::kNone;
   absl::Status status;
   const auto loss = [&] {
@@ -120,7 +143,8 @@ absl::StatusOr<Retention> measure_domain(Measurement* m, const std::vector<Domai
   eval.routed_off = false;
   absl::StatusOr<KeptExperts> kept;
   for (size_t c = 0; c < cuts.size(); ++c) {
-    if (c == 0 || !same_choice(cuts[c - 1], cuts[c])) kept = kept_experts(m, domains, i, cuts[c]);
+    if (c == 0 || !same_choice(cuts[c - 1], cuts[c]))
+      kept = kept_experts(m, domains, i, cuts[c], known);
     if (!kept.ok()) return kept.status();
     eval.subsets = to_subsets(m->config(), *kept, cuts[c].full_weights);
     r.cut.push_back(loss());
@@ -186,10 +210,11 @@ absl::StatusOr<RetentionReport> measure_retention(const OpenedModel& model, cons
   const auto passes = static_cast<int64_t>(domains->size() * (2 + report.cuts.size()));
   Progress progress("retention", passes, "passes", options.show_progress && mesh.is_first());
   int64_t done = 0;
+  KnownRankings known;
   for (size_t i = 0; i < domains->size(); ++i) {
     const std::string& label = (*domains)[i].label;
-    absl::StatusOr<Retention> r =
-        measure_domain(&m, *domains, i, report.cuts, [&] { progress.update(++done, label); });
+    absl::StatusOr<Retention> r = measure_domain(&m, *domains, i, report.cuts, &known,
+                                                 [&] { progress.update(++done, label); });
     if (!r.ok()) return r.status();
     if (std::isfinite(r->full)) report.domains[label] = *r;  // else no token was predicted
   }

@@ -39,6 +39,7 @@ struct RetentionOptions {
   std::vector<double> fractions = {0.25, 0.125};
   std::vector<std::string> methods = {"router", "random"};
   std::vector<int64_t> documents;  // smaller calibration sizes, measured with the first method
+  int64_t test_documents = 0;      // of each label, drawn by the seed; 0: all
   bool other_domain = false;       // also by the experts of the next label, with the first method
   uint64_t seed = 0;               // of the draw of documents, and of random subsets
   bool show_progress = true;

@@ -86,6 +86,10 @@ Command experts_retention_command(CLI::App& experts) {
   app->add_option("--documents", options->retention.documents,
                   "with the first method, also by so few calibration documents, as in 1,5,10,100")
       ->delimiter(',');
+  app->add_option("--test-documents", options->retention.test_documents,
+                  "evaluate only so many documents of each label; 0: all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   app->add_flag("--other-domain", options->retention.other_domain,
                 "with the first method, also by another domain's experts: the next label's");
   app->add_option("--seed", options->retention.seed,

