@@ -17,4 +17,4 @@ if [ "${1:-}" != retention ]; then
 fi
 shift
 ./launch/build.sh release emo
-exec build/python/bin/python launch/retention_experiment.py "$@"
+exec build/python/bin/python -m launch.retention.experiment "$@"

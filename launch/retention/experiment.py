@@ -16,9 +16,8 @@ import threading
 import time
 import typing
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-from launch import retention_report  # noqa: E402
-from launch.retention_arms import ARMS, FULL, KEEPS, METHODS, QUICK, TUNED_ARMS, Plan  # noqa: E402
+from launch.retention import report
+from launch.retention.arms import ARMS, FULL, KEEPS, METHODS, QUICK, TUNED_ARMS, Plan
 
 EMO = "build/release/emo"
 CONFIG = "configs/retention.yaml"
@@ -126,13 +125,13 @@ class Experiment:
         return self.emo_json(f"measure-{arm}-{seed}", "eval", self.model(f"{arm}-{seed}"), "--data", self.data / "test")
 
     def retention(self, arm: str, seed: int) -> dict:
-        report = self.emo_json(
+        measured = self.emo_json(
             f"measure-{arm}-{seed}", "experts", "retention", f"model={self.model(f'{arm}-{seed}')}",
             "--calibration", self.data / "validation", "--data", self.data / "test",
             "--method", ",".join(METHODS), "--keep", ",".join(map(str, KEEPS)),
             "--documents", ",".join(map(str, self.plan.sizes)), "--other-domain",
             "--test-documents", self.plan.test_documents, "--seed", seed)
-        return report["model"]
+        return measured["model"]
 
     def overlap(self, arm: str, seed: int, domains: list[str]) -> dict:
         """Which experts the domains share, at a quarter."""
@@ -334,7 +333,7 @@ def main() -> int:
     except (Failed, subprocess.CalledProcessError) as error:
         print(f"experiment: {error}\nThe same command goes on from there.", file=sys.stderr)
         return 70
-    retention_report.write(folder)
+    report.write(folder)
     say(f"done: {folder}/report/index.html")
     return 0
 
