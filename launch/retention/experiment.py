@@ -100,7 +100,7 @@ class Experiment:
         held_out = first_of_each(splits["validation"], self.plan.calibration)
         summaries = {"train": self.prepare("train", splits["train"]), "validation": self.prepare("validation", held_out),
                      "test": self.prepare("test", splits["test"])}
-        self.prepare("train-by-domain", one_domain_after_another(by_domain, wanted=self.plan.tokens * 4))
+        self.prepare("train-by-domain", one_domain_after_another(by_domain, wanted=self.plan.tokens * 8))
         for domain in self.plan.tuned_domains:
             self.prepare(f"tune-{domain}", by_domain[domain])
             self.prepare(f"test-{domain}", [d for d in splits["test"] if d["source"] == domain])
