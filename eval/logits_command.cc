@@ -22,7 +22,7 @@ namespace emo {
 namespace {
 
 struct Options {
-  std::string model, input, output;
+  std::string model, experts, input, output;
   std::string pool = "none";
   MeshOptions mesh;
   bool overwrite = false;
@@ -111,7 +111,7 @@ absl::StatusOr<int> run(const Options& options) {
   if (mesh->is_first()) status = check_new_file(options.output, options.overwrite);
   status = agree(*mesh->world, status);
   if (!status.ok()) return status;
-  absl::StatusOr<OpenedModel> opened = open_model(options.model, *mesh);
+  absl::StatusOr<OpenedModel> opened = open_model(options.model, *mesh, options.experts);
   if (!opened.ok()) return opened.status();
   const ModelConfig& config = opened->description.config;
   absl::StatusOr<PoolPolicy> pool = parse_pool(options.pool, config.routed_top_k());
@@ -149,6 +149,7 @@ Command logits_command(CLI::App& parent) {
   app->add_option("--output", options->output, "safetensors file to write: logits f32")->required();
   app->add_option("--pool", options->pool, "document pools: none, N or MIN-MAX")
       ->capture_default_str();
+  add_subset_option(app, &options->experts);
   add_mesh_options(app, &options->mesh);
   app->add_flag("--overwrite", options->overwrite, "replace the output file");
   app->footer(
