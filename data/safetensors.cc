@@ -91,12 +91,14 @@ absl::Status SafetensorsFile::parse() {
         absl::StrCat(where, ": ", bytes.size(), " bytes, too short for a safetensors header"));
   }
   uint64_t header_size = 0;
+  will_read(bytes.substr(0, 8));
   std::memcpy(&header_size, bytes.data(), 8);
   if (header_size > kMaxHeader || header_size > bytes.size() - 8) {
     return absl::DataLossError(absl::StrCat(where, ": header of ", header_size,
                                             " bytes in a file of ", bytes.size(),
                                             "; truncated, or not a safetensors file"));
   }
+  will_read(bytes.substr(8, header_size));
   absl::StatusOr<Json> header = parse_json(bytes.substr(8, header_size), where);
   if (!header.ok()) return header.status();
   if (!header->is_object()) return absl::DataLossError(where + ": header is not an object");

@@ -14,6 +14,7 @@ std::string take_rows(const TensorRecord& matrix, const std::vector<int64_t>& ro
   const size_t row_bytes = matrix.bytes.size() / static_cast<size_t>(matrix.shape[0]);
   std::string taken;
   taken.reserve(rows.size() * row_bytes);
+  will_read(matrix.bytes);
   for (const int64_t row : rows) {
     taken.append(matrix.bytes.data() + static_cast<size_t>(row) * row_bytes, row_bytes);
   }
@@ -79,6 +80,7 @@ std::string model_identity(const TensorFolder& folder) {
   Sha256 hash;
   for (const auto& [name, record] : folder.tensors()) {
     hash.update(absl::StrCat(name, " ", record->dtype, " ", shape_string(record->shape), "\n"));
+    will_read(record->bytes.substr(0, kFirstBytes));
     hash.update(record->bytes.substr(0, kFirstBytes));
   }
   return hash.hex_digest();

@@ -143,6 +143,7 @@ absl::Status read_parameters(const TensorFolder& folder, const std::string& pref
       wrong.add(absl::StrCat(name, " is ", record->dtype, " ", shape_string(record->shape),
                              ", expected F32 or BF16 ", shape_string(parameter.shape)));
     } else {
+      will_read(record->bytes);
       widen(*record, parameter_data(parameter, buffers));
       folder.release(*record);
     }

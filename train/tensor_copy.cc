@@ -73,6 +73,7 @@ absl::Status append_copy(const TensorCopy& copy, SafetensorsWriter* writer) {
   const uint64_t here = source.bytes.size() / static_cast<uint64_t>(dtype_size(source.dtype));
   const uint64_t count = std::min(there, here);
   absl::Status status;
+  will_read(source.bytes);
   if (copy.dtype == source.dtype) {
     status = append_bytes(source.bytes.substr(0, count * width), writer);
   } else if (copy.dtype == "F32") {
