@@ -3,10 +3,12 @@
 #include <algorithm>
 #include <chrono>
 #include <memory>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "eval/expert_ranking.h"
 #include "eval/perplexity.h"
+#include "eval/training_tasks.h"
 #include "train/agreement.h"
 #include "train/expert_subset.h"
 
@@ -25,12 +27,18 @@ struct Domain {
   std::vector<int64_t> calibration, test;
 };
 
-struct Evaluation {
+// The retention curve's data.
+struct Curve {
   TokenDataset data;
   int64_t sequence_length;
   std::vector<Domain> domains;
-  int64_t first_tokens;        // of each document
-  std::vector<int64_t> curve;  // numbers of experts below the model's
+  int64_t first_tokens;       // of each document
+  std::vector<int64_t> kept;  // numbers of experts below the model's
+};
+
+struct Evaluation {
+  std::optional<Curve> curve;
+  std::optional<TrainingTasks> tasks;
   Clock::time_point last = Clock::now();
 };
 
@@ -58,11 +66,12 @@ std::vector<int64_t> document_lengths(const TokenDataset& data) {
   return lengths;
 }
 
-// Tokens of a pass over one domain.
-double sample_of(const RunConfig& config, size_t domains, size_t curve_points) {
+// Tokens of forward passes that the data, or the tasks, may take at a time.
+double tokens_at_a_time(const RunConfig& config) {
   const auto step_tokens = static_cast<double>(config.train.batch * config.data.sequence_length);
+  const double halves = config.eval.data.empty() || config.eval.tasks.empty() ? 1 : 2;
   return config.eval.share * static_cast<double>(config.eval.every) * kForwardPassesOfAStep *
-         step_tokens / static_cast<double>(domains * (curve_points + 2));
+         step_tokens / halves;
 }
 
 std::vector<Domain> choose_domains(const RunConfig& config, const TokenDataset& data,
@@ -80,7 +89,7 @@ std::vector<Domain> choose_domains(const RunConfig& config, const TokenDataset& 
   return domains;
 }
 
-absl::StatusOr<std::shared_ptr<Evaluation>> open(const RunConfig& config) {
+absl::StatusOr<Curve> open_curve(const RunConfig& config) {
   absl::StatusOr<TokenDataset> data = TokenDataset::open(config.eval.data);
   if (!data.ok()) return data.status();
   if (data->info().vocab_size > config.model.vocab_size) {
@@ -104,34 +113,49 @@ absl::StatusOr<std::shared_ptr<Evaluation>> open(const RunConfig& config) {
       curve.push_back(keep);
     }
   }
-  const double sample = sample_of(config, data->info().sources.size(), curve.size());
+  const auto passes = static_cast<double>(data->info().sources.size() * (curve.size() + 2));
+  const double sample = tokens_at_a_time(config) / passes;  // of a pass over one domain
   std::vector<Domain> domains = choose_domains(config, *data, sample);
   if (domains.empty()) {
     return absl::DataLossError(
         absl::StrCat("eval.data: ", config.eval.data, ": no domain has two documents"));
   }
-  return std::make_shared<Evaluation>(
-      Evaluation{*std::move(data), config.data.sequence_length, std::move(domains),
-                 std::max(kLeastTokens, static_cast<int64_t>(sample)), std::move(curve)});
+  return Curve{*std::move(data), config.data.sequence_length, std::move(domains),
+               std::max(kLeastTokens, static_cast<int64_t>(sample)), std::move(curve)};
+}
+
+absl::StatusOr<std::shared_ptr<Evaluation>> open(const RunConfig& config) {
+  auto evaluation = std::make_shared<Evaluation>();
+  if (!config.eval.data.empty()) {
+    absl::StatusOr<Curve> curve = open_curve(config);
+    if (!curve.ok()) return curve.status();
+    evaluation->curve = *std::move(curve);
+  }
+  if (!config.eval.tasks.empty()) {
+    absl::StatusOr<TrainingTasks> tasks = open_training_tasks(config, tokens_at_a_time(config));
+    if (!tasks.ok()) return tasks.status();
+    evaluation->tasks = *std::move(tasks);
+  }
+  return evaluation;
 }
 
 // Collective. Loss of the domain's test documents: of the whole model, then along the curve.
-absl::StatusOr<std::vector<double>> losses_of(const Evaluation& evaluation, const Domain& domain,
+absl::StatusOr<std::vector<double>> losses_of(const Curve& curve, const Domain& domain,
                                               const Model& model, const Mesh& mesh,
                                               PassMemory* memory) {
   EvalOptions eval;
-  eval.sequence_length = evaluation.sequence_length;
+  eval.sequence_length = curve.sequence_length;
   eval.documents = domain.test;
-  eval.first_tokens = evaluation.first_tokens;
+  eval.first_tokens = curve.first_tokens;
   eval.pool.kind = PoolPolicy::Kind::kNone;
   std::vector<std::vector<ExpertSubset>> subsets = {{}};  // all experts
-  if (!evaluation.curve.empty()) {
+  if (!curve.kept.empty()) {
     absl::StatusOr<ExpertUsage> usage =
-        usage_of(model, evaluation.sequence_length, mesh, evaluation.data, domain.calibration,
-                 evaluation.first_tokens, /*easy_ep=*/false, memory);
+        usage_of(model, curve.sequence_length, mesh, curve.data, domain.calibration,
+                 curve.first_tokens, /*easy_ep=*/false, memory);
     if (!usage.ok()) return usage.status();
     const ExpertNumbers scores = router_scores(*usage);
-    for (const int64_t keep : evaluation.curve) {
+    for (const int64_t keep : curve.kept) {
       subsets.push_back(to_subsets(
           model.config,
           keep_largest(model.config, scores, std::vector<int64_t>(model.config.n_layers, keep)),
@@ -141,36 +165,49 @@ absl::StatusOr<std::vector<double>> losses_of(const Evaluation& evaluation, cons
   std::vector<double> losses;
   for (std::vector<ExpertSubset>& subset : subsets) {
     eval.subsets = std::move(subset);
-    absl::StatusOr<EvalResult> result = evaluate(model, mesh, evaluation.data, eval, memory);
+    absl::StatusOr<EvalResult> result = evaluate(model, mesh, curve.data, eval, memory);
     if (!result.ok()) return result.status();
     losses.push_back(total(result->sources).mean());
   }
   return losses;
 }
 
-std::string metric_name(const std::string& domain, const Evaluation& evaluation, size_t point) {
+std::string metric_name(const std::string& domain, const Curve& curve, size_t point) {
   const std::string where = domain.empty() ? "eval/loss" : absl::StrCat("eval/", domain, "/loss");
   if (point == 0) return where;
-  return absl::StrCat(where, " with ", evaluation.curve[point - 1], " experts");
+  return absl::StrCat(where, " with ", curve.kept[point - 1], " experts");
+}
+
+// Collective. Losses of each domain and their means.
+absl::Status measure_curve(const Curve& curve, const Mesh& mesh, Stepper* stepper,
+                           Metrics* metrics) {
+  std::vector<double> means(curve.kept.size() + 1, 0.0);
+  for (const Domain& domain : curve.domains) {
+    absl::StatusOr<std::vector<double>> losses =
+        losses_of(curve, domain, stepper->model(), mesh, stepper->memory());
+    if (!losses.ok()) return losses.status();
+    for (size_t point = 0; point < means.size(); ++point) {
+      metrics->emplace_back(metric_name(domain.label, curve, point), (*losses)[point]);
+      means[point] += (*losses)[point] / static_cast<double>(curve.domains.size());
+    }
+  }
+  for (size_t point = 0; point < means.size(); ++point) {
+    metrics->emplace_back(metric_name("", curve, point), means[point]);
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<Metrics> observe(Evaluation* evaluation, const Mesh& mesh, Stepper* stepper) {
   const Clock::time_point begin = Clock::now();
   stepper->sync();
   Metrics metrics;
-  std::vector<double> means(evaluation->curve.size() + 1, 0.0);
-  for (const Domain& domain : evaluation->domains) {
-    absl::StatusOr<std::vector<double>> losses =
-        losses_of(*evaluation, domain, stepper->model(), mesh, stepper->memory());
-    if (!losses.ok()) return losses.status();
-    for (size_t point = 0; point < means.size(); ++point) {
-      metrics.emplace_back(metric_name(domain.label, *evaluation, point), (*losses)[point]);
-      means[point] += (*losses)[point] / static_cast<double>(evaluation->domains.size());
-    }
+  absl::Status status;
+  if (evaluation->curve) status = measure_curve(*evaluation->curve, mesh, stepper, &metrics);
+  if (status.ok() && evaluation->tasks) {
+    status = answer_training_tasks(*evaluation->tasks, stepper->model(), mesh, stepper->memory(),
+                                   &metrics);
   }
-  for (size_t point = 0; point < means.size(); ++point) {
-    metrics.emplace_back(metric_name("", *evaluation, point), means[point]);
-  }
+  if (!status.ok()) return status;
   const Clock::time_point end = Clock::now();
   const auto seconds = [](Clock::duration time) {
     return std::chrono::duration<double>(time).count();

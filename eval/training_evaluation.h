@@ -9,8 +9,8 @@
 namespace emo {
 
 // Collective; every rank gets the same answer. Nothing where the config asks for none. Opens
-// eval.data; errors as TokenDataset::open(), and DataLoss where its tokens are not those of the
-// training data.
+// eval.data and eval.tasks (training_tasks.h), which halve the time where both are named; errors as
+// TokenDataset::open(), and DataLoss where its tokens are not those of the training data.
 //
 // Each domain's documents are halved: by one half experts are ranked ("router" method), on the
 // other the losses are taken, both without pools. The sample is as large as eval.share of the
@@ -18,8 +18,8 @@ namespace emo {
 // domains and C curve points, share * every * 3 B / (D (C + 2)) tokens a pass and domain, or the
 // beginning of one document.
 //
-// Metrics: "eval/<domain>/loss", "eval/<domain>/loss with N experts" for N = 8, 16, 32, 64 below
-// the model's, the means over domains without "<domain>/", and "eval/share of time".
+// Metrics of the data: "eval/<domain>/loss", "eval/<domain>/loss with N experts" for N = 8, 16, 32,
+// 64 below the model's, the means over domains without "<domain>/", and "eval/share of time".
 absl::StatusOr<Observer> open_training_evaluation(const RunConfig& config, const Mesh& mesh);
 
 }  // namespace emo

@@ -116,6 +116,7 @@ void visit_config(Visitor& v, RunConfig& c) {
   if (v.section("eval")) {
     v.field("every", &c.eval.every, any_count);
     v.field("data", &c.eval.data);
+    v.field("tasks", &c.eval.tasks);
     v.field("share", &c.eval.share, Range{1e-6, 1});
   }
   if (v.section("checkpoint")) {

@@ -367,8 +367,11 @@ void check_together(const RunConfig& c, const std::function<void(const char*, st
   if (c.parallel.device != DeviceKind::kCpu && m.qk_norm) {
     say("model.qk_norm", "a device does not compute qk_norm");
   }
-  if (c.eval.every > 0 && c.eval.data.empty()) {
-    say("eval.data", "eval.every asks for evaluation: eval.data must name a folder of emo prepare");
+  if (c.eval.every > 0 && c.eval.data.empty() && c.eval.tasks.empty()) {
+    say("eval.data",
+        "eval.every asks for evaluation: eval.data must name a folder of emo prepare, or "
+        "eval.tasks "
+        "task files");
   }
   if (c.data.path.empty() == !c.data.synthetic.has_value()) {
     say("data.path", "data needs either path or synthetic");

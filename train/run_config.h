@@ -72,6 +72,7 @@ struct RunConfig {
   struct Eval {
     int64_t every = 0;    // steps; 0: none
     std::string data;     // folder of emo prepare, its labels the domains
+    std::string tasks;    // task file, or a folder of them
     double share = 0.01;  // of the training time, which the sample's size follows from
   } eval;
   struct Checkpoint {

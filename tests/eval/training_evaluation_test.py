@@ -9,6 +9,7 @@ from tests.program import Program, check  # noqa: E402
 
 DOMAINS = {"colours": ["red green green blue red", "blue blue green"], "numbers": ["one two", "three three one two"]}
 STEPS = 5
+EVAL_POOL = 18  # (min + max) / 2 of configs/tiny.yaml
 
 
 def prepare(emo: Program, name: str, label_of) -> pathlib.Path:
@@ -27,6 +28,46 @@ def run(emo: Program, name: str, *overrides, **options) -> tuple[pathlib.Path, l
             *overrides, **options)
     return (emo.folder / name / f"step-{STEPS:07}",
             [json.loads(line) for line in open(emo.folder / name / "metrics.jsonl")])
+
+
+def write_tasks(folder: pathlib.Path) -> pathlib.Path:
+    """A task of choices and one of writing, more questions than a small share allows."""
+    folder.mkdir()
+    with open(folder / "next.jsonl", "w") as file:
+        for i in range(40):
+            file.write(json.dumps({"id": str(i), "context": "red green" * (1 + i % 3), "choices": [" blue", " three", " one"],
+                                   "gold": i % 3}) + "\n")
+    with open(folder / "write.jsonl", "w") as file:
+        file.write(json.dumps({"task": "write", "kind": "generation", "metric": "f1", "max_new_tokens": 4}) + "\n")
+        for i in range(3):
+            file.write(json.dumps({"id": str(i), "context": "one two " * (1 + i), "answers": ["three", "red"]}) + "\n")
+    return folder
+
+
+def tasks_while_training(emo: Program, domains: pathlib.Path, plain: pathlib.Path) -> None:
+    """Tasks alone and beside data: what `emo eval` says of the same checkpoint with the pools of evaluation."""
+    tasks = write_tasks(emo.folder / "questions")
+    counts = {}
+    for name, options in {"tasks": [], "both": [f"eval.data={domains}"]}.items():
+        model, metrics = run(emo, name, f"eval.tasks={tasks}", "eval.every=2", "eval.share=0.3", *options)
+        for file in sorted(plain.glob("*.safetensors")):
+            check(file.read_bytes() == (model / file.name).read_bytes(), f"{file.name} differs with tasks")
+        last = metrics[-1]
+        check(("eval/loss" in last) == bool(options), f"{name}: the loss of data that was named or not")
+        for task, metric in (("next", "acc_per_char"), ("write", "f1")):
+            counts[name, task] = int(last[f"eval/tasks/{task}/questions"])
+            expected = emo.json("eval", model, "--tasks", tasks / f"{task}.jsonl", "--limit", counts[name, task],
+                                "--pool", EVAL_POOL)["tasks"][task]["metrics"]
+            for found in (metric, *(["bits_per_byte"] if task == "next" else [])):
+                check(abs(last[f"eval/tasks/{task}/{found}"] - expected[found]) < 1e-5, f"{name} {task} {found}")
+    check(1 <= counts["both", "next"] < counts["tasks", "next"] < 40, f"the share does not bound the questions: {counts}")
+    _, metrics = run(emo, "tasks2", f"eval.tasks={tasks}", "eval.every=2", "eval.share=0.3", "parallel.ep=2", ranks=2)
+    check(int(metrics[-1]["eval/tasks/next/questions"]) == counts["tasks", "next"], "two ranks answer other questions")
+    for overrides, hint in [(["eval.every=2", f"eval.tasks={emo.folder}/nowhere"], "nowhere"),
+                            (["eval.every=2"], "eval.tasks")]:
+        failed = emo.run("train", "configs/tiny.yaml", f"run.folder={emo.folder}/failed", f"data.path={emo.folder}/data",
+                         "data.synthetic=none", "model.vocab_size=400", *overrides, expect=None)
+        check(failed.returncode != 0 and hint in failed.stderr, f"{overrides}: {failed.stderr}")
 
 
 def main() -> None:
@@ -63,6 +104,8 @@ def main() -> None:
         for name, value in sums.items():
             check(abs(last[f"eval/{name}"] - value) < 1e-4, f"mean {name}")
         check("eval/loss with 32 experts" not in last, "a point beyond the model's experts")
+
+        tasks_while_training(emo, domains, plain)
 
         for layout in (["parallel.ep=2"], ["parallel.ep=1"]):
             _, others = run(emo, layout[0], *evaluation, *layout, ranks=2)
