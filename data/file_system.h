@@ -55,8 +55,8 @@ class MappedFile {
   size_t size_;
 };
 
-// Starts to read a part of a mapped file, and nothing around it: without this the system reads up to
-// megabytes around the first byte that is looked at, which for an expert is its neighbours.
+// Starts to read a part of a mapped file, and nothing around it: without this the system reads up
+// to megabytes around the first byte that is looked at, which for an expert is its neighbours.
 void will_read(absl::string_view mapped);
 
 // Drops a part of a mapped file from memory; it is read again when it is next looked at. Only for

@@ -24,9 +24,9 @@ struct TrainingTasks {
 };
 
 // Reads eval.tasks, and takes of each task as many questions as `tokens` allow, which all tasks
-// share alike, at least one. A choice counts its question's tokens and twice its own, since it is also
-// scored without the question; a token that is generated counts as ten. InvalidArgument where a
-// task has no test question or not enough examples, or where the data has no tokenizer; DataLoss
+// share alike, at least one. A choice counts its question's tokens and twice its own, since it is
+// also scored without the question; a token that is generated counts as ten. InvalidArgument where
+// a task has no test question or not enough examples, or where the data has no tokenizer; DataLoss
 // for a broken file.
 absl::StatusOr<TrainingTasks> open_training_tasks(const RunConfig& config, double tokens);
 

@@ -46,6 +46,7 @@ void visit_config(Visitor& v, RunConfig& c) {
     v.field("n_heads", &c.model.n_heads, positive);
     v.field("d_expert", &c.model.d_expert, any_count);
     v.field("num_experts", &c.model.num_experts, any_count);
+    v.counts("experts_per_layer", &c.model.experts_per_layer);
     v.field("num_shared_experts", &c.model.num_shared_experts, any_count);
     v.field("top_k", &c.model.top_k, any_count);
     v.field("d_ffn", &c.model.d_ffn, any_count);

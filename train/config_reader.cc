@@ -108,6 +108,19 @@ class Reader {
     }
     layers->assign(chosen.begin(), chosen.end());
   }
+  void counts(const char* key, std::vector<int64_t>* counts) {
+    const Entry* entry = take(key);
+    if (entry == nullptr) return;
+    counts->clear();
+    if (entry->node.IsScalar() && entry->node.Scalar() == "none") return;
+    bool good = entry->node.IsSequence();
+    for (const YAML::Node& item : entry->node) {
+      counts->push_back(0);
+      good = good && item.IsScalar() && absl::SimpleAtoi(item.Scalar(), &counts->back()) &&
+             counts->back() >= 0;
+    }
+    if (!good) wrong(*entry, key, "none, or a list of numbers, one for each layer");
+  }
   void pool(const char* key, PoolPolicy* pool) {
     const Entry* entry = take(key);
     if (entry != nullptr && entry->node.IsScalar() && entry->node.Scalar() == "none") {
@@ -297,8 +310,36 @@ void apply_override(const std::string& text, std::map<std::string, Entry>* entri
 }
 
 // Checks that need several keys. `say(key, what)` reports at the place of a key.
+// Budgets that differ by layer, as a cut model's do.
+void check_experts_per_layer(const RunConfig& c,
+                             const std::function<void(const char*, std::string)>& say) {
+  const ModelConfig& m = c.model;
+  if (m.experts_per_layer.empty()) return;
+  const auto wrong = [&](auto&&... text) { say("model.experts_per_layer", absl::StrCat(text...)); };
+  if (static_cast<int64_t>(m.experts_per_layer.size()) != m.n_layers) {
+    return wrong(m.experts_per_layer.size(), " numbers of experts for ", m.n_layers, " layers");
+  }
+  int64_t most = 0;
+  for (int64_t layer = 0; layer < m.n_layers; ++layer) {
+    if (m.is_dense(layer)) continue;
+    const int64_t experts = m.experts_per_layer[layer];
+    most = std::max(most, experts);
+    if (experts <= m.num_shared_experts || experts - m.num_shared_experts < c.parallel.ep) {
+      wrong("layer ", layer, " has ", experts, " experts, ", m.num_shared_experts,
+            " of them shared; it needs a routed one for each of parallel.ep = ", c.parallel.ep);
+    }
+  }
+  if (most != m.num_experts) {
+    wrong("the largest number is ", most, ", model.num_experts is ", m.num_experts);
+  }
+  if (c.routing.pool.kind != PoolPolicy::Kind::kNone) {
+    say("routing.pool", "layers of different sizes have no common pool size: routing.pool=none");
+  }
+}
+
 void check_together(const RunConfig& c, const std::function<void(const char*, std::string)>& say) {
   const ModelConfig& m = c.model;
+  check_experts_per_layer(c, say);
   if (c.run.folder.empty()) say("run.folder", "run.folder is not set");
   if (m.vocab_size == 0) say("model.vocab_size", "model.vocab_size is not set");
   if (m.d_model == 0 || m.n_layers == 0 || m.n_heads == 0) {

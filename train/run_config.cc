@@ -43,6 +43,7 @@ class Printer {
   void layers(const char* key, std::vector<int64_t>* layers, int64_t) {
     put(key, layers->empty() ? "none" : absl::StrCat("[", absl::StrJoin(*layers, ", "), "]"));
   }
+  void counts(const char* key, std::vector<int64_t>* counts) { layers(key, counts, 0); }
   void synthetic(const char* key, std::optional<SyntheticOptions>* options) {
     if (!*options) return;
     Printer inner;

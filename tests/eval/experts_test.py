@@ -248,6 +248,22 @@ def tune(emo: Program, model: pathlib.Path, subset: pathlib.Path, child: pathlib
     for name, tensor in frozen.items():
         routed = ".mlp.experts." in name and ".mlp.experts.7." not in name
         check(np.array_equal(tensor, before[name]) == routed, f"{name} with train.freeze=routed")
+    # Layers that keep different numbers of experts, one of them fewer than a token chooses.
+    sizes = json.loads((emo.folder / "3,12/config.json").read_text())
+    uneven = [f"run.start_from={emo.folder}/3,12", "model.num_experts=12", "model.experts_per_layer=[3, 12]",
+              f"model.top_k={sizes['num_experts_per_tok']}"]
+    tuned, before = train("uneven", *uneven), tensors_of(emo.folder / "3,12")
+    for name, tensor in train("uneven-ep2", *uneven, "parallel.ep=2", ranks=2).items():
+        near(tensor, tuned[name], 1e-5, f"{name} of layers of different sizes on two ranks")
+    check(tuned.keys() == before.keys(), "tuning changed which tensors there are")
+    for name in tuned:
+        check(not np.array_equal(tuned[name], before[name]), f"{name} was not tuned")
+    again = json.loads((emo.folder / "uneven/step-0000002/config.json").read_text())
+    check(again["num_experts_per_layer"] == [3, 12], "the tuned model's sizes")
+    error = emo.run("train", "configs/tiny.yaml", f"run.folder={emo.folder}/no", "data.synthetic=none", f"data.path={emo.folder}/data",
+                    "model.vocab_size=400", *uneven, "model.experts_per_layer=[4, 12]", "routing.pool=none",
+                    "run.change_contract=true", expect=65).stderr
+    check("layers.0.mlp.experts.3.gate_proj.weight is missing" in error, f"other sizes: {error}")
     error = emo.run("train", "configs/tiny.yaml", f"run.folder={emo.folder}/no", f"run.experts={subset}", expect=64).stderr
     check("run.start_from" in error, error)
 
