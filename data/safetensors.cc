@@ -218,8 +218,11 @@ absl::StatusOr<WrittenFile> write_safetensors(FileSystem& fs, const std::string&
   absl::StatusOr<SafetensorsWriter> writer =
       SafetensorsWriter::create(fs, folder, name, entries, metadata);
   if (!writer.ok()) return writer.status();
-  for (const NamedTensor& tensor : tensors) {
-    absl::Status status = writer->append(tensor.bytes);
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    // Bytes may be those of a mapped file; for others this is nothing.
+    if (i == 0) will_read(tensors[i].bytes);
+    if (i + 1 < tensors.size()) will_read(tensors[i + 1].bytes);
+    absl::Status status = writer->append(tensors[i].bytes);
     if (!status.ok()) return status;
   }
   return writer->finish();
