@@ -21,9 +21,6 @@ fi
 
 if [ ! -e "$data/train.jsonl" ]; then
   say "fetching text: 9 Debian packages, 58 MB, unpacked and not installed"
-  if ! apt-get download --print-uris dict-gcide >/dev/null 2>&1; then
-    if [ "$(id -u)" = 0 ]; then apt-get update -qq; else sudo apt-get update -qq; fi
-  fi
   mkdir -p "$data"
   /usr/bin/python3 launch/texts.py "$data.new"
   build/python/bin/python launch/train_tokenizer.py "$data.new/train.jsonl" 4096 "$data.new/tokenizer.json"

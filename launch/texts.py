@@ -12,6 +12,7 @@ The same packages give the same files. Needs nothing but Python's standard libra
 import gzip
 import hashlib
 import json
+import os
 import pathlib
 import re
 import subprocess
@@ -19,6 +20,14 @@ import sys
 import typing
 
 SHORTEST_DOCUMENT = 200
+
+
+def provide_package_lists(package: str) -> None:
+    """Runs apt-get update where apt does not know the package, as in a container without lists."""
+    known = subprocess.run(["apt-get", "download", "--print-uris", package], stdout=subprocess.DEVNULL,
+                           stderr=subprocess.DEVNULL)
+    if known.returncode != 0:
+        subprocess.run([*([] if os.geteuid() == 0 else ["sudo"]), "apt-get", "update", "-qq"], check=True)
 
 
 def unpack(package: str, packages: pathlib.Path) -> pathlib.Path:
@@ -179,6 +188,7 @@ def main() -> None:
     chosen = TEXT_SETS[sys.argv[2] if len(sys.argv) > 2 else "quickstart"]
     packages = output / "packages"
     packages.mkdir(parents=True, exist_ok=True)
+    provide_package_lists(next(iter(chosen.domains.values()))[0][0])
     splits: dict[str, list[dict]] = {"train": [], "validation": [], "test": []}
     for domain, (needed, read) in chosen.domains.items():
         for package in needed:
