@@ -34,6 +34,11 @@ class Job(typing.NamedTuple):
     needs: list[str] = []
 
 
+def file_name(domain: str) -> str:
+    """A label as `emo experts rank` writes it into names of files."""
+    return domain.replace("/", "_")
+
+
 class Failed(Exception):
     """A command did not end well; the message says where its output is."""
 
@@ -102,8 +107,8 @@ class Experiment:
                      "test": self.prepare("test", splits["test"])}
         self.prepare("train-by-domain", one_domain_after_another(by_domain, wanted=self.plan.tokens * 8))
         for domain in self.plan.tuned_domains:
-            self.prepare(f"tune-{domain}", by_domain[domain])
-            self.prepare(f"test-{domain}", [d for d in splits["test"] if d["source"] == domain])
+            self.prepare(f"tune-{file_name(domain)}", by_domain[domain])
+            self.prepare(f"test-{file_name(domain)}", [d for d in splits["test"] if d["source"] == domain])
         return {"domains": sorted(by_domain), **summaries}
 
     # Models
@@ -138,14 +143,14 @@ class Experiment:
         folder = self.folder / "subsets" / f"{arm}-{seed}"
         self.emo(f"measure-{arm}-{seed}", "experts", "rank", self.model(f"{arm}-{seed}"), "--data", self.data / "validation",
                  "--label", ",".join(domains), "--keep", 0.25, "--output-folder", folder, "--overwrite")
-        subsets = [next(folder.glob(f"{domain.replace('/', '_')}-layerwise-*.json")) for domain in domains]
+        subsets = [next(folder.glob(f"{file_name(domain)}-layerwise-*.json")) for domain in domains]
         return {"domains": domains,
                 **self.emo_json(f"measure-{arm}-{seed}", "experts", "compare", self.model(f"{arm}-{seed}"), *subsets)}
 
     def tune(self, arm: str, keep: float, domain: str) -> dict:
         """A domain's loss of a model, or of the part that the domain uses, before and after tuning on it."""
-        log = f"tune-{arm}-{keep}-{domain}"
-        model, test = self.model(f"{arm}-1"), self.data / f"test-{domain}"
+        log = f"tune-{arm}-{keep}-{file_name(domain)}"
+        model, test = self.model(f"{arm}-1"), self.data / f"test-{file_name(domain)}"
         folder = self.folder / "tuned" / log
         if keep < 1:
             shutil.rmtree(folder, ignore_errors=True)
@@ -161,10 +166,10 @@ class Experiment:
             cut = json.loads((model / "config.json").read_text())
             overrides += [f"model.num_experts={cut['num_experts']}", f"model.top_k={cut['num_experts_per_tok']}"]
         self.emo(log, "train", CONFIG, "--quiet", f"run.folder={folder}/run", f"run.start_from={model}",
-                 f"data.path={self.data}/tune-{domain}", f"train.tokens={self.plan.tuning_steps * BATCH_TOKENS}",
+                 f"data.path={self.data}/tune-{file_name(domain)}", f"train.tokens={self.plan.tuning_steps * BATCH_TOKENS}",
                  "schedule.peak=1e-3", "schedule.warmup_steps=5", *overrides)
         after = self.emo_json(log, "eval", max((folder / "run").glob("step-*[0-9]")), "--data", test)["loss"]
-        return {"before": before, "after": after}
+        return {"arm": arm, "keep": keep, "domain": domain, "before": before, "after": after}
 
     # All of it
 
@@ -180,7 +185,7 @@ class Experiment:
             jobs += [Job(f"train-{arm}-{seed}", training, lambda a=arm, s=seed: self.train(a, s))
                      for arm in ARMS if seed in seeds[arm]]
         for arm, keeps in TUNED_ARMS.items():
-            jobs += [Job(f"tune-{arm}-{keep}-{domain}", 10 + plan.tuning_steps * BATCH_TOKENS / TOKENS_PER_SECOND,
+            jobs += [Job(f"tune-{arm}-{keep}-{file_name(domain)}", 10 + plan.tuning_steps * BATCH_TOKENS / TOKENS_PER_SECOND,
                          lambda a=arm, k=keep, d=domain: self.tune(a, k, d), [f"train-{arm}-1"])
                      for keep in keeps for domain in plan.tuned_domains]
         for arm in ARMS:

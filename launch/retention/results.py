@@ -32,9 +32,7 @@ def read(folder: pathlib.Path) -> Results:
         elif kind == "train":
             results.seconds[rest] = load(path)["seconds"]
         elif kind == "tune":
-            arm = next(a for a in sorted(ARMS, key=len, reverse=True) if rest.startswith(a + "-"))
-            keep, _, domain = rest[len(arm) + 1:].partition("-")
-            results.tuning.append({"arm": arm, "keep": float(keep), "domain": domain, **load(path)})
+            results.tuning.append(load(path))
     return results
 
 

@@ -11,10 +11,10 @@ from launch.retention import experiment, report, results  # noqa: E402
 from launch.retention.arms import ARMS, METHODS, Plan  # noqa: E402
 from tests.program import check  # noqa: E402
 
-WORDS = {"colours": "red green blue yellow".split(), "numbers": "one two three four".split(),
+WORDS = {"colours": "red green blue yellow".split(), "some/numbers": "one two three four".split(),
          "animals": "cat dog bird fish".split()}
 PLAN = Plan(tokens=3 * experiment.BATCH_TOKENS, seeds=1, calibration=6, sizes=[1, 3], test_documents=3,
-            tuned_domains=["numbers"], tuning_steps=2)
+            tuned_domains=["some/numbers"], tuning_steps=2)
 
 
 def close(a: float, b: float, tolerance: float) -> bool:
@@ -81,18 +81,18 @@ def main() -> None:
 
         # A cell of the report, by the commands that make one.
         model = run.model("emo-1")
-        run.emo("check", "experts", "rank", model, "--data", run.data / "validation", "--label", "numbers", "--keep", 0.25,
+        run.emo("check", "experts", "rank", model, "--data", run.data / "validation", "--label", "some/numbers", "--keep", 0.25,
                 "--documents", 3, "--seed", 1, "--output", folder / "subset.json")
-        evaluated = ["eval", model, "--data", run.data / "test-numbers"]
+        evaluated = ["eval", model, "--data", run.data / "test-some_numbers"]
         [cell] = [c for c in emo["cuts"] if (c["method"], c["keep"], c["documents"]) == ("layerwise", 0.25, 3)]
         # The experiment evaluates three of the five test documents; all five give what its own job says.
         measured = run.emo_json("check", "experts", "retention", f"model={model}", "--calibration", run.data / "validation",
-                                "--data", run.data / "test-numbers", "--documents", 3, "--keep", 0.25, "--seed", 1,
-                                "--method", "layerwise")["model"]["domains"]["numbers"]
+                                "--data", run.data / "test-some_numbers", "--documents", 3, "--keep", 0.25, "--seed", 1,
+                                "--method", "layerwise")["model"]["domains"]["some/numbers"]
         whole = run.emo_json("check", *evaluated)["loss"]
         cut = run.emo_json("check", *evaluated, "--experts", folder / "subset.json")["loss"]
         check(close(results.cut(measured, documents=3)["increase"], cut - whole, 1e-6), f"{measured} {cut - whole}")
-        check(close(emo["full_by_domain"]["numbers"]["mean"], whole, 1e-6), "the whole model's loss")
+        check(close(emo["full_by_domain"]["some/numbers"]["mean"], whole, 1e-6), "the whole model's loss")
         check(close(cell["increase"]["mean"], sum(d["mean"] for d in cell["by_domain"].values()) / len(WORDS), 1e-9), "mean")
 
         # The CSV has a row for each number, and the page every arm, method and domain.
