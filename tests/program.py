@@ -42,6 +42,10 @@ def check(condition, message="") -> None:
         raise AssertionError(message)
 
 
+def close(a: float, b: float, tolerance: float) -> bool:
+    return abs(a - b) <= tolerance
+
+
 def write_tokenizer(path: pathlib.Path, merges: int = 300) -> None:
     """A byte-level tokenizer, trained on this folder's own Python files."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers

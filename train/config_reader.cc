@@ -309,8 +309,7 @@ void apply_override(const std::string& text, std::map<std::string, Entry>* entri
   }
 }
 
-// Checks that need several keys. `say(key, what)` reports at the place of a key.
-// Budgets that differ by layer, as a cut model's do.
+// Budgets that differ by layer, as a cut model's do. `say` as below.
 void check_experts_per_layer(const RunConfig& c,
                              const std::function<void(const char*, std::string)>& say) {
   const ModelConfig& m = c.model;
@@ -337,6 +336,7 @@ void check_experts_per_layer(const RunConfig& c,
   }
 }
 
+// Checks that need several keys. `say(key, what)` reports at the place of a key.
 void check_together(const RunConfig& c, const std::function<void(const char*, std::string)>& say) {
   const ModelConfig& m = c.model;
   check_experts_per_layer(c, say);
@@ -411,8 +411,7 @@ void check_together(const RunConfig& c, const std::function<void(const char*, st
   if (c.eval.every > 0 && c.eval.data.empty() && c.eval.tasks.empty()) {
     say("eval.data",
         "eval.every asks for evaluation: eval.data must name a folder of emo prepare, or "
-        "eval.tasks "
-        "task files");
+        "eval.tasks task files");
   }
   if (c.data.path.empty() == !c.data.synthetic.has_value()) {
     say("data.path", "data needs either path or synthetic");

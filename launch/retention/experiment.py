@@ -52,7 +52,7 @@ class Experiment:
 
     # Commands
 
-    def emo(self, log: str, *arguments, output: pathlib.Path | None = None) -> str:
+    def emo(self, log: str, *arguments) -> str:
         """Runs emo on one core. Standard error goes to logs/LOG.log."""
         path = self.folder / "logs" / f"{log}.log"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,13 +71,17 @@ class Experiment:
 
     # Data
 
-    def prepare(self, name: str, documents: list[dict]) -> dict:
-        """Token shards in data/NAME, and the summary of them."""
-        folder = self.data / name
-        lines = self.data / f"{name}.jsonl"
-        with open(lines, "w", encoding="utf-8") as file:
+    def write(self, name: str, documents: list[dict]) -> pathlib.Path:
+        path = self.data / f"{name}.jsonl"
+        with open(path, "w", encoding="utf-8") as file:
             for document in documents:
                 file.write(json.dumps(document, ensure_ascii=False) + "\n")
+        return path
+
+    def prepare(self, name: str, documents: list[dict] | None = None) -> dict:
+        """Token shards in data/NAME, of data/NAME.jsonl as it stands or of these documents, and the summary of them."""
+        lines = self.data / f"{name}.jsonl" if documents is None else self.write(name, documents)
+        folder = self.data / name
         shutil.rmtree(folder, ignore_errors=True)
         return self.emo_json("data", "prepare", "--tokenizer", self.data / "tokenizer.json", "--output", folder, lines)
 
@@ -92,19 +96,20 @@ class Experiment:
                 shutil.copy(self.text / f"{split}.jsonl", self.data)
         splits = {split: [json.loads(line) for line in open(self.data / f"{split}.jsonl", encoding="utf-8")]
                   for split in ("train", "validation", "test")}
-        sample = self.data / "sample.jsonl"
-        with open(sample, "w", encoding="utf-8") as file:
-            for document in splits["train"][::max(1, len(splits["train"]) // 20_000)]:
-                file.write(json.dumps(document, ensure_ascii=False) + "\n")
-        subprocess.run([sys.executable, "launch/train_tokenizer.py", sample, str(VOCABULARY),
-                        self.data / "tokenizer.json"], check=True)
-        sample.unlink()
         by_domain: dict[str, list[dict]] = {}
         for document in splits["train"]:
             by_domain.setdefault(document["source"], []).append(document)
+        unknown = set(self.plan.tuned_domains) - set(by_domain)
+        if unknown:
+            raise Failed(f"no training documents of {', '.join(sorted(unknown))} to tune on; --tuned-domains may name "
+                         f"some of {', '.join(sorted(by_domain))}")
+        sample = self.write("sample", splits["train"][::max(1, len(splits["train"]) // 20_000)])
+        subprocess.run([sys.executable, "launch/train_tokenizer.py", sample, str(VOCABULARY),
+                        self.data / "tokenizer.json"], check=True)
+        sample.unlink()
         held_out = first_of_each(splits["validation"], self.plan.calibration)
-        summaries = {"train": self.prepare("train", splits["train"]), "validation": self.prepare("validation", held_out),
-                     "test": self.prepare("test", splits["test"])}
+        summaries = {"train": self.prepare("train"), "validation": self.prepare("validation", held_out),
+                     "test": self.prepare("test")}
         self.prepare("train-by-domain", one_domain_after_another(by_domain, wanted=self.plan.tokens * 8))
         for domain in self.plan.tuned_domains:
             self.prepare(f"tune-{file_name(domain)}", by_domain[domain])

@@ -42,11 +42,6 @@ def cut_arms(results: Results) -> list[str]:
     return [arm for arm in ("emo", "emo-by-domain", "standard") if arm in results.retention]
 
 
-def fraction_axis(axes, positions, fractions) -> None:
-    axes.set_xticks(positions, [f"{100 * f:g} %" for f in fractions])
-    axes.set_xlabel("experts kept")
-
-
 def retention(results: Results) -> str:
     """Increase over the full model by what is kept, and the losses themselves beside the baselines."""
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4))
@@ -68,23 +63,31 @@ def retention(results: Results) -> str:
     left.set_ylabel("nats per token over the full model")
     right.set_ylabel("test loss, nats per token")
     for axes in (left, right):
-        fraction_axis(axes, x, fractions)
+        axes.set_xticks(x, [f"{100 * f:g} %" for f in fractions])
+        axes.set_xlabel("experts kept")
         axes.legend(fontsize=8)
     return to_svg(figure, "Loss by share of experts kept, for each model")
+
+
+def grouped_bars(axes, groups: list[str], series: dict[str, list[Spread]], colours: dict[str, str]) -> None:
+    """For each group a bar of each series, with the standard deviation over seeds where there are several."""
+    width = 0.8 / len(series)
+    for i, (name, spreads) in enumerate(series.items()):
+        bars = [s.deviation or 0 for s in spreads]
+        axes.bar([k + (i - (len(series) - 1) / 2) * width for k in range(len(groups))], [s.mean for s in spreads], width,
+                 yerr=bars if any(bars) else None, capsize=2, color=colours[name], label=name)
+    axes.set_xticks(range(len(groups)), groups)
 
 
 def methods(results: Results) -> str:
     """Increase by ranking method."""
     arms = cut_arms(results)
     figure, panels = pyplot.subplots(1, len(arms), figsize=(10, 3.4), sharey=True, squeeze=False)
-    width = 0.8 / len(METHODS)
     for axes, arm in zip(panels[0], arms):
-        for i, method in enumerate(METHODS):
-            rises = [increase(results, arm, method=method, keep=keep) for keep in KEEPS]
-            bars = [r.deviation or 0 for r in rises]
-            axes.bar([k + (i - (len(METHODS) - 1) / 2) * width for k in range(len(KEEPS))], [r.mean for r in rises], width,
-                     yerr=bars if any(bars) else None, capsize=2, color=METHOD_COLOURS[method], label=method)
-        fraction_axis(axes, range(len(KEEPS)), KEEPS)
+        grouped_bars(axes, [f"{100 * keep:g} %" for keep in KEEPS],
+                     {method: [increase(results, arm, method=method, keep=keep) for keep in KEEPS] for method in METHODS},
+                     METHOD_COLOURS)
+        axes.set_xlabel("experts kept")
         axes.set_title(arm, fontsize=10)
     panels[0][0].set_ylabel("nats per token over the full model")
     panels[0][0].legend(fontsize=8)
@@ -111,16 +114,11 @@ def whose_experts(results: Results) -> str:
     """Own experts, another domain's, random ones, none."""
     figure, panels = pyplot.subplots(1, 2, figsize=(10, 3.4), sharey=True)
     kinds = {"own": {}, "another\ndomain's": {"calibrated_on": "other"}, "random": {"method": "random"}, "none": None}
-    arms = cut_arms(results)
-    width = 0.8 / len(arms)
     for axes, keep in zip(panels, (0.25, 0.125)):
-        for i, arm in enumerate(arms):
-            rises = [no_routed(results, arm) if properties is None else increase(results, arm, keep=keep, **properties)
-                     for properties in kinds.values()]
-            bars = [r.deviation or 0 for r in rises]
-            axes.bar([k + (i - (len(arms) - 1) / 2) * width for k in range(len(kinds))], [r.mean for r in rises], width,
-                     yerr=bars if any(bars) else None, capsize=2, color=COLOURS[arm], label=arm)
-        axes.set_xticks(range(len(kinds)), kinds)
+        def rise(arm: str, properties: dict | None) -> Spread:
+            return no_routed(results, arm) if properties is None else increase(results, arm, keep=keep, **properties)
+        grouped_bars(axes, list(kinds), {arm: [rise(arm, properties) for properties in kinds.values()]
+                                         for arm in cut_arms(results)}, COLOURS)
         axes.set_title(f"{100 * keep:g} % of the experts kept", fontsize=10)
     panels[0].set_ylabel("nats per token over the full model")
     panels[0].legend(fontsize=8)

@@ -115,16 +115,17 @@ as in a cut model. “no routed”: only the shared expert is left.</p>
 <h2>How many calibration documents are needed</h2>{plots.calibration(results)}
 <h2>Ways to rank</h2>{plots.methods(results)}
 <h2>Whose experts</h2>{plots.whose_experts(results)}
-<p>A domain evaluated with its own experts, with those of the next domain in the alphabet of the data, with random ones,
+<p>A domain evaluated with its own experts, with those of the domain that comes next in the data, with random ones,
 and with none but the shared one.</p>
 <h2>What domains share</h2>{plots.overlap(results)}
-<p>Jaccard overlap of the experts that two domains keep at 25 %, mean over layers. Mean over pairs and seeds: {overlaps};
+<p>Jaccard overlap of the experts that two domains keep at 25 %, mean over layers; the matrices are of
+seed 1. Mean over pairs and seeds: {overlaps};
 of random choices {mean_overlap(results, arms[0])[1]:.2f}.</p>
 <h2>Before and after tuning on the domain</h2>{tuning(results)}
 <p>{plan['tuning_steps']} steps on the domain's training text, nothing frozen, the same for all; test loss of the domain in
 nats per token, seed 1.</p>
 <h2>Text</h2>{documents(results)}
-<p>Again: <code>./launch/experiment.sh retention</code>. Numbers: <a href="retention.json">retention.json</a>,
+<p>Again: <code>./launch/experiment.sh retention</code>, with the options that this run had. Numbers: <a href="retention.json">retention.json</a>,
 <a href="retention.csv">retention.csv</a>.</p>
 </html>
 """

@@ -9,16 +9,12 @@ import tempfile
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 from launch.retention import experiment, report, results  # noqa: E402
 from launch.retention.arms import ARMS, METHODS, Plan  # noqa: E402
-from tests.program import check  # noqa: E402
+from tests.program import check, close  # noqa: E402
 
 WORDS = {"colours": "red green blue yellow".split(), "some/numbers": "one two three four".split(),
          "animals": "cat dog bird fish".split()}
 PLAN = Plan(tokens=3 * experiment.BATCH_TOKENS, seeds=1, calibration=6, sizes=[1, 3], test_documents=3,
             tuned_domains=["some/numbers"], tuning_steps=2)
-
-
-def close(a: float, b: float, tolerance: float) -> bool:
-    return abs(a - b) <= tolerance
 
 
 def write_text(folder: pathlib.Path) -> None:
