@@ -26,7 +26,9 @@ add_library(nccl INTERFACE)
 target_link_options(nccl INTERFACE "-Wl,-rpath,${nvidia_folder}/nccl/lib" "-Wl,-rpath,${nvidia_folder}/cu13/lib")
 target_link_libraries(nccl INTERFACE nccl_headers "${nvidia_folder}/nccl/lib/libnccl.so.2" "${nvidia_folder}/cu13/lib/libcudart.so.13")
 if(EMO_WITH_CUDA)
-  target_link_libraries(libtorch INTERFACE torch_cuda c10_cuda nccl)
+  # Nothing refers to torch_cuda by name: its kernels register themselves when it is loaded, and without
+  # these flags the linker leaves it out.
+  target_link_libraries(libtorch INTERFACE -Wl,--push-state,--no-as-needed torch_cuda -Wl,--pop-state c10_cuda nccl)
 endif()
 
 # ATen's headers cost seconds in every file: a precompiled header holds those that nearly all include.

@@ -400,6 +400,13 @@ void check_together(const RunConfig& c, const std::function<void(const char*, st
       say("model.d_expert", absl::StrCat("on a device widths must be multiples of 8, d_model is ",
                                          m.d_model, ", d_expert ", m.d_expert));
     }
+    if (c.parallel.device == DeviceKind::kCuda && c.parallel.precision == Precision::kBf16 &&
+        m.n_heads > 0 && (m.head_dim() % 8 != 0 || m.head_dim() > 256)) {
+      say("model.n_heads",
+          absl::StrCat("flash attention wants d_model / n_heads to be a multiple of 8 of at most "
+                       "256, it is ",
+                       m.head_dim()));
+    }
   }
   if (!c.run.experts.empty() && (c.run.start_from.empty() || c.run.take != Take::kWeights)) {
     say("run.experts",

@@ -113,7 +113,6 @@ at::Tensor compute_gradients(const Mesh& mesh, const std::vector<SlicedBatch>& m
   pass.loss = {divisor, options.lm_z_weight};
   pass.recompute = options.recompute;
   model.gradients.dense.zero_();
-  model.gradients.experts.zero_();
   state->balance.start_step();
   state->sums.all().zero_();
   PendingBuckets reductions;
@@ -127,6 +126,7 @@ at::Tensor compute_gradients(const Mesh& mesh, const std::vector<SlicedBatch>& m
         }
       };
     }
+    pass.onto_expert_gradients = m > 0;
     std::vector<device::DeviceBatch> slices;
     for (const MicroBatch& slice : micro_batches[m]) {
       slices.push_back(device::make_device_batch(slice, model.config, model.contract.pool,

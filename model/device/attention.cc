@@ -12,8 +12,11 @@
 namespace emo::device {
 namespace {
 
-bool use_flash(const at::Tensor& qkv) {
-  return qkv.is_cuda() && qkv.scalar_type() == at::kBFloat16 && qkv.size(0) > 0;
+// What libtorch's flash attention takes.
+bool use_flash(const at::Tensor& qkv, int64_t heads) {
+  const int64_t head_dim = qkv.size(1) / 3 / heads;
+  return qkv.is_cuda() && qkv.scalar_type() == at::kBFloat16 && qkv.size(0) > 0 &&
+         head_dim % 8 == 0 && head_dim <= 256;
 }
 
 // Queries (0), keys (1) or values (2) as [T, H, head dim]; a view.
@@ -33,7 +36,7 @@ AttentionKept attention(const DeviceBatch& batch, int64_t heads, const at::Tenso
   const int64_t T = qkv.size(0);
   const int64_t D = qkv.size(1) / 3;
   AttentionKept kept;
-  if (!use_flash(qkv)) {
+  if (!use_flash(qkv, heads)) {
     kept.out = at::empty({T, D}, qkv.options());
     kept.logsumexp = at::empty({T, heads}, qkv.options().dtype(at::kFloat));
     plain_attention(batch.attention_spans, qkv, kept.out, kept.logsumexp);
@@ -53,7 +56,7 @@ AttentionKept attention(const DeviceBatch& batch, int64_t heads, const at::Tenso
 at::Tensor attention_backward(const DeviceBatch& batch, int64_t heads, const at::Tensor& qkv,
                               const AttentionKept& kept, const at::Tensor& d_out) {
   const at::Tensor d_qkv = at::empty_like(qkv);
-  if (!use_flash(qkv)) {
+  if (!use_flash(qkv, heads)) {
     plain_attention_backward(batch.attention_spans, qkv, kept.out, kept.logsumexp, d_out, d_qkv);
     return d_qkv;
   }

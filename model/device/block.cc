@@ -23,8 +23,8 @@ at::Tensor normalise(const BlockContext& context, const at::Tensor& x, const at:
 void moe_forward(const BlockContext& context, const LayerTensors& weights, const DeviceBatch& batch,
                  int64_t layer, const at::Tensor& x, const at::Tensor& y,
                  std::vector<at::Tensor>* always_hidden, MoeKept* kept) {
-  kept->router_input = {linear(x.to(at::kFloat), weights.router.to(at::kFloat)), batch.routing,
-                        batch.pool_sizes[layer], context.config->routed_top_k()};
+  kept->router_input = {linear_fp32(x, weights.router), batch.routing, batch.pool_sizes[layer],
+                        context.config->routed_top_k()};
   kept->routing = route(kept->router_input, *context.contract);
   kept->plan = plan_exchange(*context.ep, (*context.placements)[layer], kept->routing.experts,
                              kept->routing.weights);
@@ -44,8 +44,9 @@ at::Tensor moe_backward(const BlockContext& context, const LayerTensors& weights
   RowsInFlight flight = send_rows(*context.ep, kept.plan, dy);
   const at::Tensor dx = always_backward(weights.always, gradients.always, x, always_hidden, dy);
   const at::Tensor d_out = flight.wait();
-  const ExpertGradients experts = apply_experts_backward(
-      weights.routed, gradients.routed, kept.plan, kept.rows, kept.routed_hidden, d_out);
+  const ExpertGradients experts =
+      apply_experts_backward(weights.routed, gradients.routed, context.onto_expert_gradients,
+                             kept.plan, kept.rows, kept.routed_hidden, d_out);
   return_rows(*context.ep, kept.plan, experts.rows, dx);
   const at::Tensor d_weights = return_slots(*context.ep, kept.plan, experts.slots);
   const at::Tensor d_logits = route_backward(kept.router_input, *context.contract, kept.routing,

@@ -25,6 +25,8 @@ struct BlockContext {
   const RopeTensors* rope;
   const std::vector<DevicePlacement>* placements;  // [L]
   Communicator* ep;
+  bool onto_expert_gradients;  // the backward pass adds to those of routed experts, or overwrites
+                               // them
 };
 
 // What a MoE layer keeps for its backward pass.
@@ -59,7 +61,7 @@ struct RouterLosses {
 };
 
 // Collective over ep in a MoE layer. d S [T, D] is the gradient of y and becomes that of x; adds to
-// the gradients. What was kept is used up.
+// the gradients, but see onto_expert_gradients. What was kept is used up.
 void block_backward(const BlockContext& context, const LayerTensors& weights,
                     const LayerTensors& gradients, const DeviceBatch& batch,
                     const RouterLosses& losses, const at::Tensor& d, BlockKept* kept);

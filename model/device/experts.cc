@@ -25,7 +25,7 @@ at::Tensor apply_experts(const FeedForwardTensors& experts, const ExchangePlan& 
 }
 
 ExpertGradients apply_experts_backward(const FeedForwardTensors& experts,
-                                       const FeedForwardTensors& gradients,
+                                       const FeedForwardTensors& gradients, bool onto,
                                        const ExchangePlan& plan, const at::Tensor& rows,
                                        const at::Tensor& hidden, const at::Tensor& d_out) {
   const at::Tensor d_pairs = rows_to_pairs(plan, d_out);
@@ -34,8 +34,9 @@ ExpertGradients apply_experts_backward(const FeedForwardTensors& experts,
   ExpertGradients result;
   result.slots = at::zeros(plan.pair_of_slot.sizes(), plan.weights.options());
   swiglu_backward(hidden, {plan.slot_of_pair, plan.weights}, d_act, act, result.slots);
-  add_grouped_weight_gradient(gradients.down, d_pairs, act, plan.ends);
-  add_grouped_weight_gradient(gradients.gate_up, hidden, rows_to_pairs(plan, rows), plan.ends);
+  add_grouped_weight_gradient(gradients.down, onto, d_pairs, act, plan.ends);
+  add_grouped_weight_gradient(gradients.gate_up, onto, hidden, rows_to_pairs(plan, rows),
+                              plan.ends);
   result.rows =
       pairs_to_rows(plan, grouped_linear_input_gradient(hidden, experts.gate_up, plan.ends));
   return result;

@@ -20,9 +20,9 @@ struct ExpertGradients {
   at::Tensor rows;   // S [R, D]
   at::Tensor slots;  // f32 [R, K] of the weights; 0 where a slot is not here
 };
-// Adds to the experts' gradients (f32); overwrites `hidden`.
+// Adds to the experts' gradients (f32), or with `onto` false overwrites them; overwrites `hidden`.
 ExpertGradients apply_experts_backward(const FeedForwardTensors& experts,
-                                       const FeedForwardTensors& gradients,
+                                       const FeedForwardTensors& gradients, bool onto,
                                        const ExchangePlan& plan, const at::Tensor& rows,
                                        const at::Tensor& hidden, const at::Tensor& d_out);
 

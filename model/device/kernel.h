@@ -11,7 +11,10 @@
 #include <c10/util/BFloat16.h>
 #include <c10/util/Exception.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <initializer_list>
+#include <type_traits>
 
 #ifdef __CUDACC__
 #include <c10/cuda/CUDAException.h>
@@ -69,6 +72,62 @@ class Lanes {
   int index_, count_;
 };
 
+// The threads that work on one long row together: a block on a GPU, one on the CPU. Every lane must
+// reach every sum and max.
+class BlockLanes {
+ public:
+  EMO_HOST_DEVICE BlockLanes(int index, int count, double* scratch)
+      : within_(index % 32, count < 32 ? count : 32),
+        index_(index),
+        count_(count),
+        scratch_(scratch) {}
+  EMO_HOST_DEVICE int index() const { return index_; }
+  EMO_HOST_DEVICE int count() const { return count_; }
+
+  // Over all lanes, the same on each of them, added up in a fixed order.
+  template <typename Number>
+  EMO_HOST_DEVICE Number sum(Number x) const {
+    return over_warps(within_.sum(x), [](Number a, Number b) { return a + b; });
+  }
+  EMO_HOST_DEVICE float max(float x) const {
+    return over_warps(within_.max(x), [](float a, float b) { return a < b ? b : a; });
+  }
+
+ private:
+  template <typename Number, typename Join>
+  EMO_HOST_DEVICE Number over_warps(Number x, const Join& join) const {
+#ifdef __CUDA_ARCH__
+    auto* of_warps = reinterpret_cast<Number*>(scratch_);
+    __syncthreads();  // all have read what the last call left there
+    if (within_.index() == 0) of_warps[index_ / 32] = x;
+    __syncthreads();
+    x = of_warps[0];
+    for (int warp = 1; warp < count_ / 32; ++warp) x = join(x, of_warps[warp]);
+#else
+    static_cast<void>(join);
+#endif
+    return x;
+  }
+
+  Lanes within_;  // the warp
+  int index_, count_;
+  double* scratch_;  // of the block, a number for each warp
+};
+
+// N neighbours in memory, read and written at once.
+template <typename S, int N>
+struct alignas(N * sizeof(S)) Pack {
+  S at[N];
+};
+template <int N, typename S>
+EMO_HOST_DEVICE const Pack<S, N>& pack_at(const S* x) {
+  return *reinterpret_cast<const Pack<S, N>*>(x);
+}
+template <int N, typename S>
+EMO_HOST_DEVICE Pack<S, N>& pack_at(S* x) {
+  return *reinterpret_cast<Pack<S, N>*>(x);
+}
+
 #ifdef __CUDACC__
 constexpr int kWarp = 32;
 constexpr int kThreads = 256;  // of a block
@@ -83,6 +142,12 @@ template <typename F>
 __global__ void run_each_row(int64_t rows, F f) {
   const int64_t row = static_cast<int64_t>(blockIdx.x) * (blockDim.x / kWarp) + threadIdx.x / kWarp;
   if (row < rows) f(row, Lanes(static_cast<int>(threadIdx.x % kWarp), kWarp));
+}
+
+template <typename F>
+__global__ void run_each_long_row(F f) {
+  __shared__ double scratch[kThreads / kWarp];
+  f(static_cast<int64_t>(blockIdx.x), BlockLanes(static_cast<int>(threadIdx.x), kThreads, scratch));
 }
 
 // Blocks for n items, `each` of them a block.
@@ -129,12 +194,48 @@ void for_each_row(at::Device device, int64_t rows, const F& f) {
   for (int64_t row = 0; row < rows; ++row) f(row, Lanes(0, 1));
 }
 
+// The same with BlockLanes, for rows so long or so few that warps would leave the GPU idle.
+template <typename F>
+void for_each_long_row(at::Device device, int64_t rows, const F& f) {
+  if (rows <= 0) return;
+#ifdef __CUDACC__
+  if (device.is_cuda()) {
+    run_each_long_row<<<blocks_for(rows, 1), kThreads, 0, c10::cuda::getCurrentCUDAStream()>>>(f);
+    C10_CUDA_KERNEL_LAUNCH_CHECK();
+    return;
+  }
+#endif
+  refuse_device(device);
+  for (int64_t row = 0; row < rows; ++row) f(row, BlockLanes(0, 1, nullptr));
+}
+
 // Calls f(S()) with the C++ type of activations and parameters: float or BFloat16.
 template <typename F>
 void with_scalar(at::ScalarType type, const F& f) {
   if (type == at::kFloat) return f(float());
   TORCH_CHECK(type == at::kBFloat16, "the device path computes in fp32 or bf16, not ", type);
   f(c10::BFloat16());
+}
+
+constexpr int kPack = 8;
+
+// Calls f(S(), N) where N, an std::integral_constant, is how many elements go into a Pack: kPack
+// where the rows of all these matrices, each a multiple of `width` wide, begin at multiples of it;
+// else 1.
+template <typename F>
+void with_packs(int64_t width, std::initializer_list<at::Tensor> matrices, const F& f) {
+  const at::ScalarType type = matrices.begin()->scalar_type();
+  const bool wide = std::all_of(matrices.begin(), matrices.end(), [&](const at::Tensor& m) {
+    const auto bytes = static_cast<uintptr_t>(kPack * m.element_size());
+    return width % kPack == 0 && reinterpret_cast<uintptr_t>(m.const_data_ptr()) % bytes == 0;
+  });
+  with_scalar(type, [&](auto zero) {
+    if (wide) {
+      f(zero, std::integral_constant<int, kPack>());
+    } else {
+      f(zero, std::integral_constant<int, 1>());
+    }
+  });
 }
 
 // The elements of a tensor, or null where it is not defined.

@@ -9,8 +9,12 @@ namespace emo::device {
 at::Tensor linear(const at::Tensor& x, const at::Tensor& w);
 at::Tensor linear_input_gradient(const at::Tensor& dy, const at::Tensor& w);
 
-// dW f32 [out, in] += dy [n, out]^T x [n, in]. In bf16 the product is rounded before it is added,
-// as autograd's is; the sum over micro-batches is fp32.
+// The same in f32 [n, out], whatever S is. A product of two bf16 numbers has a place in fp32, so
+// nothing is lost beside converting x and W first.
+at::Tensor linear_fp32(const at::Tensor& x, const at::Tensor& w);
+
+// dW f32 [out, in] += dy [n, out]^T x [n, in]. In bf16 on a GPU it is summed up in fp32 where it is
+// made; on the CPU the product is rounded before it is added, as autograd's is.
 void add_weight_gradient(const at::Tensor& dw, const at::Tensor& dy, const at::Tensor& x);
 
 // The same for E experts at once: group e is rows [ends[e - 1], ends[e]) of the tensors with Q
@@ -26,7 +30,8 @@ constexpr int64_t kGroupMultiple = 8;
 at::Tensor grouped_linear(const at::Tensor& x, const at::Tensor& w, const at::Tensor& ends);
 at::Tensor grouped_linear_input_gradient(const at::Tensor& dy, const at::Tensor& w,
                                          const at::Tensor& ends);
-void add_grouped_weight_gradient(const at::Tensor& dw, const at::Tensor& dy, const at::Tensor& x,
-                                 const at::Tensor& ends);
+// dW = (`onto`: itself, else 0) + dy^T x. In bf16 each product is rounded before it is added.
+void add_grouped_weight_gradient(const at::Tensor& dw, bool onto, const at::Tensor& dy,
+                                 const at::Tensor& x, const at::Tensor& ends);
 
 }  // namespace emo::device

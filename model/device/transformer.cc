@@ -38,7 +38,8 @@ void announce(const std::function<void(size_t)>& listener, size_t bucket) {
 }
 
 BlockContext context_of(const DeviceModel& model, const DevicePass& pass) {
-  return {&model.config, &model.contract, &model.rope, &model.placements, pass.ep};
+  return {&model.config,     &model.contract, &model.rope,
+          &model.placements, pass.ep,         pass.onto_expert_gradients};
 }
 
 // What a slice keeps from its forward pass.
@@ -194,10 +195,11 @@ void forward_backward(DeviceModel* model, const std::vector<DeviceBatch>& slices
   // Counts travel behind the head and the cross-entropy; the backward pass is the first to need
   // them.
   counts->start(*pass.world, of_all, tokens);
-  DevicePass not_last = pass;
-  not_last.after_gradients = nullptr;
+  DevicePass of_slice = pass;
   for (size_t s = 0; s < slices.size(); ++s) {
-    backward(model, slices[s], s + 1 < slices.size() ? not_last : pass, counts, sums, &kept[s]);
+    of_slice.after_gradients = s + 1 < slices.size() ? nullptr : pass.after_gradients;
+    backward(model, slices[s], of_slice, counts, sums, &kept[s]);
+    of_slice.onto_expert_gradients = true;
   }
   if (routings == nullptr) return;
   routings->clear();

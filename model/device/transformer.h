@@ -57,6 +57,10 @@ struct DevicePass {
   LossOptions loss;
   Recompute recompute = Recompute::kNone;  // or kBlock
   int64_t head_rows = 4096;                // whose logits are in memory at once
+  // False: the first slice overwrites the gradients of routed experts, which then need not be zero
+  // before. They are most of all gradients, and zeroing and reading them costs as much as a
+  // product.
+  bool onto_expert_gradients = true;
   // See PassOptions.
   std::function<void(size_t bucket)> before_parameters, after_gradients;
 };
@@ -64,8 +68,9 @@ struct DevicePass {
 // Routing of each slice and MoE layer of the last micro-batch, for tests and metrics.
 using Routings = std::vector<std::vector<Routing>>;
 
-// Collective over ep and world. Adds a micro-batch's gradients to model->gradients and its losses
-// to `sums`. Slices as in model/transformer.h. Beside plan_exchange nothing waits for the device.
+// Collective over ep and world. Adds a micro-batch's gradients to model->gradients (those of routed
+// experts: see above) and its losses to `sums`. Slices as in model/transformer.h. Beside
+// plan_exchange nothing waits for the device.
 void forward_backward(DeviceModel* model, const std::vector<DeviceBatch>& slices,
                       const DevicePass& pass, BalanceCounts* counts, StepSums* sums,
                       Routings* routings = nullptr);

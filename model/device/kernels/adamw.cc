@@ -7,7 +7,7 @@
 namespace emo::device {
 namespace {
 
-template <typename S>
+template <typename S, int N>
 void update(const AdamWFactors& f, const at::Tensor& controls, const at::Tensor& gradients,
             const at::Tensor& masters, const at::Tensor& ms, const at::Tensor& vs,
             const at::Tensor& parameters) {
@@ -17,14 +17,27 @@ void update(const AdamWFactors& f, const at::Tensor& controls, const at::Tensor&
   auto* m = ms.mutable_data_ptr<float>();
   auto* v = vs.mutable_data_ptr<float>();
   S* parameter = data_or_null<S>(parameters);
-  for_each(masters.device(), masters.numel(), [=] EMO_HOST_DEVICE(int64_t i) {
+  for_each(masters.device(), masters.numel() / N, [=] EMO_HOST_DEVICE(int64_t n) {
     if (control[1] == 0) return;
-    const float g = gradient[i] * control[0];
-    m[i] = f.beta1 * m[i] + (1 - f.beta1) * g;
-    v[i] = f.beta2 * v[i] + (1 - f.beta2) * g * g;
-    const float denominator = sqrtf(v[i]) * f.root_correction + f.epsilon;
-    master[i] = master[i] * f.keep - f.step_size * m[i] / denominator;
-    if (parameter != nullptr) parameter[i] = static_cast<S>(master[i]);
+    const int64_t i = n * N;
+    const Pack<float, N> gs = pack_at<N>(gradient + i);
+    Pack<float, N> m_here = pack_at<N>(m + i);
+    Pack<float, N> v_here = pack_at<N>(v + i);
+    Pack<float, N> w = pack_at<N>(master + i);
+    for (int k = 0; k < N; ++k) {
+      const float g = gs.at[k] * control[0];
+      m_here.at[k] = f.beta1 * m_here.at[k] + (1 - f.beta1) * g;
+      v_here.at[k] = f.beta2 * v_here.at[k] + (1 - f.beta2) * g * g;
+      const float denominator = sqrtf(v_here.at[k]) * f.root_correction + f.epsilon;
+      w.at[k] = w.at[k] * f.keep - f.step_size * m_here.at[k] / denominator;
+    }
+    pack_at<N>(m + i) = m_here;
+    pack_at<N>(v + i) = v_here;
+    pack_at<N>(master + i) = w;
+    if (parameter == nullptr) return;
+    Pack<S, N> rounded;
+    for (int k = 0; k < N; ++k) rounded.at[k] = static_cast<S>(w.at[k]);
+    pack_at<N>(parameter + i) = rounded;
   });
 }
 
@@ -63,9 +76,11 @@ void clip_control(const at::Tensor& sums, const at::Tensor& squares, double limi
 void adamw(const AdamWFactors& factors, const at::Tensor& control, const at::Tensor& gradient,
            const at::Tensor& master, const at::Tensor& m, const at::Tensor& v,
            const at::Tensor& parameter) {
-  with_scalar(parameter.defined() ? parameter.scalar_type() : at::kFloat, [&](auto zero) {
-    update<decltype(zero)>(factors, control, gradient, master, m, v, parameter);
-  });
+  // The first decides the type.
+  with_packs(master.numel(), {parameter.defined() ? parameter : master, gradient, master, m, v},
+             [&](auto zero, auto pack) {
+               update<decltype(zero), pack()>(factors, control, gradient, master, m, v, parameter);
+             });
 }
 
 }  // namespace emo::device

@@ -30,7 +30,7 @@ void add_layer_sums(const LayerSums& layer, const at::Tensor& sums) {
   const int32_t* pool_sizes = data_or_null<int32_t>(layer.pool_sizes);
   auto* sum_of = sums.mutable_data_ptr<double>();
   // A row for each number but the counts; those behind them.
-  for_each_row(sums.device(), 7, [=] EMO_HOST_DEVICE(int64_t field, Lanes lanes) {
+  for_each_long_row(sums.device(), 7, [=] EMO_HOST_DEVICE(int64_t field, BlockLanes lanes) {
     const int64_t n = field == 0 ? E : field <= 2 ? T : N;
     double sum = 0;
     for (int64_t i = lanes.index(); i < n; i += lanes.count()) {
@@ -70,7 +70,7 @@ void add_head_sums(const at::Tensor& losses, const at::Tensor& z_squares, const 
   const auto* z = z_squares.const_data_ptr<float>();
   const auto* label = labels.const_data_ptr<int32_t>();
   auto* sum_of = sums.mutable_data_ptr<double>();
-  for_each_row(sums.device(), 3, [=] EMO_HOST_DEVICE(int64_t field, Lanes lanes) {
+  for_each_long_row(sums.device(), 3, [=] EMO_HOST_DEVICE(int64_t field, BlockLanes lanes) {
     double sum = 0;
     for (int64_t t = lanes.index(); t < T; t += lanes.count()) {
       if (label[t] < 0) continue;

@@ -11,7 +11,7 @@ namespace {
 
 constexpr int64_t kBlock = 64;  // rows of one partial sum of dw
 
-template <typename S>
+template <typename S, int N>
 void normalise(const at::Tensor& xs, const at::Tensor& ws, float epsilon, const at::Tensor& ys,
                const at::Tensor& reciprocals) {
   const int64_t D = xs.size(1);
@@ -22,20 +22,28 @@ void normalise(const at::Tensor& xs, const at::Tensor& ws, float epsilon, const 
   for_each_row(xs.device(), xs.size(0), [=] EMO_HOST_DEVICE(int64_t t, Lanes lanes) {
     const S* row = x + t * D;
     float squares = 0;
-    for (int64_t d = lanes.index(); d < D; d += lanes.count()) {
-      const auto value = static_cast<float>(row[d]);
-      squares += value * value;
+    for (int64_t d = lanes.index() * N; d < D; d += lanes.count() * N) {
+      const Pack<S, N> values = pack_at<N>(row + d);
+      for (const S value : values.at) {
+        squares += static_cast<float>(value) * static_cast<float>(value);
+      }
     }
     squares = lanes.sum(squares);
     const float r = 1.0f / sqrtf(squares / static_cast<float>(D) + epsilon);
     if (lanes.index() == 0) reciprocal[t] = r;
-    for (int64_t d = lanes.index(); d < D; d += lanes.count()) {
-      y[t * D + d] = static_cast<S>(static_cast<float>(row[d]) * r * static_cast<float>(w[d]));
+    for (int64_t d = lanes.index() * N; d < D; d += lanes.count() * N) {
+      Pack<S, N> values = pack_at<N>(row + d);
+      const Pack<S, N> weights = pack_at<N>(w + d);
+      for (int i = 0; i < N; ++i) {
+        values.at[i] = static_cast<S>(static_cast<float>(values.at[i]) * r *
+                                      static_cast<float>(weights.at[i]));
+      }
+      pack_at<N>(y + t * D + d) = values;
     }
   });
 }
 
-template <typename S>
+template <typename S, int N>
 void input_gradient(const at::Tensor& xs, const at::Tensor& ws, const at::Tensor& reciprocals,
                     const at::Tensor& dys, const at::Tensor& dxs) {
   const int64_t D = xs.size(1);
@@ -47,22 +55,34 @@ void input_gradient(const at::Tensor& xs, const at::Tensor& ws, const at::Tensor
   for_each_row(xs.device(), xs.size(0), [=] EMO_HOST_DEVICE(int64_t t, Lanes lanes) {
     const float r = reciprocal[t];
     float product = 0;
-    for (int64_t d = lanes.index(); d < D; d += lanes.count()) {
-      product += static_cast<float>(dy[t * D + d]) * static_cast<float>(w[d]) *
-                 static_cast<float>(x[t * D + d]);
+    for (int64_t d = lanes.index() * N; d < D; d += lanes.count() * N) {
+      const Pack<S, N> dys_here = pack_at<N>(dy + t * D + d);
+      const Pack<S, N> weights = pack_at<N>(w + d);
+      const Pack<S, N> xs_here = pack_at<N>(x + t * D + d);
+      for (int i = 0; i < N; ++i) {
+        product += static_cast<float>(dys_here.at[i]) * static_cast<float>(weights.at[i]) *
+                   static_cast<float>(xs_here.at[i]);
+      }
     }
     const float scale = lanes.sum(product) * r * r * r / static_cast<float>(D);
-    for (int64_t d = lanes.index(); d < D; d += lanes.count()) {
-      const int64_t i = t * D + d;
-      dx[i] = static_cast<S>(static_cast<float>(dx[i]) +
-                             static_cast<float>(dy[i]) * static_cast<float>(w[d]) * r -
-                             static_cast<float>(x[i]) * scale);
+    for (int64_t d = lanes.index() * N; d < D; d += lanes.count() * N) {
+      const Pack<S, N> dys_here = pack_at<N>(dy + t * D + d);
+      const Pack<S, N> weights = pack_at<N>(w + d);
+      const Pack<S, N> xs_here = pack_at<N>(x + t * D + d);
+      Pack<S, N> sums = pack_at<N>(dx + t * D + d);
+      for (int i = 0; i < N; ++i) {
+        sums.at[i] = static_cast<S>(static_cast<float>(sums.at[i]) +
+                                    static_cast<float>(dys_here.at[i]) *
+                                        static_cast<float>(weights.at[i]) * r -
+                                    static_cast<float>(xs_here.at[i]) * scale);
+      }
+      pack_at<N>(dx + t * D + d) = sums;
     }
   });
 }
 
 // dw: sums over blocks of rows, then over the blocks in order, so always the same bits.
-template <typename S>
+template <typename S, int N>
 void weight_gradient(const at::Tensor& xs, const at::Tensor& reciprocals, const at::Tensor& dys,
                      const at::Tensor& dws) {
   const int64_t T = xs.size(0);
@@ -74,15 +94,20 @@ void weight_gradient(const at::Tensor& xs, const at::Tensor& reciprocals, const 
   const auto* reciprocal = reciprocals.const_data_ptr<float>();
   auto* partial = partials.mutable_data_ptr<float>();
   auto* dw = dws.mutable_data_ptr<float>();
-  for_each(xs.device(), blocks * D, [=] EMO_HOST_DEVICE(int64_t i) {
-    const int64_t d = i % D;
-    const int64_t begin = i / D * kBlock;
+  for_each(xs.device(), blocks * D / N, [=] EMO_HOST_DEVICE(int64_t n) {
+    const int64_t d = n * N % D;
+    const int64_t begin = n * N / D * kBlock;
     const int64_t end = begin + kBlock < T ? begin + kBlock : T;
-    float sum = 0;
+    Pack<float, N> sums{};
     for (int64_t t = begin; t < end; ++t) {
-      sum += static_cast<float>(dy[t * D + d]) * static_cast<float>(x[t * D + d]) * reciprocal[t];
+      const Pack<S, N> dys_here = pack_at<N>(dy + t * D + d);
+      const Pack<S, N> xs_here = pack_at<N>(x + t * D + d);
+      for (int i = 0; i < N; ++i) {
+        sums.at[i] +=
+            static_cast<float>(dys_here.at[i]) * static_cast<float>(xs_here.at[i]) * reciprocal[t];
+      }
     }
-    partial[i] = sum;
+    pack_at<N>(partial + n * N) = sums;
   });
   for_each(xs.device(), D, [=] EMO_HOST_DEVICE(int64_t d) {
     float sum = 0;
@@ -95,15 +120,16 @@ void weight_gradient(const at::Tensor& xs, const at::Tensor& reciprocals, const 
 
 void rms_norm(const at::Tensor& x, const at::Tensor& w, float epsilon, const at::Tensor& y,
               const at::Tensor& reciprocal) {
-  with_scalar(x.scalar_type(),
-              [&](auto zero) { normalise<decltype(zero)>(x, w, epsilon, y, reciprocal); });
+  with_packs(x.size(1), {x, w, y}, [&](auto zero, auto pack) {
+    normalise<decltype(zero), pack()>(x, w, epsilon, y, reciprocal);
+  });
 }
 
 void rms_norm_backward(const at::Tensor& x, const at::Tensor& w, const at::Tensor& reciprocal,
                        const at::Tensor& dy, const at::Tensor& dx, const at::Tensor& dw) {
-  with_scalar(x.scalar_type(), [&](auto zero) {
-    input_gradient<decltype(zero)>(x, w, reciprocal, dy, dx);
-    weight_gradient<decltype(zero)>(x, reciprocal, dy, dw);
+  with_packs(x.size(1), {x, w, dy, dx}, [&](auto zero, auto pack) {
+    input_gradient<decltype(zero), pack()>(x, w, reciprocal, dy, dx);
+    weight_gradient<decltype(zero), pack()>(x, reciprocal, dy, dw);
   });
 }
 

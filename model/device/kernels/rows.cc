@@ -5,20 +5,34 @@
 namespace emo::device {
 namespace {
 
-template <typename S>
+constexpr int kInFlight = 4;  // packs that a lane reads before it writes the first
+
+template <typename S, int N>
 void gather(const at::Tensor& source, const at::Tensor& index_of, int64_t divisor,
             const at::Tensor& target) {
   const int64_t D = target.size(1);
   const auto* from = source.const_data_ptr<S>();
   const auto* index = index_of.const_data_ptr<int32_t>();
   auto* to = target.mutable_data_ptr<S>();
-  for_each(target.device(), target.numel(), [=] EMO_HOST_DEVICE(int64_t i) {
-    const int32_t at = index[i / D];
-    to[i] = at < 0 ? static_cast<S>(0.0f) : from[at / divisor * D + i % D];
+  for_each_row(target.device(), target.size(0), [=] EMO_HOST_DEVICE(int64_t row, Lanes lanes) {
+    const int32_t at = index[row];
+    const S* there = at < 0 ? nullptr : from + at / divisor * D;
+    const int64_t step = lanes.count() * N;
+    for (int64_t begin = lanes.index() * N; begin < D; begin += kInFlight * step) {
+      Pack<S, N> read[kInFlight];
+      for (int n = 0; n < kInFlight; ++n) {
+        const int64_t d = begin + n * step;
+        read[n] = there != nullptr && d < D ? pack_at<N>(there + d) : Pack<S, N>{};
+      }
+      for (int n = 0; n < kInFlight; ++n) {
+        const int64_t d = begin + n * step;
+        if (d < D) pack_at<N>(to + row * D + d) = read[n];
+      }
+    }
   });
 }
 
-template <typename S>
+template <typename S, int N>
 void add(const at::Tensor& source, const at::Tensor& index_of, bool onto,
          const at::Tensor& target) {
   const int64_t D = target.size(1);
@@ -28,14 +42,25 @@ void add(const at::Tensor& source, const at::Tensor& index_of, bool onto,
   const auto* from = source.const_data_ptr<S>();
   const auto* index = index_of.const_data_ptr<int32_t>();
   auto* to = target.mutable_data_ptr<S>();
-  for_each(target.device(), target.numel(), [=] EMO_HOST_DEVICE(int64_t i) {
-    const int32_t* row = index + i / D * row_stride;
-    float sum = onto ? static_cast<float>(to[i]) : 0.0f;
-    for (int64_t k = 0; k < K; ++k) {
-      const int64_t at = row[k * column_stride];
-      if (at >= 0) sum += static_cast<float>(from[at * D + i % D]);
+  for_each_row(target.device(), target.size(0), [=] EMO_HOST_DEVICE(int64_t row, Lanes lanes) {
+    const int32_t* index_of_row = index + row * row_stride;
+    for (int64_t d = lanes.index() * N; d < D; d += lanes.count() * N) {
+      Pack<float, N> sums{};
+      Pack<S, N>& result = pack_at<N>(to + row * D + d);
+      if (onto) {
+        const Pack<S, N> before = result;
+        for (int i = 0; i < N; ++i) sums.at[i] = static_cast<float>(before.at[i]);
+      }
+      for (int64_t k = 0; k < K; ++k) {
+        const int64_t at = index_of_row[k * column_stride];
+        if (at < 0) continue;
+        const Pack<S, N> values = pack_at<N>(from + at * D + d);
+        for (int i = 0; i < N; ++i) sums.at[i] += static_cast<float>(values.at[i]);
+      }
+      Pack<S, N> rounded;
+      for (int i = 0; i < N; ++i) rounded.at[i] = static_cast<S>(sums.at[i]);
+      result = rounded;
     }
-    to[i] = static_cast<S>(sum);
   });
 }
 
@@ -43,12 +68,14 @@ void add(const at::Tensor& source, const at::Tensor& index_of, bool onto,
 
 void gather_rows(const at::Tensor& from, const at::Tensor& index, int64_t divisor,
                  const at::Tensor& to) {
-  with_scalar(to.scalar_type(),
-              [&](auto zero) { gather<decltype(zero)>(from, index, divisor, to); });
+  with_packs(to.size(1), {to, from}, [&](auto zero, auto pack) {
+    gather<decltype(zero), pack()>(from, index, divisor, to);
+  });
 }
 
 void add_rows(const at::Tensor& from, const at::Tensor& index, bool onto, const at::Tensor& to) {
-  with_scalar(to.scalar_type(), [&](auto zero) { add<decltype(zero)>(from, index, onto, to); });
+  with_packs(to.size(1), {to, from},
+             [&](auto zero, auto pack) { add<decltype(zero), pack()>(from, index, onto, to); });
 }
 
 }  // namespace emo::device

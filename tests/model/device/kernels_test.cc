@@ -152,30 +152,58 @@ TEST_P(Kernels, CrossEntropy) {
   expect_close(found, scale * gradient, tolerance());
 }
 
-TEST_P(Kernels, PlainAttention) {
-  const int64_t H = 3, hd = 6, D = H * hd, T = 40;
-  MicroBatch batch;
-  const at::Tensor ends = ints({0, 1, 9, 26, 40});
-  const at::Tensor qkv = random({T, 3 * D}), d_out = random({T, D});
-  at::Tensor out = at::empty({T, D}), lse = at::empty({T, H}), d_qkv = at::empty({T, 3 * D});
-  Scratch scratch;
-  const AttentionShape shape{H, hd, ends.const_data_ptr<int32_t>(), 4};
-  attention(shape, data(qkv), data(out), data(lse), &scratch);
-  attention_backward(shape, data(qkv), data(out), data(lse), data(d_out), data(d_qkv), &scratch);
+// The CPU path's attention over four spans, and the device path's by both of its names.
+struct AttentionCase {
+  int64_t H, hd, T = 240;
+  at::Tensor ends = ints({0, 1, 9, 160, 240});
+  at::Tensor out, lse, d_qkv;  // of the CPU path
+  device::DeviceBatch batch;
 
-  device::TokenSpans spans{at::zeros({T}, at::kInt), at::zeros({T}, at::kInt)};
-  for (int64_t span = 0; span < 4; ++span) {
-    const int64_t begin = ends[span].item<int64_t>(), end = ends[span + 1].item<int64_t>();
-    spans.begin.slice(0, begin, end).fill_(begin);
-    spans.end.slice(0, begin, end).fill_(end);
+  AttentionCase(int64_t heads, int64_t head_dim, const at::Tensor& qkv, const at::Tensor& d_out)
+      : H(heads), hd(head_dim) {
+    const int64_t D = H * hd;
+    out = at::empty({T, D}), lse = at::empty({T, H}), d_qkv = at::empty({T, 3 * D});
+    Scratch scratch;
+    const AttentionShape shape{H, hd, ends.const_data_ptr<int32_t>(), 4};
+    attention(shape, data(qkv), data(out), data(lse), &scratch);
+    attention_backward(shape, data(qkv), data(out), data(lse), data(d_out), data(d_qkv), &scratch);
+    device::TokenSpans spans{at::zeros({T}, at::kInt), at::zeros({T}, at::kInt)};
+    for (int64_t span = 0; span < 4; ++span) {
+      const int64_t begin = ends[span].item<int64_t>(), end = ends[span + 1].item<int64_t>();
+      spans.begin.slice(0, begin, end).fill_(begin);
+      spans.end.slice(0, begin, end).fill_(end);
+    }
+    batch.T = T;
+    batch.attention_ends = on(ends);
+    batch.attention_spans = {on(spans.begin), on(spans.end)};
+    batch.longest_attention_span = 151;
   }
-  spans = {on(spans.begin), on(spans.end)};
-  const at::Tensor found = typed(out), found_lse = on(lse.clone()), found_d = typed(d_qkv);
-  device::plain_attention(spans, typed(qkv), found, found_lse);
-  device::plain_attention_backward(spans, typed(qkv), found, found_lse, typed(d_out), found_d);
-  expect_close(found, out, tolerance());
-  expect_close(found_lse, lse);
-  expect_close(found_d, d_qkv, 2 * tolerance());
+};
+
+TEST_P(Kernels, PlainAttention) {
+  const int64_t H = 3, hd = 6, T = 240;
+  const at::Tensor qkv = random({T, 3 * H * hd}), d_out = random({T, H * hd});
+  const AttentionCase c(H, hd, qkv, d_out);
+  const at::Tensor found = typed(c.out), found_lse = on(c.lse), found_d = typed(c.d_qkv);
+  device::plain_attention(c.batch.attention_spans, typed(qkv), found, found_lse);
+  device::plain_attention_backward(c.batch.attention_spans, typed(qkv), found, found_lse,
+                                   typed(d_out), found_d);
+  expect_close(found, c.out, tolerance());
+  expect_close(found_lse, c.lse);
+  expect_close(found_d, c.d_qkv, 2 * tolerance());
+}
+
+// On a GPU in bf16 it is flash attention.
+TEST_P(Kernels, Attention) {
+  for (const int64_t hd : {16, 64, 128}) {
+    const int64_t H = 2, T = 240;
+    const at::Tensor qkv = random({T, 3 * H * hd}), d_out = random({T, H * hd});
+    const AttentionCase c(H, hd, qkv, d_out);
+    const device::AttentionKept kept = device::attention(c.batch, H, typed(qkv));
+    expect_close(kept.out, c.out, tolerance());
+    const at::Tensor d_qkv = device::attention_backward(c.batch, H, typed(qkv), kept, typed(d_out));
+    expect_close(d_qkv, c.d_qkv, 2 * tolerance());
+  }
 }
 
 TEST_P(Kernels, Rows) {
@@ -206,7 +234,11 @@ TEST_P(Kernels, GroupedProductsAreOneForEachExpert) {
   const at::Tensor y = device::grouped_linear(typed(x), w, on(ends)).cpu();
   const at::Tensor dx = device::grouped_linear_input_gradient(typed(dy), w, on(ends)).cpu();
   const at::Tensor dw = on(at::ones({E, out, in}));
-  device::add_grouped_weight_gradient(dw, typed(dy), typed(x), on(ends));
+  device::add_grouped_weight_gradient(dw, /*onto=*/true, typed(dy), typed(x), on(ends));
+  // With a hole behind each matrix, as in memory, and what stood there before overwritten.
+  const at::Tensor fresh =
+      on(at::full({E * (out * in + 64)}, NAN)).as_strided({E, out, in}, {out * in + 64, in, 1});
+  device::add_grouped_weight_gradient(fresh, /*onto=*/false, typed(dy), typed(x), on(ends));
   int64_t begin = 0;
   for (int64_t e = 0; e < E; ++e) {
     const int64_t end = ends[e].item<int64_t>();
@@ -216,6 +248,7 @@ TEST_P(Kernels, GroupedProductsAreOneForEachExpert) {
       expect_close(dx.slice(0, begin, end), dys.mm(host_w[e]), tolerance());
     }
     expect_close(dw[e], 1 + dys.t().mm(xs), tolerance());
+    expect_close(fresh[e], dys.t().mm(xs), tolerance());
     begin = end;
   }
 }

@@ -97,6 +97,9 @@ struct Both {
     pass.loss = loss;
     pass.recompute = c.recompute;
     pass.head_rows = 50;
+    // What stands there before must not matter.
+    pass.onto_expert_gradients = false;
+    model->gradients.experts.fill_(std::nan(""));
     std::vector<device::DeviceBatch> batches;
     for (const MicroBatch& slice : slices) {
       batches.push_back(device::make_device_batch(slice, config, c.pool, host.contract.pool_draw,
@@ -168,7 +171,8 @@ class AgainstHost : public ::testing::TestWithParam<Case> {};
 TEST_P(AgainstHost, LossesGradientsPoolsAndCounts) {
   const Both both(GetParam(), at::kFloat);
   expect_losses(both, 1e-6);
-  EXPECT_EQ(wrong_gradients(both, 2e-5), "");
+  // A GPU adds in other orders: 3e-5 was seen where the gradients of few tokens cancel.
+  EXPECT_EQ(wrong_gradients(both, device_under_test().is_cuda() ? 5e-5 : 2e-5), "");
   for (size_t layer = 0; layer < both.sums.layers.size(); ++layer) {
     EXPECT_EQ(both.sums.layers[layer].counts, both.host_sums.layers[layer].counts);
     EXPECT_EQ(both.sums.layers[layer].pool_size, both.host_sums.layers[layer].pool_size);
