@@ -7,6 +7,8 @@
 #include <ATen/ops/mm.h>
 #include <ATen/ops/rand.h>
 
+#include <c10/core/CachingDeviceAllocator.h>
+
 #include <algorithm>
 #include <chrono>
 
@@ -103,6 +105,15 @@ int64_t peak_memory_bytes() {
   return static_cast<int64_t>(usage.ru_maxrss) * 1024;
 }
 
+// What tensors took of a GPU's memory; 0 where the run computes on the CPU.
+int64_t peak_device_bytes(const RunConfig& config) {
+  const at::Device device = device_of(config);
+  if (device.is_cpu()) return 0;
+  const auto stats = at::getDeviceAllocator(device.type())->getDeviceStats(device.index());
+  return stats.allocated_bytes[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)]
+      .peak;
+}
+
 // Collective. The events of all ranks in one file.
 absl::Status write_trace(const Mesh& mesh, const std::string& path, const std::string& events) {
   absl::Status status;
@@ -186,8 +197,9 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
   mesh.world->all_reduce(at::from_blob(seconds, {2}, at::kDouble), ReduceOp::kMax);
   double peak = *std::max_element(gemms.begin(), gemms.end());
   mesh.world->all_reduce(at::from_blob(&peak, {1}, at::kDouble), ReduceOp::kSum);
-  double memory = static_cast<double>(peak_memory_bytes());
-  mesh.world->all_reduce(at::from_blob(&memory, {1}, at::kDouble), ReduceOp::kMax);
+  double memory[2] = {static_cast<double>(peak_memory_bytes()),
+                      static_cast<double>(peak_device_bytes(config))};
+  mesh.world->all_reduce(at::from_blob(memory, {2}, at::kDouble), ReduceOp::kMax);
   mesh.world->all_reduce(at::from_blob(&exchanged, {1}, at::kDouble), ReduceOp::kSum);
   exchanged /= static_cast<double>(mesh.world->size() * options.steps);
   const auto tokens = static_cast<double>(config.train.batch * config.data.sequence_length);
@@ -208,7 +220,8 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
                      {"seconds_per_step", seconds[0]},
                      {"share", share},
                      {"exchange_bytes_per_step", exchanged},
-                     {"peak_memory_bytes", static_cast<int64_t>(memory)},
+                     {"peak_memory_bytes", static_cast<int64_t>(memory[0])},
+                     {"peak_device_bytes", static_cast<int64_t>(memory[1])},
                      {"precision", precision_name(config.parallel.precision)},
                      {"device", device_name(config.parallel.device)},
                      {"ranks", mesh.world->size()},

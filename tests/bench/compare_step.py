@@ -34,7 +34,8 @@ def programs(steps: int, layers: int, limit: float) -> dict[str, Program]:
     all_programs = {name: emo_step(name, CONFIG, cut, *overrides, steps=steps, threads=THREADS)
                     for name, overrides in EMOS.items()}
     for name, (experts, precision) in PEERS.items():
-        command = [sys.executable, "tests/bench/olmoe_step.py", experts, precision, str(steps), str(layers)]
+        command = [sys.executable, "tests/bench/olmoe_step.py", "--experts", experts, "--precision", precision,
+                   "--steps", str(steps), "--layers", str(layers)]
         all_programs[name] = Program(name, command, {"OMP_NUM_THREADS": str(THREADS)}, limit)
     return all_programs
 

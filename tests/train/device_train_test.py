@@ -1,5 +1,7 @@
-"""`emo train` and `emo bench step` on the device path, its kernels as loops on the CPU, beside the CPU path."""
+"""`emo train` and `emo bench step` on the device path, its kernels as loops on the CPU, beside the CPU path.
+With EMO_TEST_DEVICE=cuda, and the program of build/cuda, on as many GPUs as are there."""
 import json
+import os
 import pathlib
 import shutil
 import sys
@@ -9,7 +11,9 @@ from tests.program import Program, check  # noqa: E402
 
 STEPS = 6
 # Sums in another order; a choice of experts within rounding of another may flip in later steps.
-TOLERANCE = 1e-5
+DEVICE = os.environ.get("EMO_TEST_DEVICE", "emulated")
+GPUS = int(os.environ.get("EMO_TEST_GPUS", "1"))
+TOLERANCE = 1e-5 if DEVICE == "emulated" else 1e-4
 
 
 def main() -> None:
@@ -28,23 +32,26 @@ def main() -> None:
                 check(not b.keys() - a.keys(), f"{what} lacks {b.keys() - a.keys()}")
 
         cpu = train("cpu")
-        device = "parallel.device=emulated"
+        device = f"parallel.device={DEVICE}"
+        two = DEVICE == "emulated" or GPUS >= 2  # ranks are possible
         same(train("one", device), cpu, "one rank")
         same(train("slices", device, "parallel.slices=2"), cpu, "slices")
-        same(train("ep", device, "parallel.ep=2", ranks=2), cpu, "ep 2")
-        same(train("dp", device, ranks=2), cpu, "dp 2")
+        if two:
+            same(train("ep", device, "parallel.ep=2", ranks=2), cpu, "ep 2")
+            same(train("dp", device, ranks=2), cpu, "dp 2")
         losses = [step["train/CE loss"] for step in train("bf16", device, "parallel.precision=bf16")]
         check(all(abs(a - b["train/CE loss"]) < 0.02 for a, b in zip(losses, cpu)), f"bf16: {losses}")
         check(losses != [b["train/CE loss"] for b in cpu], "bf16 changes nothing")
 
         # Half of the run on one path, half on the other.
-        for name, first, rest in (("there", "cpu", [device]), ("back", "one", []), ("back-on-two", "ep", [])):
+        halves = [("there", "cpu", [device]), ("back", "one", [])] + [("back-on-two", "ep", [])] * two
+        for name, first, rest in halves:
             (emo.folder / name).mkdir()
             shutil.copytree(emo.folder / first / "step-0000003", emo.folder / name / "step-0000003")
             same(train(name, *rest, ranks=2 if name == "back-on-two" else 0), cpu[3:], name)
 
         bench = emo.json("bench", "step", "configs/tiny.yaml", device, "--steps", 1)
-        check(bench["device"] == "emulated" and bench["tokens_per_second"] > 0 and bench["gemm_peak_flops"] > 0, "bench")
+        check(bench["device"] == DEVICE and bench["tokens_per_second"] > 0 and bench["gemm_peak_flops"] > 0, "bench")
         for overrides, hints in (
                 ([device, "parallel.zero=2"], ["zero must be 1"]),
                 ([device, "parallel.recompute=moe"], ["none or block"]),
