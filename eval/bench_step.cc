@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "data/file_system.h"
+#include "eval/device_trace.h"
 #include "eval/median.h"
 #include "model/linear.h"
 #include "model/profile.h"
@@ -164,10 +165,12 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
     mesh.world->barrier();
     profile.clear();
     const bool traced = !options.trace.empty() && step + 1 == options.warmup_steps + options.steps;
-    if (traced) {
+    const bool on_cpu = config.parallel.device == DeviceKind::kCpu;
+    if (traced && on_cpu) {
       profile = Profile(&trace);
       thread_pool().set_trace(&trace);
     }
+    if (traced && !on_cpu && mesh.is_first()) start_device_trace(device_of(config));
     const Clock::time_point begin = Clock::now();
     stepper->step(*batches, step_options);
     {
@@ -176,7 +179,11 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
       stepper->wait();
     }
     const double total = seconds_since(begin);
-    if (traced) {
+    if (traced && !on_cpu) {
+      status =
+          agree(*mesh.world, mesh.is_first() ? save_device_trace(options.trace) : absl::OkStatus());
+      if (!status.ok()) return status;
+    } else if (traced) {
       thread_pool().set_trace(nullptr);
       status = write_trace(mesh, options.trace, trace.to_events(mesh.world->rank(), begin));
       if (!status.ok()) return status;

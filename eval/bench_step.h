@@ -14,7 +14,9 @@ namespace emo {
 struct BenchOptions {
   int64_t warmup_steps = 2;
   int64_t steps = 5;
-  std::string trace;  // file for a timeline of the last step (parallel/trace.h); empty: none
+  // File for a timeline of the last step: of all ranks (parallel/trace.h), or on a device of the
+  // first (eval/device_trace.h); empty: none.
+  std::string trace;
 };
 
 // Collective. Steps on the config's data, without touching run.folder. Times are the median step's;

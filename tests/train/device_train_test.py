@@ -52,6 +52,11 @@ def main() -> None:
 
         bench = emo.json("bench", "step", "configs/tiny.yaml", device, "--steps", 1)
         check(bench["device"] == DEVICE and bench["tokens_per_second"] > 0 and bench["gemm_peak_flops"] > 0, "bench")
+        trace = emo.folder / "trace.json"
+        emo.json("bench", "step", "configs/tiny.yaml", device, "--steps", 1, "--trace", trace)
+        names = [event.get("name", "") for event in json.loads(trace.read_text())["traceEvents"]]
+        check(any("_grouped_mm" in name for name in names), "no grouped product in the trace")
+        check(DEVICE != "cuda" or any("run_each_row" in name for name in names), "no kernel of ours in the trace")
         for overrides, hints in (
                 ([device, "parallel.zero=2"], ["zero must be 1"]),
                 ([device, "parallel.recompute=moe"], ["none or block"]),
