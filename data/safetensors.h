@@ -74,7 +74,10 @@ class SafetensorsWriter {
   absl::StatusOr<WrittenFile> finish();
 
  private:
+  static constexpr size_t kWrittenBeside = 4
+                                           << 20;  // bytes that are hashed on a thread of their own
   SafetensorsWriter() = default;
+  absl::Status append_piece(absl::string_view bytes);
   std::unique_ptr<WritableFile> file_;
   std::string name_;
   Sha256 hash_;

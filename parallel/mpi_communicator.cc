@@ -20,6 +20,7 @@ namespace {
 
 constexpr int kPeerLost = 69;  // exit code, data/exit_code.h
 constexpr int kUncountedTag = 1;
+constexpr int kPartTag = 2;
 constexpr int64_t kLargest = 1 << 30;  // elements in one MPI call, whose counts are int
 
 MPI_Datatype mpi_type(const at::Tensor& tensor) {
@@ -105,24 +106,73 @@ class SeveralRequests : public Pending {
   std::vector<std::unique_ptr<Pending>> parts_;
 };
 
+// Memory for what arrives, kept from one operation to the next: fresh memory of this size comes
+// from the system page by page, which costs as much as the message.
+class Arrivals {
+ public:
+  // At least so many elements: the smallest that fits, or new memory in place of the largest.
+  at::Tensor take(int64_t elements, at::ScalarType type) {
+    const auto smaller = [](const at::Tensor& a, const at::Tensor& b) {
+      return a.numel() < b.numel();
+    };
+    std::sort(free_.begin(), free_.end(), smaller);
+    const auto fits = std::find_if(free_.begin(), free_.end(), [&](const at::Tensor& memory) {
+      return memory.numel() >= elements && memory.scalar_type() == type;
+    });
+    if (fits == free_.end()) {
+      if (!free_.empty()) free_.pop_back();
+      return at::empty({elements}, at::TensorOptions().dtype(type));
+    }
+    at::Tensor found = *fits;
+    free_.erase(fits);
+    return found;
+  }
+  void give_back(at::Tensor memory) { free_.push_back(std::move(memory)); }
+
+ private:
+  std::vector<at::Tensor> free_;
+};
+
+// sum[i] = the i-th elements of all ranks' parts, added up in order of ranks; `own` is this rank's
+// and may be `sum`, the others stand in `arrived` [(ranks - 1) x n].
 template <typename T>
-void add_parts(const at::Tensor& parts, const at::Tensor& sum) {
-  const auto* from = parts.const_data_ptr<T>();
-  auto* to = sum.mutable_data_ptr<T>();
-  const int64_t count = sum.numel();
-  parallel_for(count, 1 << 14, [&](int64_t begin, int64_t end) {
-    std::copy(from + begin, from + end, to + begin);
-    for (int64_t part = 1; part < parts.size(0); ++part) {
-      for (int64_t i = begin; i < end; ++i) to[i] += from[part * count + i];
+void add_parts(const at::Tensor& own, int64_t rank, int64_t ranks, const at::Tensor& arrived,
+               const at::Tensor& sum) {
+  const int64_t n = sum.numel();
+  const T* here = own.const_data_ptr<T>();
+  const T* others = arrived.const_data_ptr<T>();
+  T* to = sum.mutable_data_ptr<T>();
+  parallel_for(n, 1 << 14, [&](int64_t begin, int64_t end) {
+    if (ranks == 2) {  // one pass: both orders give the same bits
+      for (int64_t i = begin; i < end; ++i) to[i] = here[i] + others[i];
+      return;
+    }
+    constexpr int64_t kBlock = 1 << 10;
+    T total[kBlock];
+    for (int64_t at = begin; at < end; at += kBlock) {
+      const int64_t count = std::min(kBlock, end - at);
+      std::fill(total, total + count, T(0));
+      for (int64_t r = 0; r < ranks; ++r) {
+        const T* part = r == rank ? here : others + (r < rank ? r : r - 1) * n;
+        for (int64_t i = 0; i < count; ++i) total[i] += part[at + i];
+      }
+      std::copy(total, total + count, to + at);
     }
   });
 }
 
-// Adds up parts [ranks, n] into `sum` [n] once they are here.
+// A reduce-scatter under way: sends of the other ranks' parts, and theirs of ours on their way
+// here.
+struct PartsInFlight {
+  std::vector<MPI_Request> requests;
+  std::shared_ptr<Arrivals> memory;
+  at::Tensor input, own, arrived, sum;
+  int64_t rank, ranks;
+};
+
 class SumOfParts : public Pending {
  public:
-  SumOfParts(std::unique_ptr<Pending> arrival, at::Tensor parts, at::Tensor sum)
-      : arrival_(std::move(arrival)), parts_(std::move(parts)), sum_(std::move(sum)) {}
+  explicit SumOfParts(PartsInFlight parts) : parts_(std::move(parts)) {}
   ~SumOfParts() override {
     if (std::uncaught_exceptions() == 0) finish();
   }
@@ -132,18 +182,24 @@ class SumOfParts : public Pending {
 
  private:
   void finish() {
-    if (arrival_ == nullptr) return;
-    arrival_->wait();
-    arrival_.reset();
-    if (sum_.scalar_type() == at::kFloat) add_parts<float>(parts_, sum_);
-    if (sum_.scalar_type() == at::kDouble) add_parts<double>(parts_, sum_);
-    if (sum_.scalar_type() == at::kInt) add_parts<int32_t>(parts_, sum_);
-    if (sum_.scalar_type() == at::kLong) add_parts<int64_t>(parts_, sum_);
-    parts_.reset();
+    if (!parts_.sum.defined()) return;
+    check_mpi(MPI_Waitall(static_cast<int>(parts_.requests.size()), parts_.requests.data(),
+                          MPI_STATUSES_IGNORE),
+              "reduce_scatter");
+    const at::ScalarType type = parts_.sum.scalar_type();
+    if (type == at::kFloat) add<float>();
+    if (type == at::kDouble) add<double>();
+    if (type == at::kInt) add<int32_t>();
+    if (type == at::kLong) add<int64_t>();
+    parts_.memory->give_back(std::move(parts_.arrived));
+    parts_ = {};
+  }
+  template <typename T>
+  void add() {
+    add_parts<T>(parts_.own, parts_.rank, parts_.ranks, parts_.arrived, parts_.sum);
   }
 
-  std::unique_ptr<Pending> arrival_;
-  at::Tensor parts_, sum_;
+  PartsInFlight parts_;
 };
 
 // Counts and displacements in rows; these vectors must live until the operation ends.
@@ -250,16 +306,29 @@ class MpiCommunicator : public Communicator {
                 "reduce_scatter: ", input.sizes(), " on ", size_, " ranks into ", output.sizes());
     TORCH_CHECK(output.scalar_type() != at::kByte && output.scalar_type() != at::kBFloat16,
                 "reduce_scatter: no sums of ", output.scalar_type());
-    const at::Tensor parts = at::empty({size_, output.numel()}, output.options());
-    const auto count = static_cast<int>(output.numel());
-    MPI_Request request = MPI_REQUEST_NULL;
-    check_mpi(MPI_Ialltoall(input.const_data_ptr(), count, mpi_type(input),
-                            parts.mutable_data_ptr(), count, mpi_type(parts), comm_, &request),
-              "reduce_scatter");
-    return std::make_unique<SumOfParts>(
-        std::make_unique<Request>(request, std::vector<at::Tensor>{input, parts},
-                                  MPI_DATATYPE_NULL),
-        parts, output);
+    const int64_t n = output.numel();
+    const at::Tensor flat = input.view({-1});
+    PartsInFlight parts{{}, arrivals_, flat,  flat.slice(0, rank_ * n, (rank_ + 1) * n),
+                        {}, output,    rank_, size_};
+    parts.arrived = arrivals_->take((size_ - 1) * n, output.scalar_type());
+    const int64_t bytes = n * output.element_size();
+    const auto* from = static_cast<const char*>(flat.const_data_ptr());
+    auto* to = static_cast<char*>(parts.arrived.mutable_data_ptr());
+    const auto count = static_cast<int>(n);
+    const MPI_Datatype type = mpi_type(output);
+    for (int other = 0; other < size_; ++other) {
+      if (other == rank_) continue;
+      check_mpi(MPI_Irecv(to + (other < rank_ ? other : other - 1) * bytes, count, type, other,
+                          kPartTag, comm_, &parts.requests.emplace_back()),
+                "reduce_scatter");
+    }
+    for (int step = 1; step < size_; ++step) {  // each rank begins with another receiver
+      const int other = (rank_ + step) % size_;
+      check_mpi(MPI_Isend(from + other * bytes, count, type, other, kPartTag, comm_,
+                          &parts.requests.emplace_back()),
+                "reduce_scatter");
+    }
+    return std::make_unique<SumOfParts>(std::move(parts));
   }
 
   std::unique_ptr<Pending> all_to_all_async(const at::Tensor& receive,
@@ -347,6 +416,7 @@ class MpiCommunicator : public Communicator {
  private:
   MPI_Comm comm_;
   const bool owns_mpi_;
+  std::shared_ptr<Arrivals> arrivals_ = std::make_shared<Arrivals>();
   int rank_ = 0;
   int size_ = 1;
 };
