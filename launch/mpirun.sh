@@ -7,14 +7,7 @@ ranks=$1
 shift
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
-# Large messages between ranks of a machine are copied once where the system lets a process read its
-# neighbour's memory; elsewhere (most containers) Open MPI would try, and fail in the middle.
-if [ "$(cat /proc/sys/kernel/yama/ptrace_scope 2>/dev/null || echo 0)" = 0 ] && grep -q '^Seccomp:[[:space:]]*0' /proc/self/status; then
-  single_copy=cma
-else
-  single_copy=none
-fi
 [ ! -t 2 ] || export EMO_TERMINAL=1  # ranks write to a pipe; the progress line needs to know
 exec mpirun --oversubscribe --bind-to none --mca mpi_yield_when_idle 1 \
-  --mca btl_vader_single_copy_mechanism "${OMPI_MCA_btl_vader_single_copy_mechanism:-$single_copy}" \
+  --mca btl_vader_single_copy_mechanism none \
   -n "$ranks" "$@"
