@@ -199,19 +199,38 @@ void gather_rows(const int32_t* token_of_row, int64_t count, const at::Tensor& f
   });
 }
 
-// Adds row i of `from` to row `token_of_row[i]` of `tokens` [T, D]; tokens stand in order.
+// Rows of one rank on their way into tokens: `values` [count, D] belongs to the tokens from `token`
+// to `last`, which stand in order.
 template <typename E>
-void add_rows(const int32_t* token_of_row, int64_t count, const E* from, const at::Tensor& tokens) {
+struct ReturnedRows {
+  const int32_t* token;
+  const int32_t* last;
+  const E* values;
+  ReturnedRows(const int32_t* tokens, int64_t count, const E* rows)
+      : token(tokens), last(tokens + count), values(rows) {}
+  void skip_to(int32_t first, int64_t D) {
+    const int32_t* found = std::lower_bound(token, last, first);
+    values += (found - token) * D;
+    token = found;
+  }
+};
+
+// Adds to each token of `tokens` [T, D] its rows, in order of ranks. Token by token, which reads
+// and writes each once.
+template <typename E>
+void add_rows(const std::vector<ReturnedRows<E>>& ranks, const at::Tensor& tokens) {
   const int64_t D = tokens.size(1);
   auto* to = tokens.mutable_data_ptr<float>();
   // Threads take tokens, not rows: a token may have several rows where each expert has its own.
   parallel_for(tokens.size(0), kGrain, [&](int64_t begin, int64_t end) {
-    const int32_t* last = token_of_row + count;
-    for (const int32_t* row = std::lower_bound(token_of_row, last, begin); row < last && *row < end;
-         ++row) {
-      const E* source = from + (row - token_of_row) * D;
-      float* token = to + *row * D;
-      for (int64_t d = 0; d < D; ++d) token[d] += source[d];
+    std::vector<ReturnedRows<E>> left = ranks;
+    for (ReturnedRows<E>& rows : left) rows.skip_to(static_cast<int32_t>(begin), D);
+    for (int64_t t = begin; t < end; ++t) {
+      for (ReturnedRows<E>& rows : left) {
+        for (; rows.token < rows.last && *rows.token == t; ++rows.token, rows.values += D) {
+          for (int64_t d = 0; d < D; ++d) to[t * D + d] += rows.values[d];
+        }
+      }
     }
   });
 }
@@ -235,19 +254,20 @@ void return_rows_of(Communicator& ep, const ExchangePlan& plan, const at::Tensor
                                   plan.receive_rows);
   }
   const int32_t* token_of_row = plan.token_of_sent_row.data();
-  add_rows(token_of_row, plan.own_rows, rows.const_data_ptr<E>(), tokens);
-  if (pending == nullptr) return;
-  count_bytes((plan.rows - plan.own_rows) * D, sizeof(E), &buffers->counters);
-  {
+  std::vector<ReturnedRows<E>> ranks = {{token_of_row, plan.own_rows, rows.const_data_ptr<E>()}};
+  if (pending != nullptr) {
+    count_bytes((plan.rows - plan.own_rows) * D, sizeof(E), &buffers->counters);
     const Waiting waiting(&buffers->counters);
     pending->wait();
+    const auto* from = buffers->returned.const_data_ptr<E>();
+    token_of_row += plan.own_rows;
+    for (const int64_t count : plan.send_rows) {
+      ranks.emplace_back(token_of_row, count, from);
+      token_of_row += count;
+      from += count * D;
+    }
   }
-  const auto* from = buffers->returned.const_data_ptr<E>();
-  int64_t begin = 0;
-  for (const int64_t count : plan.send_rows) {
-    add_rows(token_of_row + plan.own_rows + begin, count, from + begin * D, tokens);
-    begin += count;
-  }
+  add_rows(ranks, tokens);
 }
 
 }  // namespace
