@@ -57,11 +57,12 @@ def experts_of_layer(config: dict) -> int:
 
 
 def buckets_under_way(config: dict, layout: Layout) -> float:
-    """Gradients on their way to their owners, two buckets at once; experts travel where dp > 1."""
-    if layout.ranks == 1:
-        return 0
-    travelling = experts_of_layer(config) / layout.ep if layout.ranks > layout.ep else 0
-    embedding, *layers, head = dense_buckets(config)
+    """Gradients that arrive from the other ranks for what a rank owns, of two buckets at once; those of experts
+    travel where dp > 1."""
+    dp = layout.ranks // layout.ep
+    dense = (layout.ranks - 1) / layout.ranks
+    travelling = experts_of_layer(config) / layout.ep * (dp - 1) / dp
+    embedding, *layers, head = (dense * size for size in dense_buckets(config))
     sizes = [embedding, *(layer + travelling for layer in layers), head]
     return max(a + b for a, b in zip(sizes, sizes[1:]))
 
