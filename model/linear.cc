@@ -6,27 +6,15 @@
 #include <limits>
 
 #include "model/bf16_product.h"
+#include "model/fp32_product.h"
 #include "parallel/parallel_for.h"
-
-// BLAS, column-major; libtorch exports MKL's.
-extern "C" void sgemm_(const char* trans_a, const char* trans_b, const int* m, const int* n,
-                       const int* k, const float* alpha, const float* a, const int* lda,
-                       const float* b, const int* ldb, const float* beta, float* c, const int* ldc);
-// MKL's threads for calls from the calling thread.
-extern "C" int MKL_Set_Num_Threads_Local(int threads);
 
 namespace emo {
 namespace {
 
-// Threads are the pool's: MKL computes each tile on the thread that claimed it.
-void keep_mkl_to_this_thread() {
-  thread_local const int previous = MKL_Set_Num_Threads_Local(1);
-  static_cast<void>(previous);
-}
-
 // The size of the tiles of C that are tasks, from the product's size alone, so that a result does
 // not depend on the number of threads: halved until there are enough, while halves are still large
-// enough for MKL to compute them at full speed.
+// enough to be computed at full speed.
 struct Tiles {
   int64_t rows, columns;
 };
@@ -44,19 +32,10 @@ Tiles choose_tiles(int64_t m, int64_t n, int64_t k) {
   return tiles;
 }
 
-// C[m, n] = beta * C + alpha * op(A)[m, k] op(B)[k, n], row-major, on the calling thread: the
-// column-major product of the transposes, in reverse order.
+// C[m, n] = beta * C + alpha * op(A)[m, k] op(B)[k, n], row-major, on the calling thread.
 void gemm_tile(char op_a, char op_b, int64_t m, int64_t n, int64_t k, float alpha,
                ConstMatrixView a, ConstMatrixView b, float beta, MatrixView c) {
-  keep_mkl_to_this_thread();
-  const int rows = static_cast<int>(n);
-  const int columns = static_cast<int>(m);
-  const int inner = static_cast<int>(k);
-  const int lda = static_cast<int>(a.stride);
-  const int ldb = static_cast<int>(b.stride);
-  const int ldc = static_cast<int>(c.stride);
-  sgemm_(&op_b, &op_a, &rows, &columns, &inner, &alpha, b.data, &ldb, a.data, &lda, &beta, c.data,
-         &ldc);
+  fp32_product(fp32_library(), op_a, op_b, m, n, k, alpha, a, b, beta, c);
 }
 
 template <typename B, typename C>
