@@ -3,6 +3,7 @@
 #include <c10/util/Exception.h>
 
 #include <cstdio>
+#include <cstdlib>
 #include <exception>
 #include <vector>
 
@@ -12,6 +13,8 @@
 #include "parallel/mpi_communicator.h"
 
 int main(int argc, char** argv) {
+  // Huge pages for libtorch's large tensors, where the system gives them to those who ask.
+  setenv("THP_MEM_ALLOC_ENABLE", "1", /*overwrite=*/0);
   at::set_num_threads(1);  // libtorch's own: ours are parallel/thread_pool.h
   std::set_terminate([] { emo::abort_job(emo::kExitBug); });  // from threads, where nothing catches
   CLI::App app{

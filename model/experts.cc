@@ -22,21 +22,63 @@ void gather_rows(const ExchangePlan& plan, int64_t begin, int64_t count, int64_t
   }
 }
 
+// to[D] = the sum of kPairs rows of D, in their order: their entries meet in a register.
+template <int kPairs, typename E>
+__attribute__((always_inline)) inline void sum_rows(int64_t D, const E* const* from, E* to) {
+#pragma omp simd
+  for (int64_t d = 0; d < D; ++d) {
+    float sum = widen(from[0][d]);
+#pragma GCC unroll 8
+    for (int p = 1; p < kPairs; ++p) sum += widen(from[p][d]);
+    to[d] = narrow<E>(sum);
+  }
+}
+
+// The same for any number of rows.
+template <typename E>
+__attribute__((always_inline)) inline void sum_rows(int64_t D, const E* const* from, int64_t count,
+                                                    E* to) {
+  for (int64_t d = 0; d < D; ++d) {
+    float sum = 0;
+    for (int64_t p = 0; p < count; ++p) sum += widen(from[p][d]);
+    to[d] = narrow<E>(sum);
+  }
+}
+
 template <typename E>
 EMO_SIMD void sum_pairs(int64_t begin, int64_t end, int64_t D, const int32_t* first_pair,
-                        const int32_t* pairs, const E* pair_rows, E* rows) {
-  constexpr int64_t kColumns = 256;  // summed up in fp32 at a time
-  float sums[kColumns];
+                        const int32_t* pairs, const E* pair_rows, const E** from, E* rows) {
   for (int64_t r = begin; r < end; ++r) {
-    for (int64_t column = 0; column < D; column += kColumns) {
-      const int64_t columns = std::min(kColumns, D - column);
-      for (int64_t d = 0; d < columns; ++d) sums[d] = 0;
-      for (int32_t p = first_pair[r]; p < first_pair[r + 1]; ++p) {
-        const E* from = pair_rows + pairs[p] * D + column;
-        for (int64_t d = 0; d < columns; ++d) sums[d] += widen(from[d]);
-      }
-      E* to = rows + r * D + column;
-      for (int64_t d = 0; d < columns; ++d) to[d] = narrow<E>(sums[d]);
+    const int64_t count = first_pair[r + 1] - first_pair[r];
+    for (int64_t p = 0; p < count; ++p) from[p] = pair_rows + pairs[first_pair[r] + p] * D;
+    E* to = rows + r * D;
+    switch (count) {
+      case 1:
+        sum_rows<1>(D, from, to);
+        break;
+      case 2:
+        sum_rows<2>(D, from, to);
+        break;
+      case 3:
+        sum_rows<3>(D, from, to);
+        break;
+      case 4:
+        sum_rows<4>(D, from, to);
+        break;
+      case 5:
+        sum_rows<5>(D, from, to);
+        break;
+      case 6:
+        sum_rows<6>(D, from, to);
+        break;
+      case 7:
+        sum_rows<7>(D, from, to);
+        break;
+      case 8:
+        sum_rows<8>(D, from, to);
+        break;
+      default:
+        sum_rows(D, from, count, to);
     }
   }
 }
@@ -45,8 +87,13 @@ EMO_SIMD void sum_pairs(int64_t begin, int64_t end, int64_t D, const int32_t* fi
 template <typename E>
 void combine_pairs(const ExchangePlan& plan, int64_t D, const E* pair_rows, E* rows) {
   parallel_for(plan.rows, 64, [&](int64_t begin, int64_t end) {
+    int64_t most = 0;
+    for (int64_t r = begin; r < end; ++r) {
+      most = std::max<int64_t>(most, plan.first_pair_of_row[r + 1] - plan.first_pair_of_row[r]);
+    }
+    std::vector<const E*> from(most);
     sum_pairs(begin, end, D, plan.first_pair_of_row.data(), plan.pair_of_row.data(), pair_rows,
-              rows);
+              from.data(), rows);
   });
 }
 

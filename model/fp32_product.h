@@ -7,18 +7,18 @@
 
 namespace emo {
 
-// kMkl is inside libtorch. It uses AVX-512 on Intel's CPUs alone; elsewhere its products are AVX2's,
-// which is half the rate of a CPU whose AVX-512 units are 512 bits wide. kOneDnn asks for the
-// instructions, not for the maker.
+// kMkl is inside libtorch. It uses AVX-512 on Intel's CPUs alone; elsewhere its products are
+// AVX2's, which is half the rate of a CPU whose AVX-512 units are 512 bits wide. kOneDnn asks for
+// the instructions, not for the maker.
 enum class Fp32Library { kMkl, kOneDnn };
 
-// oneDNN on AMD's CPUs from Zen 5 on (Zen 4 has AVX-512 in two halves, where MKL is as fast), MKL on
-// all others. It depends on the CPU alone, so that equal runs on equal machines give equal bits.
+// oneDNN on AMD's CPUs from Zen 5 on (Zen 4 has AVX-512 in two halves, where MKL is as fast), MKL
+// on all others. It depends on the CPU alone, so that equal runs on equal machines give equal bits.
 Fp32Library fp32_library();
 const char* fp32_library_name(Fp32Library library);  // "MKL", "oneDNN"
 
-// C[m, n] = beta * C + alpha * op(A)[m, k] op(B)[k, n], row-major; op is 'N' or 'T'. Sizes fit in an
-// int.
+// C[m, n] = beta * C + alpha * op(A)[m, k] op(B)[k, n], row-major; op is 'N' or 'T'. Sizes fit in
+// an int.
 void fp32_product(Fp32Library library, char op_a, char op_b, int64_t m, int64_t n, int64_t k,
                   float alpha, ConstMatrixView a, ConstMatrixView b, float beta, MatrixView c);
 

@@ -1,9 +1,9 @@
 // The three matrix products of a linear layer without bias, y = x W^T, on row-major matrices in
 // host memory: in tiles on all threads, or on the calling thread inside a task of the pool.
 //
-// Where x or dy is fp32 all is, and a library computes the tiles (model/fp32_product.h). Where it is
-// bf16 the other factor is rounded to bf16 and sums are fp32 (model/bf16_product.h). Weights and their
-// gradients are fp32 in both; what stands in the place of a weight inside attention is bf16.
+// Where x or dy is fp32 all is, and a library computes the tiles (model/fp32_product.h). Where it
+// is bf16 the other factor is rounded to bf16 and sums are fp32 (model/bf16_product.h). Weights and
+// their gradients are fp32 in both; what stands in the place of a weight inside attention is bf16.
 #pragma once
 
 #include <cstdint>

@@ -17,13 +17,18 @@ namespace {
 // few enough to stay in a last-level cache where the vocabulary allows.
 int64_t rows_at_once(int64_t V) { return std::clamp<int64_t>((1 << 22) / V, 256, 1024); }
 
-// Of each row of logits: the largest and the sum of exponentials of the distance to it. The
-// exponentials go to `exponentials`, which may be the logits' own memory; null: nowhere.
+// From one row of logits to the next: rows a power of two apart would share few sets of a cache.
+int64_t stride_of_logits(int64_t V) { return (V + 15) / 16 * 16 + 16; }
+
+// Of each row of logits [V], `stride` apart: the largest and the sum of exponentials of the
+// distance to it. The exponentials go to `exponentials`, which may be the logits' own memory; null:
+// nowhere.
 template <typename E>
-EMO_SIMD void exponentiate_rows(int64_t begin, int64_t end, int64_t V, const float* logits,
-                                E* exponentials, float* largest_of_row, float* sum_of_row) {
+EMO_SIMD void exponentiate_rows(int64_t begin, int64_t end, int64_t V, int64_t stride,
+                                const float* logits, E* exponentials, float* largest_of_row,
+                                float* sum_of_row) {
   for (int64_t i = begin; i < end; ++i) {
-    const float* row = logits + i * V;
+    const float* row = logits + i * stride;
     float largest = row[0];
 #pragma omp simd reduction(max : largest)
     for (int64_t v = 0; v < V; ++v) largest = std::max(largest, row[v]);
@@ -32,7 +37,7 @@ EMO_SIMD void exponentiate_rows(int64_t begin, int64_t end, int64_t V, const flo
 #pragma omp simd reduction(+ : sum)
       for (int64_t v = 0; v < V; ++v) sum += fast_exp(row[v] - largest);
     } else {
-      E* to = exponentials + i * V;
+      E* to = exponentials + i * stride;
 #pragma omp simd reduction(+ : sum)
       for (int64_t v = 0; v < V; ++v) {
         const float exponential = fast_exp(row[v] - largest);
@@ -49,6 +54,7 @@ EMO_SIMD void exponentiate_rows(int64_t begin, int64_t end, int64_t V, const flo
 template <typename E>
 struct Chunk {
   int64_t first, rows;
+  int64_t stride;   // of the next two, at least V
   float* logits;    // [rows, V]
   E* exponentials;  // [rows, V], where kept; of float in the place of the logits
   std::vector<float> label_logits;
@@ -71,24 +77,26 @@ LmLoss for_chunks(const LmHeadWeights& head, int64_t T, const E* x, const int32_
                   bool keep_exponentials, Scratch* scratch, const F& f) {
   LmLoss loss;
   const int64_t most = std::min(T, rows_at_once(head.V));
-  float* logits = scratch->get(0, most * head.V);
+  const int64_t stride = stride_of_logits(head.V);
+  float* logits = scratch->get(0, most * stride);
   Chunk<E> chunk{
       0,
       0,
+      stride,
       logits,
-      keep_exponentials ? place_of_exponentials<E>(logits, most * head.V, scratch) : nullptr,
+      keep_exponentials ? place_of_exponentials<E>(logits, most * stride, scratch) : nullptr,
       std::vector<float>(most),
       std::vector<float>(most),
       std::vector<float>(most)};
   for (; chunk.first < T; chunk.first += most) {
     chunk.rows = std::min(most, T - chunk.first);
     linear(chunk.rows, head.V, head.D, {x + chunk.first * head.D, head.D}, {head.w, head.D}, 0,
-           {chunk.logits, head.V});
+           {chunk.logits, stride});
     for (int64_t i = 0; i < chunk.rows; ++i) {
-      chunk.label_logits[i] = chunk.logits[i * head.V + std::max(labels[chunk.first + i], 0)];
+      chunk.label_logits[i] = chunk.logits[i * stride + std::max(labels[chunk.first + i], 0)];
     }
     parallel_for(chunk.rows, 8, [&](int64_t begin, int64_t end) {
-      exponentiate_rows(begin, end, head.V, chunk.logits, chunk.exponentials,
+      exponentiate_rows(begin, end, head.V, stride, chunk.logits, chunk.exponentials,
                         chunk.logsumexp.data(), chunk.sums.data());
     });
     for (int64_t i = 0; i < chunk.rows; ++i) {
@@ -137,12 +145,12 @@ void subtract_labels(const LmHeadWeights& head, const LmHeadWeights& d_head, int
 // The same part with bf16: as a change of the label's exponential, which becomes
 // sum * (p - 1 / (1 + 2 z_weight logsumexp)) before it is rounded. Where the model is sure of the
 // label p is near 1, and the gradient is a small difference that rounded exponentials do not hold.
-void add_labels(const Chunk<Bf16>& chunk, int64_t V, const int32_t* labels, float z_weight) {
+void add_labels(const Chunk<Bf16>& chunk, const int32_t* labels, float z_weight) {
   for (int64_t i = 0; i < chunk.rows; ++i) {
     if (labels[i] < 0) continue;
     const float p = std::exp(chunk.label_logits[i] - chunk.logsumexp[i]);
     const float wanted = 1 / (1 + 2 * z_weight * chunk.logsumexp[i]);
-    chunk.exponentials[i * V + labels[i]] = narrow<Bf16>(chunk.sums[i] * (p - wanted));
+    chunk.exponentials[i * chunk.stride + labels[i]] = narrow<Bf16>(chunk.sums[i] * (p - wanted));
   }
 }
 
@@ -153,8 +161,10 @@ LmLoss lm_loss(const LmHeadWeights& head, int64_t T, const float* x, const int32
   return for_chunks(
       head, T, x, labels, /*keep_exponentials=*/false, scratch, [&](const Chunk<float>& chunk) {
         if (all_logits != nullptr) {
-          std::memcpy(all_logits + chunk.first * head.V, chunk.logits,
-                      chunk.rows * head.V * sizeof(float));
+          for (int64_t i = 0; i < chunk.rows; ++i) {
+            std::memcpy(all_logits + (chunk.first + i) * head.V, chunk.logits + i * chunk.stride,
+                        head.V * sizeof(float));
+          }
         }
         if (token_loss == nullptr) return;
         for (int64_t i = 0; i < chunk.rows; ++i) {
@@ -182,13 +192,13 @@ LmLoss lm_loss_and_gradients(const LmHeadWeights& head, const LmHeadWeights& d_h
                            : scale * (1 + 2 * z_weight * chunk.logsumexp[i]) / chunk.sums[i];
         }
         if constexpr (std::is_same_v<E, Bf16>) {
-          add_labels(chunk, V, labels + chunk.first, z_weight);
+          add_labels(chunk, labels + chunk.first, z_weight);
         }
         const E* x_rows = x + chunk.first * D;
         float* dx_rows = dx + chunk.first * D;
         E* scaled = scratch->get<E>(1, chunk.rows * D);
         scale_rows(chunk.rows, D, factors, x_rows, scaled);
-        const BasicConstMatrixView<E> exponentials(chunk.exponentials, V);
+        const BasicConstMatrixView<E> exponentials(chunk.exponentials, chunk.stride);
         linear_weight_gradient(chunk.rows, V, D, exponentials, {scaled, D}, 1, {d_head.w, D});
         linear_input_gradient(chunk.rows, V, D, exponentials, {head.w, D}, 0,
                               MatrixView{dx_rows, D});

@@ -11,16 +11,19 @@
 namespace emo {
 namespace {
 
+// The heads of one token.
 template <typename E>
-EMO_SIMD void rotate_head(int64_t half, const float* cosines, const float* sines, float direction,
-                          E* x) {
+EMO_SIMD void rotate_heads(int64_t heads, int64_t half, const float* cosines, const float* sines,
+                           float direction, E* x) {
+  for (int64_t head = 0; head < heads; ++head, x += 2 * half) {
 #pragma omp simd
-  for (int64_t i = 0; i < half; ++i) {
-    const float a = widen(x[i]);
-    const float b = widen(x[i + half]);
-    const float sine = direction * sines[i];
-    x[i] = narrow<E>(a * cosines[i] - b * sine);
-    x[i + half] = narrow<E>(b * cosines[i] + a * sine);
+    for (int64_t i = 0; i < half; ++i) {
+      const float a = widen(x[i]);
+      const float b = widen(x[i + half]);
+      const float sine = direction * sines[i];
+      x[i] = narrow<E>(a * cosines[i] - b * sine);
+      x[i + half] = narrow<E>(b * cosines[i] + a * sine);
+    }
   }
 }
 
@@ -52,10 +55,8 @@ void rotate(const RopeTable& table, Rotation rotation, int64_t T, const int32_t*
   const float direction = rotation == Rotation::kForward ? 1.0f : -1.0f;
   parallel_for(T, 64, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
-      for (int64_t head = 0; head < heads; ++head) {
-        rotate_head(head_dim / 2, table.cosines(positions[t]), table.sines(positions[t]), direction,
-                    x + t * stride + head * head_dim);
-      }
+      rotate_heads(heads, head_dim / 2, table.cosines(positions[t]), table.sines(positions[t]),
+                   direction, x + t * stride);
     }
   });
 }
