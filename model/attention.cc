@@ -6,6 +6,7 @@
 
 #include "model/linear.h"
 #include "model/simd.h"
+#include "model/transpose.h"
 #include "parallel/parallel_for.h"
 
 namespace emo {
@@ -33,19 +34,40 @@ Task task_at(const AttentionShape& shape, int64_t i) {
           1.0f / std::sqrt(static_cast<float>(shape.head_dim))};
 }
 
-// MKL scales scores while it computes them; the bf16 product leaves that to the softmax.
+// Keys or values [count, width] that several blocks of queries are multiplied with. fp32 ones are
+// turned over once, where queries are enough to be worth it: products by rows are faster
+// (model/fp32_product.h). bf16 ones are packed in any case.
 template <typename E>
-constexpr bool kScaledByProduct = std::is_same_v<E, float>;
-
-template <typename E>
-void compute_scores(int64_t rows, int64_t keys, int64_t width, BasicConstMatrixView<E> q,
-                    BasicConstMatrixView<E> k, float scale, MatrixView scores) {
-  if constexpr (kScaledByProduct<E>) {
-    linear(rows, keys, width, q, k, 0, scores, scale);
-  } else {
-    linear(rows, keys, width, q, k, 0, scores);
+class SharedFactor {
+ public:
+  static int64_t memory_size(int64_t queries, int64_t count, int64_t width) {
+    constexpr int64_t kFewestQueries = 16;
+    return std::is_same_v<E, float> && queries >= kFewestQueries ? width * stride_of(count) : 0;
   }
-}
+  // `memory` of that size; null where it is 0.
+  SharedFactor(int64_t count, int64_t width, BasicConstMatrixView<E> rows, float* memory)
+      : width_(width), stride_(stride_of(count)), rows_(rows), turned_(memory) {
+    if constexpr (std::is_same_v<E, float>) {
+      if (turned_ != nullptr) transpose(count, width, rows, {turned_, stride_});
+    }
+  }
+  // y[n, count] = x[n, width] rows[0, count)^T
+  void multiply(int64_t n, int64_t count, BasicConstMatrixView<E> x, MatrixView y) const {
+    if constexpr (std::is_same_v<E, float>) {
+      if (turned_ != nullptr) {
+        return linear_input_gradient(n, width_, count, x, ConstMatrixView(turned_, stride_), 0, y);
+      }
+    }
+    linear(n, count, width_, x, rows_, 0, y);
+  }
+
+ private:
+  static int64_t stride_of(int64_t count) { return (count + 15) / 16 * 16 + 16; }
+
+  int64_t width_, stride_;
+  BasicConstMatrixView<E> rows_;
+  float* turned_;
+};
 
 // Causal softmax of `rows` rows of scores [rows, keys], which are overwritten, into p, which may be
 // the same memory; row i sees keys [0, visible + i). Scores are first multiplied by `scale`.
@@ -73,11 +95,11 @@ EMO_SIMD void softmax_rows(int64_t rows, int64_t keys, int64_t visible, float sc
   }
 }
 
-// From scores, first multiplied by `left`, to probabilities p, and from the gradient of
-// probabilities to ds, that of the unscaled scores; p and ds may be the memory that they come from.
+// From scores to the probabilities p of their multiples by `scale`, and from the gradient of
+// probabilities to ds, that of the scores; p and ds may be the memory that they come from.
 template <typename E>
-EMO_SIMD void softmax_backward_rows(int64_t rows, int64_t keys, int64_t visible, float left,
-                                    float scale, const float* logsumexp, int64_t logsumexp_stride,
+EMO_SIMD void softmax_backward_rows(int64_t rows, int64_t keys, int64_t visible, float scale,
+                                    const float* logsumexp, int64_t logsumexp_stride,
                                     const float* delta, const float* scores,
                                     const float* d_probabilities, E* p, E* ds) {
   for (int64_t i = 0; i < rows; ++i) {
@@ -89,7 +111,7 @@ EMO_SIMD void softmax_backward_rows(int64_t rows, int64_t keys, int64_t visible,
     const float lse = logsumexp[i * logsumexp_stride];
 #pragma omp simd
     for (int64_t j = 0; j < seen; ++j) {
-      const float probability = fast_exp(score[j] * left - lse);
+      const float probability = fast_exp(score[j] * scale - lse);
       ds_row[j] = narrow<E>(probability * (dp[j] - delta[i]) * scale);
       p_row[j] = narrow<E>(probability);
     }
@@ -175,16 +197,18 @@ void attend(const AttentionShape& shape, const Task& task, const KeysValues<E>& 
             E* out, float* logsumexp, Scratch* scratch) {
   const int64_t W = shape.head_dim;
   const E* q = qkv + task.begin * task.stride + task.head_offset;
+  const int64_t all_keys = from.earlier + task.length;
+  const int64_t turned = SharedFactor<E>::memory_size(task.length, all_keys, W);
+  const SharedFactor<E> shared_keys(all_keys, W, from.k,
+                                    turned > 0 ? scratch->get(1, turned) : nullptr);
   for (int64_t first = 0; first < task.length; first += kQueries) {
     const int64_t rows = std::min(kQueries, task.length - first);
     const int64_t keys = from.earlier + first + rows;
     const Scores<E> scores(scratch, 0, kQueries * keys);
-    compute_scores(rows, keys, W, {q + first * task.stride, task.stride}, from.k, task.scale,
-                   {scores.values, keys});
+    shared_keys.multiply(rows, keys, {q + first * task.stride, task.stride}, {scores.values, keys});
     const int64_t t = task.begin + first;
-    softmax_rows(rows, keys, from.earlier + first + 1, kScaledByProduct<E> ? 1.0f : task.scale,
-                 scores.values, scores.factors, logsumexp + t * shape.heads + task.head_offset / W,
-                 shape.heads);
+    softmax_rows(rows, keys, from.earlier + first + 1, task.scale, scores.values, scores.factors,
+                 logsumexp + t * shape.heads + task.head_offset / W, shape.heads);
     linear_input_gradient(rows, keys, W, {scores.factors, keys}, from.v, 0,
                           {out + t * task.D + task.head_offset, task.D});
   }
@@ -199,10 +223,14 @@ void attend_backward(const AttentionShape& shape, const Task& task, const E* qkv
   const BasicConstMatrixView<E> k(q + task.D, task.stride);
   const BasicConstMatrixView<E> v(q + 2 * task.D, task.stride);
   E* dq = d_qkv + offset;
-  constexpr int64_t kHeads = std::is_same_v<E, float> ? 0 : 1;  // that need memory of their own
-  float* memory = scratch->get(3, kHeads * 2 * task.length * W);
+  // bf16 sums need memory of their own, fp32 factors some for being turned over.
+  const int64_t turned = SharedFactor<E>::memory_size(task.length, task.length, W);
+  const int64_t summed = std::is_same_v<E, float> ? 0 : task.length * W;
+  float* memory = scratch->get(3, 2 * (turned + summed));
+  const SharedFactor<E> shared_keys(task.length, W, k, turned > 0 ? memory : nullptr);
+  const SharedFactor<E> shared_values(task.length, W, v, turned > 0 ? memory + turned : nullptr);
   const Sum<E> dk(dq + task.D, task.stride, W, memory);
-  const Sum<E> dv(dq + 2 * task.D, task.stride, W, memory + kHeads * task.length * W);
+  const Sum<E> dv(dq + 2 * task.D, task.stride, W, memory + summed);
   // From the last queries, which see all keys and so write every row of dk and dv, to the first,
   // which add to theirs.
   const int64_t blocks = (task.length + kQueries - 1) / kQueries;
@@ -218,12 +246,12 @@ void attend_backward(const AttentionShape& shape, const Task& task, const E* qkv
     const int64_t out_offset = t * task.D + task.head_offset;
     const BasicConstMatrixView<E> q_rows(q + first * task.stride, task.stride);
     const BasicConstMatrixView<E> d_rows(d_out + out_offset, task.D);
-    compute_scores(rows, keys, W, q_rows, k, task.scale, {p.values, keys});
-    linear(rows, keys, W, d_rows, v, 0, {ds.values, keys});
+    shared_keys.multiply(rows, keys, q_rows, {p.values, keys});
+    shared_values.multiply(rows, keys, d_rows, {ds.values, keys});
     row_products(rows, W, task.D, out + out_offset, d_rows.data, delta);
-    softmax_backward_rows(rows, keys, first + 1, kScaledByProduct<E> ? 1.0f : task.scale,
-                          task.scale, logsumexp + t * shape.heads + task.head_offset / W,
-                          shape.heads, delta, p.values, ds.values, p.factors, ds.factors);
+    softmax_backward_rows(rows, keys, first + 1, task.scale,
+                          logsumexp + t * shape.heads + task.head_offset / W, shape.heads, delta,
+                          p.values, ds.values, p.factors, ds.factors);
     linear_weight_gradient(rows, keys, W, {p.factors, keys}, d_rows, beta, dv.sum);
     linear_weight_gradient(rows, keys, W, {ds.factors, keys}, q_rows, beta, dk.sum);
     linear_input_gradient(rows, keys, W, {ds.factors, keys}, k, 0,

@@ -53,8 +53,8 @@ constexpr int64_t kMostTurned = 512 * 512;  // entries
 constexpr int64_t kFewestRows = 32;
 constexpr int64_t kPadding = 16;  // entries behind a row: rows 4096 bytes apart share a cache set
 
-void one_dnn_product(char op_a, char op_b, int64_t m, int64_t n, int64_t k, float alpha,
-                     ConstMatrixView a, ConstMatrixView b, float beta, MatrixView c) {
+void one_dnn_product(char op_a, char op_b, int64_t m, int64_t n, int64_t k, ConstMatrixView a,
+                     ConstMatrixView b, float beta, MatrixView c) {
   static const OneDnnSgemm sgemm = load_one_dnn();
   if (op_b == 'T' && m >= kFewestRows && n * k <= kMostTurned) {
     thread_local std::vector<float> turned;
@@ -65,7 +65,7 @@ void one_dnn_product(char op_a, char op_b, int64_t m, int64_t n, int64_t k, floa
     op_b = 'N';
   }
   const int failed =
-      sgemm(op_a, op_b, m, n, k, alpha, a.data, a.stride, b.data, b.stride, beta, c.data, c.stride);
+      sgemm(op_a, op_b, m, n, k, 1, a.data, a.stride, b.data, b.stride, beta, c.data, c.stride);
   TORCH_CHECK(failed == 0, "oneDNN refuses a product of ", m, " x ", n, " x ", k, ": ", failed);
 }
 
@@ -98,15 +98,16 @@ const char* fp32_library_name(Fp32Library library) {
 }
 
 void fp32_product(Fp32Library library, char op_a, char op_b, int64_t m, int64_t n, int64_t k,
-                  float alpha, ConstMatrixView a, ConstMatrixView b, float beta, MatrixView c) {
+                  ConstMatrixView a, ConstMatrixView b, float beta, MatrixView c) {
   keep_to_this_thread(library);
   if (library == Fp32Library::kOneDnn) {
-    one_dnn_product(op_a, op_b, m, n, k, alpha, a, b, beta, c);
+    one_dnn_product(op_a, op_b, m, n, k, a, b, beta, c);
     return;
   }
   // The column-major product of the transposes, in reverse order.
   const int rows = static_cast<int>(n);
   const int columns = static_cast<int>(m);
+  const float alpha = 1;
   const int inner = static_cast<int>(k);
   const int lda = static_cast<int>(a.stride);
   const int ldb = static_cast<int>(b.stride);

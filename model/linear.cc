@@ -32,16 +32,15 @@ Tiles choose_tiles(int64_t m, int64_t n, int64_t k) {
   return tiles;
 }
 
-// C[m, n] = beta * C + alpha * op(A)[m, k] op(B)[k, n], row-major, on the calling thread.
-void gemm_tile(char op_a, char op_b, int64_t m, int64_t n, int64_t k, float alpha,
-               ConstMatrixView a, ConstMatrixView b, float beta, MatrixView c) {
-  fp32_product(fp32_library(), op_a, op_b, m, n, k, alpha, a, b, beta, c);
+// C[m, n] = beta * C + op(A)[m, k] op(B)[k, n], row-major, on the calling thread.
+void gemm_tile(char op_a, char op_b, int64_t m, int64_t n, int64_t k, ConstMatrixView a,
+               ConstMatrixView b, float beta, MatrixView c) {
+  fp32_product(fp32_library(), op_a, op_b, m, n, k, a, b, beta, c);
 }
 
 template <typename B, typename C>
-void gemm_tile(char op_a, char op_b, int64_t m, int64_t n, int64_t k, float alpha,
-               ConstBf16MatrixView a, BasicConstMatrixView<B> b, float beta, BasicMatrixView<C> c) {
-  TORCH_CHECK(alpha == 1, "a bf16 product is not scaled");
+void gemm_tile(char op_a, char op_b, int64_t m, int64_t n, int64_t k, ConstBf16MatrixView a,
+               BasicConstMatrixView<B> b, float beta, BasicMatrixView<C> c) {
   if constexpr (std::is_same_v<B, Bf16> && std::is_same_v<C, float>) {
     if (op_a == 'T') return bf16_product_transposed(bf16_kernel(), m, n, k, a, b, beta, c);
   }
@@ -51,8 +50,8 @@ void gemm_tile(char op_a, char op_b, int64_t m, int64_t n, int64_t k, float alph
 
 // The same, on all threads outside a task.
 template <typename A, typename B, typename C>
-void gemm(char op_a, char op_b, int64_t m, int64_t n, int64_t k, float alpha,
-          BasicConstMatrixView<A> a, BasicConstMatrixView<B> b, float beta, BasicMatrixView<C> c) {
+void gemm(char op_a, char op_b, int64_t m, int64_t n, int64_t k, BasicConstMatrixView<A> a,
+          BasicConstMatrixView<B> b, float beta, BasicMatrixView<C> c) {
   if (m == 0 || n == 0) return;
   if (k == 0) {  // BLAS leaves it to the caller; an empty sum is zero
     for (int64_t i = 0; i < m; ++i) {
@@ -66,7 +65,7 @@ void gemm(char op_a, char op_b, int64_t m, int64_t n, int64_t k, float alpha,
   constexpr int64_t kMax = std::numeric_limits<int>::max();
   TORCH_CHECK(m <= kMax && n <= kMax && k <= kMax, "matrix product of ", m, " x ", n, " x ", k);
   if (ThreadPool::inside_task()) {
-    gemm_tile(op_a, op_b, m, n, k, alpha, a, b, beta, c);
+    gemm_tile(op_a, op_b, m, n, k, a, b, beta, c);
     return;
   }
   const Tiles tiles = choose_tiles(m, n, k);
@@ -76,7 +75,7 @@ void gemm(char op_a, char op_b, int64_t m, int64_t n, int64_t k, float alpha,
     const int64_t row = i / across * tiles.rows;
     const int64_t column = i % across * tiles.columns;
     gemm_tile(
-        op_a, op_b, std::min(tiles.rows, m - row), std::min(tiles.columns, n - column), k, alpha,
+        op_a, op_b, std::min(tiles.rows, m - row), std::min(tiles.columns, n - column), k,
         BasicConstMatrixView<A>(a.data + (op_a == 'N' ? row * a.stride : row), a.stride),
         BasicConstMatrixView<B>(b.data + (op_b == 'N' ? column : column * b.stride), b.stride),
         beta, BasicMatrixView<C>{c.data + row * c.stride + column, c.stride});
@@ -86,46 +85,46 @@ void gemm(char op_a, char op_b, int64_t m, int64_t n, int64_t k, float alpha,
 }  // namespace
 
 void linear(int64_t n, int64_t out, int64_t in, ConstMatrixView x, ConstMatrixView w, float beta,
-            MatrixView y, float alpha) {
-  gemm('N', 'T', n, out, in, alpha, x, w, beta, y);
+            MatrixView y) {
+  gemm('N', 'T', n, out, in, x, w, beta, y);
 }
 void linear(int64_t n, int64_t out, int64_t in, ConstBf16MatrixView x, ConstMatrixView w,
             float beta, MatrixView y) {
-  gemm('N', 'T', n, out, in, 1, x, w, beta, y);
+  gemm('N', 'T', n, out, in, x, w, beta, y);
 }
 void linear(int64_t n, int64_t out, int64_t in, ConstBf16MatrixView x, ConstMatrixView w,
             float beta, Bf16MatrixView y) {
-  gemm('N', 'T', n, out, in, 1, x, w, beta, y);
+  gemm('N', 'T', n, out, in, x, w, beta, y);
 }
 void linear(int64_t n, int64_t out, int64_t in, ConstBf16MatrixView x, ConstBf16MatrixView w,
             float beta, MatrixView y) {
-  gemm('N', 'T', n, out, in, 1, x, w, beta, y);
+  gemm('N', 'T', n, out, in, x, w, beta, y);
 }
 
 void linear_input_gradient(int64_t n, int64_t out, int64_t in, ConstMatrixView dy,
                            ConstMatrixView w, float beta, MatrixView dx) {
-  gemm('N', 'N', n, in, out, 1, dy, w, beta, dx);
+  gemm('N', 'N', n, in, out, dy, w, beta, dx);
 }
 void linear_input_gradient(int64_t n, int64_t out, int64_t in, ConstBf16MatrixView dy,
                            ConstMatrixView w, float beta, MatrixView dx) {
-  gemm('N', 'N', n, in, out, 1, dy, w, beta, dx);
+  gemm('N', 'N', n, in, out, dy, w, beta, dx);
 }
 void linear_input_gradient(int64_t n, int64_t out, int64_t in, ConstBf16MatrixView dy,
                            ConstMatrixView w, float beta, Bf16MatrixView dx) {
-  gemm('N', 'N', n, in, out, 1, dy, w, beta, dx);
+  gemm('N', 'N', n, in, out, dy, w, beta, dx);
 }
 void linear_input_gradient(int64_t n, int64_t out, int64_t in, ConstBf16MatrixView dy,
                            ConstBf16MatrixView w, float beta, Bf16MatrixView dx) {
-  gemm('N', 'N', n, in, out, 1, dy, w, beta, dx);
+  gemm('N', 'N', n, in, out, dy, w, beta, dx);
 }
 
 void linear_weight_gradient(int64_t n, int64_t out, int64_t in, ConstMatrixView dy,
                             ConstMatrixView x, float beta, MatrixView dw) {
-  gemm('T', 'N', out, in, n, 1, dy, x, beta, dw);
+  gemm('T', 'N', out, in, n, dy, x, beta, dw);
 }
 void linear_weight_gradient(int64_t n, int64_t out, int64_t in, ConstBf16MatrixView dy,
                             ConstBf16MatrixView x, float beta, MatrixView dw) {
-  gemm('T', 'N', out, in, n, 1, dy, x, beta, dw);
+  gemm('T', 'N', out, in, n, dy, x, beta, dw);
 }
 
 }  // namespace emo

@@ -12,9 +12,9 @@
 
 namespace emo {
 
-// y[n, out] = beta * y + alpha * x[n, in] W[out, in]^T
+// y[n, out] = beta * y + x[n, in] W[out, in]^T
 void linear(int64_t n, int64_t out, int64_t in, ConstMatrixView x, ConstMatrixView w, float beta,
-            MatrixView y, float alpha = 1);
+            MatrixView y);
 void linear(int64_t n, int64_t out, int64_t in, ConstBf16MatrixView x, ConstMatrixView w,
             float beta, MatrixView y);
 void linear(int64_t n, int64_t out, int64_t in, ConstBf16MatrixView x, ConstMatrixView w,

@@ -60,7 +60,7 @@ TEST_P(Products, EqualPlainLoopsOnOneThreadAndInTiles) {
     for (const float beta : {0.0f, 1.0f}) {
       Padded y = y0, dx = dx0, dw = dw0;
       const auto compute = [&, n = n, out = out, in = in](int64_t) {
-        linear(n, out, in, x.view(), w.view(), beta, y.view(), 0.5f);
+        linear(n, out, in, x.view(), w.view(), beta, y.view());
         linear_input_gradient(n, out, in, dy.view(), w.view(), beta, dx.view());
         linear_weight_gradient(n, out, in, dy.view(), x.view(), beta, dw.view());
       };
@@ -72,7 +72,7 @@ TEST_P(Products, EqualPlainLoopsOnOneThreadAndInTiles) {
         compute(0);
       }
       expect_product(
-          y, y0, beta, in, [&](int64_t i, int64_t k) { return 0.5 * x.at(i, k); },
+          y, y0, beta, in, [&](int64_t i, int64_t k) { return x.at(i, k); },
           [&](int64_t k, int64_t j) { return w.at(j, k); });
       expect_product(
           dx, dx0, beta, out, [&](int64_t i, int64_t k) { return dy.at(i, k); },
