@@ -114,6 +114,15 @@ void for_each_expert(const ExchangePlan& plan, int64_t experts, const at::Tensor
   });
 }
 
+// The gradients of experts that have no pairs.
+void zero_unused(const std::vector<FeedForwardView>& gradients, const ExchangePlan& plan) {
+  parallel_tasks(static_cast<int64_t>(gradients.size()), [&](int64_t e) {
+    if (plan.expert_begin[e] < plan.expert_begin[e + 1]) return;
+    std::fill_n(gradients[e].gate_up, 2 * gradients[e].F * gradients[e].D, 0.0f);
+    std::fill_n(gradients[e].down, gradients[e].D * gradients[e].F, 0.0f);
+  });
+}
+
 }  // namespace
 
 template <typename E>
@@ -167,10 +176,10 @@ void apply_experts_hidden(const std::vector<FeedForwardView>& experts, const Exc
 
 template <typename E>
 void apply_experts_backward(const std::vector<FeedForwardView>& experts,
-                            const std::vector<FeedForwardView>& gradients, const ExchangePlan& plan,
-                            const at::Tensor& rows, const at::Tensor& hidden,
-                            const at::Tensor& d_out, const at::Tensor& d_rows,
-                            ExpertBuffers* buffers, Scratch* scratch) {
+                            const std::vector<FeedForwardView>& gradients, bool onto,
+                            const ExchangePlan& plan, const at::Tensor& rows,
+                            const at::Tensor& hidden, const at::Tensor& d_out,
+                            const at::Tensor& d_rows, ExpertBuffers* buffers, Scratch* scratch) {
   float* d_weights = shape_buffer(&buffers->pair_scalars, {plan.pairs}).mutable_data_ptr<float>();
   if (experts.empty()) return;
   const int64_t D = experts[0].D;
@@ -180,6 +189,7 @@ void apply_experts_backward(const std::vector<FeedForwardView>& experts,
   E* h = hidden.mutable_data_ptr<E>();
   E* d_pairs = shape_stored<E>(&buffers->pair_rows, {plan.pairs, D});
   const auto* dy = d_out.const_data_ptr<E>();
+  if (!onto) zero_unused(gradients, plan);
   const auto count = static_cast<int64_t>(experts.size());
   for_each_expert<E>(
       plan, count, rows, scratch, [&](int64_t e, int64_t begin, int64_t n, E* packed) {
@@ -187,7 +197,7 @@ void apply_experts_backward(const std::vector<FeedForwardView>& experts,
         E* act = scratch->get<E>(2, n * F);
         E* d_act = scratch->get<E>(3, n * F);
         gather_rows(plan, begin, n, D, dy, packed_dy);
-        feed_forward_backward(experts[e], gradients[e], n, packed,
+        feed_forward_backward(experts[e], gradients[e], onto ? 1 : 0, n, packed,
                               plan.weight_of_pair.data() + begin, h + begin * 2 * F, packed_dy, act,
                               d_act, 0, d_pairs + begin * D, d_weights + begin);
       });
@@ -202,7 +212,7 @@ template void pair_lengths<Bf16>(const ExchangePlan&, int64_t, ExpertBuffers*);
 template void apply_experts_hidden<float>(const std::vector<FeedForwardView>&, const ExchangePlan&,
                                           const at::Tensor&, at::Tensor*, Scratch*);
 template void apply_experts_backward<float>(const std::vector<FeedForwardView>&,
-                                            const std::vector<FeedForwardView>&,
+                                            const std::vector<FeedForwardView>&, bool,
                                             const ExchangePlan&, const at::Tensor&,
                                             const at::Tensor&, const at::Tensor&, const at::Tensor&,
                                             ExpertBuffers*, Scratch*);
@@ -212,8 +222,9 @@ template void apply_experts<Bf16>(const std::vector<FeedForwardView>&, const Exc
 template void apply_experts_hidden<Bf16>(const std::vector<FeedForwardView>&, const ExchangePlan&,
                                          const at::Tensor&, at::Tensor*, Scratch*);
 template void apply_experts_backward<Bf16>(const std::vector<FeedForwardView>&,
-                                           const std::vector<FeedForwardView>&, const ExchangePlan&,
+                                           const std::vector<FeedForwardView>&, bool,
+                                           const ExchangePlan&, const at::Tensor&,
                                            const at::Tensor&, const at::Tensor&, const at::Tensor&,
-                                           const at::Tensor&, ExpertBuffers*, Scratch*);
+                                           ExpertBuffers*, Scratch*);
 
 }  // namespace emo

@@ -34,13 +34,14 @@ template <typename E>
 void apply_experts_hidden(const std::vector<FeedForwardView>& experts, const ExchangePlan& plan,
                           const at::Tensor& rows, at::Tensor* hidden, Scratch* scratch);
 
-// From d_out E [R, D]: d_rows E [R, D], adds to the experts' gradients, and leaves the gradients of
-// the pairs' weights in buffers->pair_scalars. `hidden` is overwritten.
+// From d_out E [R, D]: d_rows E [R, D] and the experts' gradients, added to what they hold (`onto`)
+// or written over it, by zeros where an expert has no pairs. Leaves the gradients of the pairs'
+// weights in buffers->pair_scalars. `hidden` is overwritten.
 template <typename E>
 void apply_experts_backward(const std::vector<FeedForwardView>& experts,
-                            const std::vector<FeedForwardView>& gradients, const ExchangePlan& plan,
-                            const at::Tensor& rows, const at::Tensor& hidden,
-                            const at::Tensor& d_out, const at::Tensor& d_rows,
-                            ExpertBuffers* buffers, Scratch* scratch);
+                            const std::vector<FeedForwardView>& gradients, bool onto,
+                            const ExchangePlan& plan, const at::Tensor& rows,
+                            const at::Tensor& hidden, const at::Tensor& d_out,
+                            const at::Tensor& d_rows, ExpertBuffers* buffers, Scratch* scratch);
 
 }  // namespace emo

@@ -75,16 +75,16 @@ void feed_forward(const FeedForwardView& weights, int64_t n, const E* x, const f
 
 template <typename E, typename Y>
 void feed_forward_backward(const FeedForwardView& weights, const FeedForwardView& gradients,
-                           int64_t n, const E* x, const float* row_weights, E* hidden, const E* dy,
-                           E* act, E* d_act, float beta, Y* dx, float* d_row_weights) {
+                           float onto, int64_t n, const E* x, const float* row_weights, E* hidden,
+                           const E* dy, E* act, E* d_act, float beta, Y* dx, float* d_row_weights) {
   const int64_t D = weights.D;
   const int64_t F = weights.F;
   linear_input_gradient(n, D, F, {dy, D}, {weights.down, F}, 0, {d_act, F});
   parallel_for(n, kGrain, [&](int64_t begin, int64_t end) {
     activate_backward_rows(begin, end, F, hidden, row_weights, d_act, act, d_row_weights);
   });
-  linear_weight_gradient(n, D, F, {dy, D}, {act, F}, 1, {gradients.down, F});
-  linear_weight_gradient(n, 2 * F, D, {hidden, 2 * F}, {x, D}, 1, {gradients.gate_up, D});
+  linear_weight_gradient(n, D, F, {dy, D}, {act, F}, onto, {gradients.down, F});
+  linear_weight_gradient(n, 2 * F, D, {hidden, 2 * F}, {x, D}, onto, {gradients.gate_up, D});
   linear_input_gradient(n, 2 * F, D, {hidden, 2 * F}, {weights.gate_up, D}, beta, {dx, D});
 }
 
@@ -96,13 +96,13 @@ template void feed_forward(const FeedForwardView&, int64_t, const Bf16*, const f
                            float, float*);
 template void feed_forward(const FeedForwardView&, int64_t, const Bf16*, const float*, Bf16*, Bf16*,
                            float, Bf16*);
-template void feed_forward_backward(const FeedForwardView&, const FeedForwardView&, int64_t,
+template void feed_forward_backward(const FeedForwardView&, const FeedForwardView&, float, int64_t,
                                     const float*, const float*, float*, const float*, float*,
                                     float*, float, float*, float*);
-template void feed_forward_backward(const FeedForwardView&, const FeedForwardView&, int64_t,
+template void feed_forward_backward(const FeedForwardView&, const FeedForwardView&, float, int64_t,
                                     const Bf16*, const float*, Bf16*, const Bf16*, Bf16*, Bf16*,
                                     float, float*, float*);
-template void feed_forward_backward(const FeedForwardView&, const FeedForwardView&, int64_t,
+template void feed_forward_backward(const FeedForwardView&, const FeedForwardView&, float, int64_t,
                                     const Bf16*, const float*, Bf16*, const Bf16*, Bf16*, Bf16*,
                                     float, Bf16*, float*);
 

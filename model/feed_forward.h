@@ -29,11 +29,11 @@ template <typename E>
 void feed_forward_hidden(const FeedForwardView& weights, int64_t n, const E* x, E* hidden);
 
 // From dy [n, D]: dx [n, D] = beta * dx + ..., d_row_weights [n] (null where row_weights is), and
-// adds to the gradients. Overwrites `hidden` with its gradient. `act` and `d_act` [n, F] are
-// scratch.
+// gradients = onto * gradients + ..., onto 0 or 1. Overwrites `hidden` with its gradient. `act` and
+// `d_act` [n, F] are scratch.
 template <typename E, typename Y>
 void feed_forward_backward(const FeedForwardView& weights, const FeedForwardView& gradients,
-                           int64_t n, const E* x, const float* row_weights, E* hidden, const E* dy,
-                           E* act, E* d_act, float beta, Y* dx, float* d_row_weights);
+                           float onto, int64_t n, const E* x, const float* row_weights, E* hidden,
+                           const E* dy, E* act, E* d_act, float beta, Y* dx, float* d_row_weights);
 
 }  // namespace emo

@@ -30,7 +30,7 @@ void always_backward(const std::vector<FeedForwardView>& weights,
   if (weights.empty()) zero_buffer(dx);
   for (size_t i = 0; i < weights.size(); ++i) {
     const int64_t F = weights[i].F;
-    feed_forward_backward(weights[i], gradients[i], T, x.const_data_ptr<E>(), nullptr,
+    feed_forward_backward(weights[i], gradients[i], 1, T, x.const_data_ptr<E>(), nullptr,
                           (*hidden)[i].mutable_data_ptr<E>(), dy.const_data_ptr<E>(),
                           shape_stored<E>(&buffers->act, {T, F}),
                           shape_stored<E>(&buffers->d_act, {T, F}), i == 0 ? 0 : 1,
@@ -128,9 +128,9 @@ void moe_backward(const MoeContext& context, const LayerWeights& weights,
   const at::Tensor d_out = flight.wait();
   timed.switch_to(Work::kExperts);
   shape_stored<E>(&buffers->d_rows, {kept->plan.rows, D});
-  apply_experts_backward<E>(weights.routed, gradients.routed, kept->plan, kept->rows,
-                            *hidden.routed, d_out, buffers->d_rows, &buffers->experts,
-                            &buffers->scratch);
+  apply_experts_backward<E>(weights.routed, gradients.routed, context.onto_expert_gradients,
+                            kept->plan, kept->rows, *hidden.routed, d_out, buffers->d_rows,
+                            &buffers->experts, &buffers->scratch);
 
   timed.switch_to(Work::kExchange);
   return_rows(*context.ep, kept->plan, buffers->d_rows, dx, &buffers->exchange);

@@ -53,11 +53,13 @@ struct MoeContext {
   const RoutingContract* contract;
   Communicator* ep;
   ExchangeMode mode = ExchangeMode::kOncePerRank;
-  bool routed_off = false;          // evaluation: as if the routed experts answered zero
-  bool want_contributions = false;  // fill MoeActivations::contributions
+  bool routed_off = false;            // evaluation: as if the routed experts answered zero
+  bool want_contributions = false;    // fill MoeActivations::contributions
   Recompute recompute = Recompute::kNone;
   Precision precision = Precision::kFp32;
   Profile* profile = nullptr;
+  // Backward: whether the gradients of routed experts are added to, or written over.
+  bool onto_expert_gradients = true;
 };
 
 // Collective over ep. x E [T, D]; adds to y [T, D].

@@ -20,6 +20,11 @@ void announce(const std::function<void(size_t)>& listener, size_t bucket) {
   if (listener) listener(bucket);
 }
 
+// Whether the bucket's gradients of routed experts are added to.
+bool ready_gradients(const PassOptions& options, size_t bucket) {
+  return options.before_gradients == nullptr || options.before_gradients(bucket);
+}
+
 // The contract with the pools of this pass.
 RoutingContract contract_of(const Model& model, const PassOptions& options) {
   RoutingContract contract = model.contract;
@@ -190,10 +195,10 @@ void backward(const Model& model, const RopeTable& rope, const MicroBatch& batch
               Gradients* gradients, LossSums* sums, Activations* a, PassBuffers* buffers) {
   const ModelConfig& config = model.config;
   const RoutingContract contract = contract_of(model, options);
-  const MoeContext context = moe_context(model, contract, options);
+  MoeContext context = moe_context(model, contract, options);
   const int64_t T = batch.num_tokens();
   const int64_t D = config.d_model;
-  announce(options.before_gradients, model.layout.head_bucket());
+  ready_gradients(options, model.layout.head_bucket());
   head_backward(model, batch, options, loss, *a, gradients, sums, buffers);
   announce(options.after_gradients, model.layout.head_bucket());
 
@@ -210,14 +215,14 @@ void backward(const Model& model, const RopeTable& rope, const MicroBatch& batch
       run_block(model, context, rope, batch, options, layer, a->blocks[layer].x,
                 shape_buffer(&buffers->ignored, {T, D}), kept, buffers);
     }
-    announce(options.before_gradients, layer_bucket(layer));
+    context.onto_expert_gradients = ready_gradients(options, layer_bucket(layer));
     block_backward(context, model.weights.layers[layer], gradients->views.layers[layer], rope,
                    batch, losses.balance, losses.z, buffers->d, kept, &buffers->block);
     take_counters(layer, buffers);
     announce(options.after_gradients, layer_bucket(layer));
   }
   if (options.profile != nullptr) options.profile->set_layer(-1);
-  announce(options.before_gradients, kEmbeddingBucket);
+  ready_gradients(options, kEmbeddingBucket);
   {
     const Timed timed(options.profile, Work::kOther);
     embed_backward(T, D, batch.tokens.const_data_ptr<int32_t>(), buffers->d.const_data_ptr<float>(),

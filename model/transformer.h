@@ -87,7 +87,10 @@ struct PassOptions {
   // Called before a bucket of parameters (parameters.h) is first read by a forward pass, and before
   // the first and after the last addition to a bucket of gradients by a backward pass; for each
   // slice of a micro-batch anew. May be empty.
-  std::function<void(size_t bucket)> before_parameters, before_gradients, after_gradients;
+  std::function<void(size_t bucket)> before_parameters, after_gradients;
+  // Answers whether the bucket's gradients of routed experts hold sums that are to be added to; if
+  // not, the pass writes over them. Empty: they are added to.
+  std::function<bool(size_t bucket)> before_gradients;
   // Called after each block of forward(), with what the block keeps and its output y [T, D]. May be
   // empty.
   std::function<void(int64_t layer, const BlockActivations& block, const at::Tensor& y)>

@@ -42,15 +42,19 @@ BufferReduction::BufferReduction(Communicator& group, const Sharding& layout,
   if (folded_) zero_buffer(owned_);
 }
 
-void BufferReduction::before(size_t bucket, bool first_pass) {
+bool BufferReduction::before(size_t bucket, bool first_pass) {
   const Bucket& place = memory_.buckets[bucket];
   for (auto it = travelling_.begin(); it != travelling_.end();) {
     const size_t other = (it++)->first;
     if (overlap(place, memory_.buckets[other])) settle(other);
   }
-  if (folded_ || first_pass) {
-    zero_buffer(gradients_.slice(0, place.begin, place.begin + place.size));
-  }
+  if (folded_) zero(bucket);  // it shares memory with buckets whose padding is elsewhere
+  return folded_ || !first_pass;
+}
+
+void BufferReduction::zero(size_t bucket) {
+  const Bucket& place = memory_.buckets[bucket];
+  zero_buffer(gradients_.slice(0, place.begin, place.begin + place.size));
 }
 
 void BufferReduction::after(size_t bucket, bool last_pass) {
@@ -84,10 +88,10 @@ GradientReduction::GradientReduction(const Mesh& mesh, const ParameterLayout& la
       head_(layout.head_bucket()),
       passes_(passes) {}
 
-void GradientReduction::before(size_t bucket) {
+bool GradientReduction::before(size_t bucket) {
   if (bucket == head_) ++pass_;
-  dense_.before(bucket, pass_ == 0);
-  experts_.before(bucket, pass_ == 0);
+  if (!dense_.before(bucket, pass_ == 0)) dense_.zero(bucket);  // its writers always add
+  return experts_.before(bucket, pass_ == 0);
 }
 
 void GradientReduction::after(size_t bucket) {

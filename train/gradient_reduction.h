@@ -24,8 +24,11 @@ class BufferReduction {
   BufferReduction(Communicator& group, const Sharding& layout, const Sharding& memory,
                   const at::Tensor& gradients, const at::Tensor& owned);
 
-  // Before a backward pass adds to a bucket: makes its memory ready.
-  void before(size_t bucket, bool first_pass);
+  // Before a backward pass writes to a bucket: makes its memory ready. Answers whether the bucket
+  // is to be added to: else it may hold anything, but for padding between parameters, which is
+  // zero.
+  bool before(size_t bucket, bool first_pass);
+  void zero(size_t bucket);
   // After it did: the sums may travel, folded ones in every pass, others in the last.
   void after(size_t bucket, bool last_pass);
   // `owned` is complete.
@@ -47,7 +50,8 @@ class GradientReduction {
  public:
   GradientReduction(const Mesh& mesh, const ParameterLayout& layout, const Gradients& gradients,
                     const FlatBuffers& owned, int64_t passes);
-  void before(size_t bucket);
+  // As PassOptions::before_gradients (model/transformer.h).
+  bool before(size_t bucket);
   void after(size_t bucket);
   void finish();
 

@@ -64,7 +64,10 @@ StepResult compute_gradients(const Mesh& mesh, const std::vector<SlicedBatch>& m
     };
   };
   pass.before_parameters = timed_exchange([&](size_t bucket) { state->updates.wait(bucket); });
-  pass.before_gradients = timed_exchange([&](size_t bucket) { reduction.before(bucket); });
+  pass.before_gradients = [&](size_t bucket) {
+    const Timed timed(options.profile, Work::kExchange);
+    return reduction.before(bucket);
+  };
   pass.after_gradients = timed_exchange([&](size_t bucket) { reduction.after(bucket); });
   for (const SlicedBatch& slices : micro_batches) {
     forward_backward(model, state->rope, slices, pass, loss, *mesh.world, &state->balance,

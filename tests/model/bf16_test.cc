@@ -227,7 +227,7 @@ TEST(Bf16FeedForward, StaysNearFp32) {
     const FeedForwardView gradients{d_gate_up.data(), d_down.data(), D, F};
     feed_forward(weights, n, input.data(), row_weights.data(), hidden.data(), act.data(), 1,
                  y.data());
-    feed_forward_backward(weights, gradients, n, input.data(), row_weights.data(), hidden.data(),
+    feed_forward_backward(weights, gradients, 1, n, input.data(), row_weights.data(), hidden.data(),
                           d_output.data(), act.data(), d_act.data(), 0, dx.data(),
                           d_row_weights[index].data());
     for (const auto& part : {y, dx, d_gate_up, d_down, d_row_weights[index]}) {
