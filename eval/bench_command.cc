@@ -31,8 +31,9 @@ void print_step(const OrderedJson& result) {
               result["threads_per_rank"].get<int>());
   std::printf("model FLOPs/token   %12.3g   (the reference counts %.3g)\n",
               number("flops_per_token"), number("reference_flops_per_token"));
-  std::printf("matrix-product peak %12.1f   GFLOP/s in %s, measured between steps\n",
-              number("gemm_peak_flops") / 1e9, result["precision"].get<std::string>().c_str());
+  std::printf("matrix-product peak %12.1f   GFLOP/s in %s by %s, measured between steps\n",
+              number("gemm_peak_flops") / 1e9, result["precision"].get<std::string>().c_str(),
+              result["products"].get<std::string>().c_str());
   std::printf("fraction of peak    %11.1f%%   (forward and backward alone: %.1f%%)\n",
               100 * number("peak_fraction"), 100 * number("peak_fraction_forward_backward"));
   std::printf("peak memory         %12.0f   MiB on the largest rank\n",

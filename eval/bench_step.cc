@@ -230,6 +230,7 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
                      {"peak_memory_bytes", static_cast<int64_t>(memory[0])},
                      {"peak_device_bytes", static_cast<int64_t>(memory[1])},
                      {"precision", precision_name(config.parallel.precision)},
+                     {"products", products_by(config)},
                      {"device", device_name(config.parallel.device)},
                      {"ranks", mesh.world->size()},
                      {"threads_per_rank", num_threads()}};

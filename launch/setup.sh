@@ -12,7 +12,7 @@ packages=(
   clang-format=14.0 clang-tidy=14.0
   libopenmpi-dev=4.1.4 openmpi-bin=4.1.4
   libabsl-dev=20220623.1 libyaml-cpp-dev=0.7.0 libcli11-dev=2.1.2 nlohmann-json3-dev=3.11.2
-  libpcre2-dev=10.42 libssl-dev=3.0. zlib1g-dev=1.2.13
+  libpcre2-dev=10.42 libssl-dev=3.0. zlib1g-dev=1.2.13 libdnnl2=2.6.3
   libgtest-dev=1.12.1 libgmock-dev=1.12.1
   python3-venv=3.11.2
 )

@@ -3,9 +3,9 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
-#include <memory>
 
 #include "model/simd.h"
+#include "model/workspace.h"
 
 namespace emo {
 namespace {
@@ -20,26 +20,6 @@ int64_t pairs_of(int64_t terms) { return (terms + 1) / 2; }
 int64_t round_up(int64_t value, int64_t multiple) {
   return (value + multiple - 1) / multiple * multiple;
 }
-
-// Memory of a calling thread for packed blocks, as a BLAS keeps it.
-class Workspace {
- public:
-  uint32_t* get(int64_t count) {
-    if (count_ < count) {
-      memory_.reset(static_cast<uint32_t*>(
-          ::operator new (static_cast<size_t>(count) * sizeof(uint32_t), std::align_val_t{64})));
-      count_ = count;
-    }
-    return memory_.get();
-  }
-
- private:
-  struct Free {
-    void operator()(uint32_t* memory) const { ::operator delete (memory, std::align_val_t{64}); }
-  };
-  std::unique_ptr<uint32_t, Free> memory_;
-  int64_t count_ = 0;
-};
 
 // c[rows, columns] (+)= tile[rows, kKernelColumns]
 template <typename C>
@@ -82,8 +62,8 @@ void product(const Bf16Kernel& kernel, int64_t m, int64_t n, int64_t k, bool add
       std::min(round_up(n, kKernelColumns),
                std::clamp(kBlockElements / most_terms / kKernelColumns * kKernelColumns,
                           kKernelColumns, kMostColumns));
-  uint32_t* b = packed_b.get(most_columns * pairs_of(most_terms));
-  uint32_t* a_memory = packed_a.get(kBlockRows * pairs_of(most_terms));
+  uint32_t* b = packed_b.get<uint32_t>(most_columns * pairs_of(most_terms));
+  uint32_t* a_memory = packed_a.get<uint32_t>(kBlockRows * pairs_of(most_terms));
   for (int64_t column = 0; column < n; column += most_columns) {
     const int64_t columns = std::min(most_columns, n - column);
     for (int64_t term = 0; term < k; term += most_terms) {

@@ -3,9 +3,8 @@
 #include <c10/util/Exception.h>
 #include <dlfcn.h>
 
-#include <vector>
-
 #include "model/transpose.h"
+#include "model/workspace.h"
 
 #if defined(__x86_64__)
 #include <cpuid.h>
@@ -57,11 +56,11 @@ void one_dnn_product(char op_a, char op_b, int64_t m, int64_t n, int64_t k, Cons
                      ConstMatrixView b, float beta, MatrixView c) {
   static const OneDnnSgemm sgemm = load_one_dnn();
   if (op_b == 'T' && m >= kFewestRows && n * k <= kMostTurned) {
-    thread_local std::vector<float> turned;
-    const int64_t stride = n + kPadding;
-    if (turned.size() < static_cast<size_t>(k * stride)) turned.resize(k * stride);
-    transpose(n, k, b, {turned.data(), stride});
-    b = {turned.data(), stride};
+    thread_local Workspace workspace;
+    const int64_t stride = (n + 15) / 16 * 16 + kPadding;
+    auto* turned = workspace.get<float>(k * stride);
+    transpose(n, k, b, {turned, stride});
+    b = {turned, stride};
     op_b = 'N';
   }
   const int failed =

@@ -3,9 +3,9 @@
 
 #include <array>
 #include <cstdint>
-#include <memory>
 #include <vector>
 
+#include "model/workspace.h"
 #include "parallel/thread_pool.h"
 
 namespace emo {
@@ -19,25 +19,12 @@ class Scratch {
   // again.
   template <typename E = float>
   E* get(int slot, int64_t count) {
-    Buffer& buffer =
-        threads_[static_cast<size_t>(ThreadPool::thread_index())][static_cast<size_t>(slot)];
-    const size_t bytes = static_cast<size_t>(count) * sizeof(E);
-    if (buffer.bytes < bytes) {
-      buffer.memory.reset(::operator new (bytes, std::align_val_t{64}));
-      buffer.bytes = bytes;
-    }
-    return static_cast<E*>(buffer.memory.get());
+    return threads_[static_cast<size_t>(ThreadPool::thread_index())][static_cast<size_t>(slot)]
+        .template get<E>(count);
   }
 
  private:
-  struct Free {
-    void operator()(void* memory) const { ::operator delete (memory, std::align_val_t{64}); }
-  };
-  struct Buffer {
-    std::unique_ptr<void, Free> memory;
-    size_t bytes = 0;
-  };
-  std::vector<std::array<Buffer, 4>> threads_;
+  std::vector<std::array<Workspace, 4>> threads_;
 };
 
 }  // namespace emo

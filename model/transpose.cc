@@ -23,6 +23,10 @@ constexpr int64_t kBlock = 16;
 // Lane i of row j becomes lane j of row i. A round interleaves row i with row i + 8, which turns
 // the bits of an entry's (row, lane) by one place; four rounds swap the two.
 EMO_AVX512 void transpose_block(ConstMatrixView from, MatrixView to) {
+#pragma GCC unroll 16
+  for (int64_t i = kBlock; i < 2 * kBlock; ++i) {  // the rows below, which come next
+    _mm_prefetch(from.data + i * from.stride, _MM_HINT_T0);
+  }
   const __m512i lower = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
   const __m512i upper =
       _mm512_set_epi32(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8);

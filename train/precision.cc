@@ -4,12 +4,20 @@
 
 #include <cstdio>
 
+#include "model/bf16_kernel.h"
 #include "model/bf16_product.h"
+#include "model/fp32_product.h"
 
 namespace emo {
 
 const char* precision_name(Precision precision) {
   return precision == Precision::kBf16 ? "bf16" : "fp32";
+}
+
+const char* products_by(const RunConfig& config) {
+  if (config.parallel.device != DeviceKind::kCpu) return "libtorch";
+  if (config.parallel.precision == Precision::kBf16) return bf16_kernel().name;
+  return fp32_library_name(fp32_library());
 }
 
 Precision choose_precision(const RunConfig& config, const Mesh& mesh) {

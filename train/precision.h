@@ -9,6 +9,10 @@ namespace emo {
 
 const char* precision_name(Precision precision);  // "fp32", "bf16"
 
+// Who computes the matrix products of a run on this rank: "MKL" or "oneDNN" (model/fp32_product.h),
+// "AVX512_BF16" or "plain loops" (model/bf16_product.h), "libtorch" on a device.
+const char* products_by(const RunConfig& config);
+
 // Collective. What the config wants; on the CPU fp32 where a rank's CPU has no bf16 products
 // (model/bf16_product.h): ranks exchange rows, so all store them alike. Then the first rank says so
 // on one line.

@@ -24,13 +24,13 @@ struct Options {
 void print_head(const RunConfig& config, const Mesh& mesh) {
   const ParameterCounts counts = count_parameters(config.model);
   std::fprintf(stderr, "%s", to_yaml(config).c_str());
-  std::fprintf(
-      stderr,
-      "emo: %.2fM parameters, %.2fM active; dp %lld x ep %lld, %d threads a rank, %s on %s\n",
-      static_cast<double>(counts.total) / 1e6, static_cast<double>(counts.active) / 1e6,
-      static_cast<long long>(mesh.dp->size()), static_cast<long long>(mesh.ep->size()),
-      num_threads(), precision_name(config.parallel.precision),
-      device_name(config.parallel.device));
+  std::fprintf(stderr,
+               "emo: %.2fM parameters, %.2fM active; dp %lld x ep %lld, %d threads a rank, %s on "
+               "%s, products by %s\n",
+               static_cast<double>(counts.total) / 1e6, static_cast<double>(counts.active) / 1e6,
+               static_cast<long long>(mesh.dp->size()), static_cast<long long>(mesh.ep->size()),
+               num_threads(), precision_name(config.parallel.precision),
+               device_name(config.parallel.device), products_by(config));
 }
 
 absl::StatusOr<int> run(const Options& options, const ObserverFactory& observe) {

@@ -4,8 +4,11 @@
 
 #include <cmath>
 #include <random>
+#include <string>
 #include <vector>
 
+#include "model/fp32_product.h"
+#include "model/transpose.h"
 #include "parallel/parallel_for.h"
 
 namespace emo {
@@ -88,6 +91,54 @@ INSTANTIATE_TEST_SUITE_P(Shapes, Products,
                          ::testing::Values(Shape{1, 1, 1}, Shape{3, 5, 7}, Shape{129, 65, 33},
                                            Shape{700, 260, 40}, Shape{260, 700, 130},
                                            Shape{513, 257, 257}, Shape{0, 4, 4}, Shape{4, 4, 0}));
+
+// Whichever this CPU would choose.
+TEST_P(Products, EqualPlainLoopsByEachLibrary) {
+  const auto [m, n, k] = GetParam();
+  if (m == 0 || n == 0 || k == 0) return;  // linear() keeps such from the libraries
+  const Padded a(m, k, 1), a_turned(k, m, 2), b(k, n, 3), b_turned(n, k, 4), c0(m, n, 5);
+  for (const Fp32Library library : {Fp32Library::kMkl, Fp32Library::kOneDnn}) {
+    for (const char op_a : {'N', 'T'}) {
+      for (const char op_b : {'N', 'T'}) {
+        for (const float beta : {0.0f, 1.0f}) {
+          SCOPED_TRACE(std::string(fp32_library_name(library)) + " " + op_a + op_b);
+          Padded c = c0;
+          fp32_product(library, op_a, op_b, m, n, k, (op_a == 'N' ? a : a_turned).view(),
+                       (op_b == 'N' ? b : b_turned).view(), beta, c.view());
+          expect_product(
+              c, c0, beta, k,
+              [&](int64_t i, int64_t x) { return op_a == 'N' ? a.at(i, x) : a_turned.at(x, i); },
+              [&](int64_t x, int64_t j) { return op_b == 'N' ? b.at(x, j) : b_turned.at(j, x); });
+        }
+      }
+    }
+  }
+}
+
+// A product that is written over what was there does not look at it.
+TEST_P(Products, WriteOverWhatIsNoNumber) {
+  const auto [m, n, k] = GetParam();
+  if (m == 0 || n == 0 || k == 0) return;
+  const Padded a(m, k, 1), b(k, n, 2);
+  for (const Fp32Library library : {Fp32Library::kMkl, Fp32Library::kOneDnn}) {
+    std::vector<float> c(m * n, std::nanf(""));
+    fp32_product(library, 'N', 'N', m, n, k, a.view(), b.view(), 0, {c.data(), n});
+    for (const float value : c) ASSERT_TRUE(std::isfinite(value)) << fp32_library_name(library);
+  }
+}
+
+TEST(Transpose, EqualsAPlainLoopOverOddSizes) {
+  for (const int64_t rows : {1, 15, 16, 17, 48, 67}) {
+    for (const int64_t columns : {1, 16, 31, 32, 65}) {
+      const Padded from(rows, columns, 1);
+      Padded fast(columns, rows, 2), slow(columns, rows, 2);
+      transpose(rows, columns, from.view(), fast.view());
+      transpose_plainly(rows, columns, from.view(), slow.view());
+      EXPECT_EQ(fast.data, slow.data) << rows << " x " << columns;
+      EXPECT_EQ(slow.at(columns - 1, rows - 1), from.at(rows - 1, columns - 1));
+    }
+  }
+}
 
 TEST(Products, TheSuiteRunsOnSeveralThreads) { EXPECT_GE(num_threads(), 2); }
 
