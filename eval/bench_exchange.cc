@@ -124,8 +124,9 @@ OrderedJson measure(Communicator& world, const ExchangeBenchOptions& o, const Po
   at::Tensor memory;
   results.zero_();
   const auto there_and_back = [&](const ExchangePlan& plan) {
-    const at::Tensor rows = send_rows(world, plan, tokens, &memory, &buffers).wait();
-    return_rows(world, plan, rows, results, &buffers);
+    send_rows(world, plan, tokens, &memory, &buffers).wait();
+    return_rows(world, plan, memory, &buffers).wait();
+    add_returned(plan, results, buffers);
   };
   const std::vector<int64_t> there = with_own(once.send_rows, world.rank(), once.own_rows);
   const std::vector<int64_t> back = with_own(once.receive_rows, world.rank(), once.own_rows);

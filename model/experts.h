@@ -18,12 +18,12 @@ struct ExpertBuffers {
   at::Tensor pair_scalars;  // [Q] gradient of each pair's weight, or length of its result
 };
 
-// out E [R, D]: for each of rows E [R, D] the weighted sum of its experts' results. Keeps hidden
-// E [Q, 2 F].
+// For each pair of `rows` E (parallel/expert_exchange.h) its expert's result times its weight, to
+// buffers->pair_rows. Keeps hidden E [Q, 2 F].
 template <typename E>
 void apply_experts(const std::vector<FeedForwardView>& experts, const ExchangePlan& plan,
-                   const at::Tensor& rows, at::Tensor* hidden, const at::Tensor& out,
-                   ExpertBuffers* buffers, Scratch* scratch);
+                   const PlanRows& rows, at::Tensor* hidden, ExpertBuffers* buffers,
+                   Scratch* scratch);
 
 // After apply_experts: the length of each pair's weighted result, to buffers->pair_scalars.
 template <typename E>
@@ -32,16 +32,17 @@ void pair_lengths(const ExchangePlan& plan, int64_t D, ExpertBuffers* buffers);
 // `hidden` alone, the same bits: what a backward pass needs where it was not kept.
 template <typename E>
 void apply_experts_hidden(const std::vector<FeedForwardView>& experts, const ExchangePlan& plan,
-                          const at::Tensor& rows, at::Tensor* hidden, Scratch* scratch);
+                          const PlanRows& rows, at::Tensor* hidden, Scratch* scratch);
 
-// From d_out E [R, D]: d_rows E [R, D] and the experts' gradients, added to what they hold (`onto`)
-// or written over it, by zeros where an expert has no pairs. Leaves the gradients of the pairs'
-// weights in buffers->pair_scalars. `hidden` is overwritten.
+// From d_out E, the gradients of the sums over a row's pairs: those of each pair's input, to
+// buffers->pair_rows, and of its weight, to buffers->pair_scalars; and the experts' gradients,
+// added to what they hold (`onto`) or written over it, by zeros where an expert has no pairs.
+// `hidden` is overwritten.
 template <typename E>
 void apply_experts_backward(const std::vector<FeedForwardView>& experts,
                             const std::vector<FeedForwardView>& gradients, bool onto,
-                            const ExchangePlan& plan, const at::Tensor& rows,
-                            const at::Tensor& hidden, const at::Tensor& d_out,
-                            const at::Tensor& d_rows, ExpertBuffers* buffers, Scratch* scratch);
+                            const ExchangePlan& plan, const PlanRows& rows,
+                            const at::Tensor& hidden, const PlanRows& d_out, ExpertBuffers* buffers,
+                            Scratch* scratch);
 
 }  // namespace emo

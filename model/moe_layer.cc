@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "model/linear.h"
+#include "model/pair_sums.h"
 
 namespace emo {
 
@@ -60,6 +61,23 @@ void compute_always_hidden(const std::vector<FeedForwardView>& weights, const at
   }
 }
 
+// Adds to each token of `tokens` f32 [T, D] what its experts left in buffers->experts.pair_rows,
+// here and on other ranks; own sums while the others travel. Ends in exchange.
+template <typename E>
+void add_pairs(const MoeContext& context, const ExchangePlan& plan, const at::Tensor& tokens,
+               Timed* timed, FeedForwardBuffers* buffers) {
+  const at::Tensor& pair_rows = buffers->experts.pair_rows;
+  shape_stored<E>(&buffers->out, {plan.arrived_rows(), tokens.size(1)});
+  sum_arrived_rows<E>(plan, pair_rows, buffers->out);
+  timed->switch_to(Work::kExchange);
+  RowsInFlight flight = return_rows(*context.ep, plan, buffers->out, &buffers->exchange);
+  timed->switch_to(Work::kExperts);
+  add_own_rows<E>(plan, pair_rows, tokens);
+  timed->switch_to(Work::kExchange);
+  flight.wait();
+  add_returned(plan, tokens, buffers->exchange);
+}
+
 }  // namespace
 
 template <typename E>
@@ -89,14 +107,11 @@ void moe_forward(const MoeContext& context, const LayerWeights& weights, const a
   timed.switch_to(Work::kExperts);
   always_forward<E>(weights.always, x, y, hidden.always, buffers);  // while rows are in flight
   timed.switch_to(Work::kExchange);
-  kept->rows = flight.wait();
+  flight.wait();
   timed.switch_to(Work::kExperts);
-  shape_stored<E>(&buffers->out, {kept->plan.rows, D});
-  apply_experts<E>(weights.routed, kept->plan, kept->rows, hidden.routed, buffers->out,
-                   &buffers->experts, &buffers->scratch);
-
-  timed.switch_to(Work::kExchange);
-  return_rows(*context.ep, kept->plan, buffers->out, y, &buffers->exchange);
+  apply_experts<E>(weights.routed, kept->plan, {x, kept->arrived}, hidden.routed, &buffers->experts,
+                   &buffers->scratch);
+  add_pairs<E>(context, kept->plan, y, &timed, buffers);
   if (!context.want_contributions) return;
   pair_lengths<E>(kept->plan, D, &buffers->experts);
   zero_buffer(shape_buffer(&kept->contributions, {T, K}));
@@ -120,20 +135,17 @@ void moe_backward(const MoeContext& context, const LayerWeights& weights,
   timed.switch_to(Work::kExperts);
   if (context.recompute == Recompute::kMoe) {
     compute_always_hidden<E>(weights.always, x, hidden.always);
-    apply_experts_hidden<E>(weights.routed, kept->plan, kept->rows, hidden.routed,
+    apply_experts_hidden<E>(weights.routed, kept->plan, {x, kept->arrived}, hidden.routed,
                             &buffers->scratch);
   }
   always_backward<E>(weights.always, gradients.always, x, dy, dx, hidden.always, buffers);
   timed.switch_to(Work::kExchange);
-  const at::Tensor d_out = flight.wait();
+  flight.wait();
   timed.switch_to(Work::kExperts);
-  shape_stored<E>(&buffers->d_rows, {kept->plan.rows, D});
   apply_experts_backward<E>(weights.routed, gradients.routed, context.onto_expert_gradients,
-                            kept->plan, kept->rows, *hidden.routed, d_out, buffers->d_rows,
+                            kept->plan, {x, kept->arrived}, *hidden.routed, {dy, buffers->d_out},
                             &buffers->experts, &buffers->scratch);
-
-  timed.switch_to(Work::kExchange);
-  return_rows(*context.ep, kept->plan, buffers->d_rows, dx, &buffers->exchange);
+  add_pairs<E>(context, kept->plan, dx, &timed, buffers);
   zero_buffer(shape_buffer(&buffers->slots, {T, K}));
   return_pairs(*context.ep, kept->plan, buffers->experts.pair_scalars, buffers->slots,
                &buffers->exchange);

@@ -25,8 +25,7 @@ struct MoeActivations {
   RouterInput router_input;
   Routing routing;
   ExchangePlan plan;
-  at::Tensor rows;                        // E [R, D] inputs of the experts here
-  at::Tensor arrived;                     // memory of `rows`, where they are not the tokens
+  at::Tensor arrived;                     // E [R - own_rows, D] inputs from other ranks
   at::Tensor routed_hidden;               // E [Q, 2 F], unless recomputed
   std::vector<at::Tensor> always_hidden;  // per shared expert E [T, 2 F], unless recomputed
   at::Tensor contributions;  // [T, K] length of what each chosen expert adds, w_k |E_k(x)|; 0 where
@@ -36,7 +35,7 @@ struct MoeActivations {
 // Buffers that all layers share.
 struct FeedForwardBuffers {
   at::Tensor act, d_act;                  // E [T, F] of shared experts and dense layers
-  at::Tensor out, d_out, d_rows;          // E [R, D]
+  at::Tensor out, d_out;                  // E [R - own_rows, D] leaving, and gradients arriving
   at::Tensor slots;                       // [T, K] gradients of router weights
   at::Tensor d_logits;                    // [T, E]
   at::Tensor d_logits_stored;             // the same, rounded
@@ -53,8 +52,8 @@ struct MoeContext {
   const RoutingContract* contract;
   Communicator* ep;
   ExchangeMode mode = ExchangeMode::kOncePerRank;
-  bool routed_off = false;            // evaluation: as if the routed experts answered zero
-  bool want_contributions = false;    // fill MoeActivations::contributions
+  bool routed_off = false;          // evaluation: as if the routed experts answered zero
+  bool want_contributions = false;  // fill MoeActivations::contributions
   Recompute recompute = Recompute::kNone;
   Precision precision = Precision::kFp32;
   Profile* profile = nullptr;

@@ -15,7 +15,7 @@ class Workspace {
   E* get(int64_t count) {
     const size_t bytes = static_cast<size_t>(count) * sizeof(E);
     if (bytes_ < bytes) {
-      memory_.reset(::operator new (bytes, kAlignment));
+      memory_.reset(::operator new(bytes, kAlignment));
       bytes_ = bytes;
     }
     return static_cast<E*>(memory_.get());
@@ -24,7 +24,7 @@ class Workspace {
  private:
   static constexpr std::align_val_t kAlignment{64};
   struct Free {
-    void operator()(void* memory) const { ::operator delete (memory, kAlignment); }
+    void operator()(void* memory) const { ::operator delete(memory, kAlignment); }
   };
   std::unique_ptr<void, Free> memory_;
   size_t bytes_ = 0;

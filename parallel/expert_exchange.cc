@@ -236,36 +236,16 @@ void add_rows(const std::vector<ReturnedRows<E>>& ranks, const at::Tensor& token
 }
 
 template <typename E>
-void return_rows_of(Communicator& ep, const ExchangePlan& plan, const at::Tensor& rows,
-                    const at::Tensor& tokens, ExchangeBuffers* buffers) {
+void add_returned_of(const ExchangePlan& plan, const at::Tensor& returned,
+                     const at::Tensor& tokens) {
   const int64_t D = tokens.size(1);
-  if (plan.local) {
-    const auto* from = rows.const_data_ptr<E>();
-    auto* to = tokens.mutable_data_ptr<float>();
-    parallel_for(tokens.numel(), kGrain * D, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) to[i] += from[i];
-    });
-    return;
-  }
-  std::unique_ptr<Pending> pending;
-  if (ep.size() > 1) {
-    shape_buffer(&buffers->returned, {sum(plan.send_rows), D}, rows.scalar_type());
-    pending = ep.all_to_all_async(buffers->returned, plan.send_rows, rows.slice(0, plan.own_rows),
-                                  plan.receive_rows);
-  }
-  const int32_t* token_of_row = plan.token_of_sent_row.data();
-  std::vector<ReturnedRows<E>> ranks = {{token_of_row, plan.own_rows, rows.const_data_ptr<E>()}};
-  if (pending != nullptr) {
-    count_bytes((plan.rows - plan.own_rows) * D, sizeof(E), &buffers->counters);
-    const Waiting waiting(&buffers->counters);
-    pending->wait();
-    const auto* from = buffers->returned.const_data_ptr<E>();
-    token_of_row += plan.own_rows;
-    for (const int64_t count : plan.send_rows) {
-      ranks.emplace_back(token_of_row, count, from);
-      token_of_row += count;
-      from += count * D;
-    }
+  const int32_t* token_of_row = plan.token_of_sent_row.data() + plan.own_rows;
+  const auto* from = returned.const_data_ptr<E>();
+  std::vector<ReturnedRows<E>> ranks;
+  for (const int64_t count : plan.send_rows) {
+    ranks.emplace_back(token_of_row, count, from);
+    token_of_row += count;
+    from += count * D;
   }
   add_rows(ranks, tokens);
 }
@@ -299,9 +279,6 @@ void plan_exchange(Communicator& ep, const ExpertPlacement& placement, const at:
       " ranks");
   const int64_t own = ep.rank();
   std::vector<WirePair> pairs = plan_sending(placement, own, experts, weights, mode, plan);
-  // One rank whose tokens all travel once: rows are the tokens themselves.
-  plan->local =
-      ep.size() == 1 && mode == ExchangeMode::kOncePerRank && plan->send_rows[0] == experts.size(0);
   set_own_apart(own, plan);
   plan->receive_pairs.assign(ep.size(), 0);
   if (ep.size() > 1) {
@@ -320,40 +297,43 @@ void plan_exchange(Communicator& ep, const ExpertPlacement& placement, const at:
   buffers->counters.pairs += static_cast<double>(plan->pairs);
 }
 
-at::Tensor RowsInFlight::wait() {
-  if (pending != nullptr) {
-    const Waiting waiting(counters);
-    pending->wait();
-    pending.reset();
-  }
-  return rows;
+void RowsInFlight::wait() {
+  if (pending == nullptr) return;
+  const Waiting waiting(counters);
+  pending->wait();
+  pending.reset();
 }
 
 RowsInFlight send_rows(Communicator& ep, const ExchangePlan& plan, const at::Tensor& tokens,
                        at::Tensor* arrived, ExchangeBuffers* buffers) {
-  if (plan.local) return {tokens, nullptr, nullptr};
   const int64_t D = tokens.size(1);
+  shape_buffer(arrived, {plan.arrived_rows(), D}, tokens.scalar_type());
+  if (ep.size() == 1) return {nullptr, nullptr};
   const int64_t travelling = sum(plan.send_rows);
-  const int32_t* token_of_row = plan.token_of_sent_row.data();
-  shape_buffer(arrived, {plan.rows, D}, tokens.scalar_type());
-  RowsInFlight flight{*arrived, nullptr, &buffers->counters};
-  if (ep.size() > 1) {
-    shape_buffer(&buffers->sent, {travelling, D}, tokens.scalar_type());
-    gather_rows(token_of_row + plan.own_rows, travelling, tokens, buffers->sent);
-    flight.pending = ep.all_to_all_async(arrived->slice(0, plan.own_rows), plan.receive_rows,
-                                         buffers->sent, plan.send_rows);
-    count_bytes(travelling * D, tokens.element_size(), &buffers->counters);
-  }
-  gather_rows(token_of_row, plan.own_rows, tokens, *arrived);
-  return flight;
+  shape_buffer(&buffers->sent, {travelling, D}, tokens.scalar_type());
+  gather_rows(plan.token_of_sent_row.data() + plan.own_rows, travelling, tokens, buffers->sent);
+  count_bytes(travelling * D, tokens.element_size(), &buffers->counters);
+  return {ep.all_to_all_async(*arrived, plan.receive_rows, buffers->sent, plan.send_rows),
+          &buffers->counters};
 }
 
-void return_rows(Communicator& ep, const ExchangePlan& plan, const at::Tensor& rows,
-                 const at::Tensor& tokens, ExchangeBuffers* buffers) {
-  if (rows.scalar_type() == at::kBFloat16) {
-    return_rows_of<c10::BFloat16>(ep, plan, rows, tokens, buffers);
+RowsInFlight return_rows(Communicator& ep, const ExchangePlan& plan, const at::Tensor& rows,
+                         ExchangeBuffers* buffers) {
+  if (ep.size() == 1) return {nullptr, nullptr};
+  const int64_t D = rows.size(1);
+  shape_buffer(&buffers->returned, {sum(plan.send_rows), D}, rows.scalar_type());
+  count_bytes(plan.arrived_rows() * D, rows.element_size(), &buffers->counters);
+  return {ep.all_to_all_async(buffers->returned, plan.send_rows, rows, plan.receive_rows),
+          &buffers->counters};
+}
+
+void add_returned(const ExchangePlan& plan, const at::Tensor& tokens,
+                  const ExchangeBuffers& buffers) {
+  if (plan.send_rows.size() == 1) return;
+  if (buffers.returned.scalar_type() == at::kBFloat16) {
+    add_returned_of<c10::BFloat16>(plan, buffers.returned, tokens);
   } else {
-    return_rows_of<float>(ep, plan, rows, tokens, buffers);
+    add_returned_of<float>(plan, buffers.returned, tokens);
   }
 }
 

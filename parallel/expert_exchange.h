@@ -5,8 +5,8 @@
 // return. The naive path, one copy of the token for each of its experts, is the same code with
 // another plan, and the reference that tests compare with.
 //
-// Rows for the rank's own experts never enter a collective: they are copied once to where the
-// experts read them while the others travel, and come first in every list here.
+// Rows for the rank's own experts never enter a collective, nor are they copied: they come first in
+// every list here, and the experts read them, and add to them, where the tokens are.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -66,13 +66,20 @@ struct ExchangePlan {
   std::vector<int32_t> first_pair_of_row;  // [R + 1] into pair_of_row
   std::vector<int32_t> pair_of_row;        // [Q] positions in the sorted pairs
 
-  bool local = false;  // one rank: rows are the tokens, nothing travels
+  int64_t arrived_rows() const { return rows - own_rows; }
+};
+
+// Where the rows of a plan lie: row r < own_rows is the token token_of_sent_row[r], the others
+// stand in order in `arrived`.
+struct PlanRows {
+  at::Tensor tokens;   // [T, D]
+  at::Tensor arrived;  // [R - own_rows, D]
 };
 
 // What all exchanges of a rank share, one after another: memory, and counts of what they cost.
 struct ExchangeBuffers {
   at::Tensor sent;      // [sum(send_rows), D] packed
-  at::Tensor returned;  // the same shape
+  at::Tensor returned;  // the same shape, of what return_rows() was given
   ExchangeCounters counters;
 };
 
@@ -83,24 +90,28 @@ void plan_exchange(Communicator& ep, const ExpertPlacement& placement, const at:
                    const at::Tensor& weights, ExchangeMode mode, ExchangePlan* plan,
                    ExchangeBuffers* buffers);
 
-// A tensor's rows on their way; wait() before reading the answer.
+// Rows on their way; where they go and what they came from stay untouched until wait(), and so do
+// the buffers of the exchange.
 struct RowsInFlight {
-  at::Tensor rows;  // [R, D]
-  std::unique_ptr<Pending> pending;
+  std::unique_ptr<Pending> pending;  // null where nothing travels
   ExchangeCounters* counters;
-  at::Tensor wait();  // [R, D]
+  void wait();
 };
 
 // Collective over `ep`. Starts to send the rows of `tokens` [T, D], of any type, to where the plan
-// says. The rows arrive in `arrived`, whose memory is reused; a local plan answers `tokens` itself.
-// `buffers` stays untouched until wait().
+// says; others' arrive in `arrived` [R - own_rows, D], whose memory is reused.
 RowsInFlight send_rows(Communicator& ep, const ExchangePlan& plan, const at::Tensor& tokens,
                        at::Tensor* arrived, ExchangeBuffers* buffers);
 
-// Collective over `ep`, the mirror: adds each row of `rows` f32 or bf16 [R, D] to its token in
-// `tokens` f32 [T, D], own rows first, then ranks in order.
-void return_rows(Communicator& ep, const ExchangePlan& plan, const at::Tensor& rows,
-                 const at::Tensor& tokens, ExchangeBuffers* buffers);
+// Collective over `ep`, the mirror: starts to send back what stands in `rows` f32 or bf16
+// [R - own_rows, D] for each row that arrived.
+RowsInFlight return_rows(Communicator& ep, const ExchangePlan& plan, const at::Tensor& rows,
+                         ExchangeBuffers* buffers);
+
+// After return_rows and wait(): adds each row that came back to its token in `tokens` f32 [T, D],
+// ranks in order.
+void add_returned(const ExchangePlan& plan, const at::Tensor& tokens,
+                  const ExchangeBuffers& buffers);
 
 // Collective over `ep`: one number per pair back to its slot. `values` f32 [Q] in sorted order;
 // `slots` f32 [T, K] is overwritten where a slot is used.

@@ -98,8 +98,9 @@ def memory_bytes(config: dict, layout: Layout = Layout()) -> float:
     owned = (dense + experts) / layout.ranks
     rows = rows_of_exchange(config, layout, tokens) if layout.ep > 1 else tokens
     layer = tokens * (8 * D + H + (m["num_experts"] - shared) + 2 * F * m["top_k"])
-    layer += rows * D if layout.ep > 1 else 0
-    shared_buffers = tokens * K * D + rows * 2 * D + tokens * 9 * D + min(tokens, rows_of_logits(V)) * V
+    arrived = rows - rows / layout.ep if layout.ep > 1 else 0
+    layer += arrived * D
+    shared_buffers = tokens * K * D + arrived * 4 * D + tokens * 9 * D + min(tokens, rows_of_logits(V)) * V
     return 4 * (2 * held + 2 * owned + L * layer + shared_buffers + buckets_under_way(config, layout))
 
 

@@ -61,9 +61,11 @@ TEST_P(ExchangeTest, TokensMeetTheirExpertsAndComeBack) {
       ExchangeBuffers buffers;
       plan_exchange(world, placement, experts, weights, mode, &plan, &buffers);
       at::Tensor arrived;
-      const at::Tensor rows = send_rows(world, plan, x, &arrived, &buffers).wait();
-      EXPECT_TRUE(on_all_ranks(rows.scalar_type() == type));
-      at::Tensor results = at::zeros({plan.rows, D}, type);
+      send_rows(world, plan, x, &arrived, &buffers).wait();
+      EXPECT_TRUE(
+          on_all_ranks(arrived.scalar_type() == type && arrived.size(0) == plan.arrived_rows()));
+      at::Tensor y = at::ones({T, D});
+      at::Tensor results = at::zeros({plan.arrived_rows(), D}, type);
       at::Tensor values = at::zeros({plan.pairs});
       bool sorted = true;
       for (int64_t e = 0; e < placement.count(world.rank()); ++e) {
@@ -71,15 +73,21 @@ TEST_P(ExchangeTest, TokensMeetTheirExpertsAndComeBack) {
           const int64_t expert = placement.expert_at(placement.first(world.rank()) + e);
           const float number = factor(expert);
           const int32_t row = plan.row_of_pair[p];
-          results[row] += plan.weight_of_pair[p] * number * rows[row];
+          const float weight = plan.weight_of_pair[p] * number;
+          if (row < plan.own_rows) {
+            const int32_t token = plan.token_of_sent_row[row];
+            y[token] += weight * x[token].to(at::kFloat);
+          } else {
+            results[row - plan.own_rows] += weight * arrived[row - plan.own_rows];
+          }
           values[p] = static_cast<float>(expert + 1);
           sorted = sorted && (p == plan.expert_begin[e] ||
                               plan.arrival_of_pair[p] > plan.arrival_of_pair[p - 1]);
         }
       }
       EXPECT_TRUE(on_all_ranks(sorted));
-      at::Tensor y = at::ones({T, D});
-      return_rows(world, plan, results, y, &buffers);
+      return_rows(world, plan, results, &buffers).wait();
+      add_returned(plan, y, buffers);
       at::Tensor slots = at::full({T, K}, -1.0f);
       return_pairs(world, plan, values, slots, &buffers);
       at::Tensor expected = at::ones({T, D});
