@@ -39,8 +39,11 @@ void print_step(const OrderedJson& result) {
   std::printf("peak memory         %12.0f   MiB on the largest rank\n",
               number("peak_memory_bytes") / (1 << 20));
   if (number("exchange_bytes_per_step") > 0) {
-    std::printf("expert exchange     %12.1f   MB that a rank sends in a step\n",
-                number("exchange_bytes_per_step") / 1e6);
+    std::printf(
+        "expert exchange     %12.1f   MB that a rank sends in a step, %.1f ms of waiting; the "
+        "busiest rank has %.2f x the mean of rows\n",
+        number("exchange_bytes_per_step") / 1e6, 1e3 * number("exchange_wait_seconds_per_step"),
+        number("expert_rows_max_over_mean"));
   }
   std::printf("time:");
   for (const auto& [kind, share] : result["share"].items()) {

@@ -115,6 +115,29 @@ int64_t peak_device_bytes(const RunConfig& config) {
       .peak;
 }
 
+// What the exchange of experts' rows cost in the timed steps; zero where experts are on one rank.
+struct ExchangeCost {
+  double busiest = 0;  // pairs of the rank that had most, layer by layer
+  double mean = 0;     // pairs of a rank
+  double waited = 0;   // seconds, mean over ranks
+
+  // `counted`: by rank and layer, of one step.
+  void add(const std::vector<std::vector<ExchangeCounters>>& counted) {
+    if (counted.empty()) return;
+    const auto ranks = static_cast<double>(counted.size());
+    for (size_t layer = 0; layer < counted[0].size(); ++layer) {
+      double most = 0;
+      for (const std::vector<ExchangeCounters>& rank : counted) {
+        most = std::max(most, rank[layer].pairs);
+        mean += rank[layer].pairs / ranks;
+        waited += rank[layer].waited / ranks;
+      }
+      busiest += most;
+    }
+  }
+  double max_over_mean() const { return mean > 0 ? busiest / mean : 1; }
+};
+
 // Collective. The events of all ranks in one file.
 absl::Status write_trace(const Mesh& mesh, const std::string& path, const std::string& events) {
   absl::Status status;
@@ -149,10 +172,12 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
   StepOptions step_options = step_options_of(config);
   step_options.learning_rate = config.schedule.peak * 0.1;
   step_options.profile = &profile;
+  step_options.want_exchange = true;
 
   const Factors factors = make_factors(config);
   std::vector<double> totals, forward_backwards, gemms;
   double flops = 0;
+  ExchangeCost exchange_cost;
   double exchanged = 0;  // bytes that this rank sent to experts elsewhere and back, timed steps
   std::array<double, kWorkKinds> work{};
   for (int64_t step = 0; step < options.warmup_steps + options.steps; ++step) {
@@ -172,7 +197,7 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
     }
     if (traced && !on_cpu && mesh.is_first()) start_device_trace(device_of(config));
     const Clock::time_point begin = Clock::now();
-    stepper->step(*batches, step_options);
+    const StepResult result = stepper->step(*batches, step_options);
     {
       // In training this hides behind the next step; here there is other work between steps.
       const Timed waiting(&profile, Work::kExchange);
@@ -192,6 +217,7 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
     totals.push_back(total);
     forward_backwards.push_back(total - profile.seconds(Work::kOptimizer));
     gemms.push_back(gemm);
+    exchange_cost.add(result.exchange);
     for (const ExchangeCounters& layer : stepper->memory()->buffers.traffic)
       exchanged += layer.bytes;
     for (size_t kind = 0; kind < kWorkKinds; ++kind) {
@@ -217,23 +243,26 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
   work[static_cast<size_t>(Work::kOther)] += std::max(0.0, spent - counted);
   OrderedJson share = OrderedJson::object();
   for (size_t kind = 0; kind < kWorkKinds; ++kind) share[kWorkNames[kind]] = work[kind] / spent;
-  return OrderedJson{{"tokens_per_second", tokens / seconds[0]},
-                     {"peak_fraction", tokens * flops / seconds[0] / peak},
-                     {"peak_fraction_forward_backward", tokens * flops / seconds[1] / peak},
-                     {"gemm_peak_flops", peak},
-                     {"flops_per_token", flops},
-                     {"reference_flops_per_token",
-                      reference_flops_per_token(config.model, config.data.sequence_length)},
-                     {"seconds_per_step", seconds[0]},
-                     {"share", share},
-                     {"exchange_bytes_per_step", exchanged},
-                     {"peak_memory_bytes", static_cast<int64_t>(memory[0])},
-                     {"peak_device_bytes", static_cast<int64_t>(memory[1])},
-                     {"precision", precision_name(config.parallel.precision)},
-                     {"products", products_by(config)},
-                     {"device", device_name(config.parallel.device)},
-                     {"ranks", mesh.world->size()},
-                     {"threads_per_rank", num_threads()}};
+  return OrderedJson{
+      {"tokens_per_second", tokens / seconds[0]},
+      {"peak_fraction", tokens * flops / seconds[0] / peak},
+      {"peak_fraction_forward_backward", tokens * flops / seconds[1] / peak},
+      {"gemm_peak_flops", peak},
+      {"flops_per_token", flops},
+      {"reference_flops_per_token",
+       reference_flops_per_token(config.model, config.data.sequence_length)},
+      {"seconds_per_step", seconds[0]},
+      {"share", share},
+      {"exchange_bytes_per_step", exchanged},
+      {"exchange_wait_seconds_per_step", exchange_cost.waited / static_cast<double>(options.steps)},
+      {"expert_rows_max_over_mean", exchange_cost.max_over_mean()},
+      {"peak_memory_bytes", static_cast<int64_t>(memory[0])},
+      {"peak_device_bytes", static_cast<int64_t>(memory[1])},
+      {"precision", precision_name(config.parallel.precision)},
+      {"products", products_by(config)},
+      {"device", device_name(config.parallel.device)},
+      {"ranks", mesh.world->size()},
+      {"threads_per_rank", num_threads()}};
 }
 
 }  // namespace emo

@@ -22,8 +22,9 @@ struct BenchOptions {
 // Collective. Steps on the config's data, without touching run.folder. Times are the median step's;
 // the matrix-product peak, in the config's precision (resolved: train/precision.h), is measured
 // between steps, on all ranks at once. `exchange_bytes_per_step` is what a rank sends in the expert
-// exchange, the mean over ranks; gradients and parameters are not in it. The trace's file is
-// replaced.
+// exchange, the mean over ranks; gradients and parameters are not in it.
+// `exchange_wait_seconds_per_step` is what it waits there, `expert_rows_max_over_mean` the busiest
+// rank's rows over the mean, layer by layer. The trace's file is replaced.
 absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh,
                                        const BenchOptions& options);
 

@@ -21,8 +21,12 @@ def bench_step(emo: Program) -> None:
     rows = 2 * 4 * (4 * 256) * 64 * 4
     sent = bench["exchange_bytes_per_step"]
     check(rows / 2 < sent < 1.1 * rows, f"{sent} bytes sent, {rows} at most for rows")
+    check(1 <= bench["expert_rows_max_over_mean"] < 2 and bench["exchange_wait_seconds_per_step"] > 0,
+          "rows and waiting of two ranks")
     alone = emo.json("bench", "step", TINY, "--steps", 1, "--warmup", 0)
-    check(alone["exchange_bytes_per_step"] == 0, "one rank sends nothing")
+    check(alone["exchange_bytes_per_step"] == 0 and alone["exchange_wait_seconds_per_step"] == 0 and
+          alone["expert_rows_max_over_mean"] == 1, "one rank sends nothing and waits for nobody")
+    check(alone["products"] in ("MKL", "oneDNN"), f"products by {alone['products']}")
     check(abs(sum(bench["share"].values()) - 1) < 0.02, f"shares sum to {sum(bench['share'].values())}")
 
     events = json.loads(trace_file.read_text())["traceEvents"]
