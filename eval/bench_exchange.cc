@@ -128,19 +128,26 @@ OrderedJson measure(Communicator& world, const ExchangeBenchOptions& o, const Po
     return_rows(world, plan, memory, &buffers).wait();
     add_returned(plan, results, buffers);
   };
+  const auto both_ways = [&](const at::Tensor& from, const std::vector<int64_t>& from_rows,
+                             const at::Tensor& to, const std::vector<int64_t>& to_rows) {
+    world.all_to_all(to, to_rows, from, from_rows);
+    world.all_to_all(from, from_rows, to, to_rows);
+  };
   const std::vector<int64_t> there = with_own(once.send_rows, world.rank(), once.own_rows);
   const std::vector<int64_t> back = with_own(once.receive_rows, world.rank(), once.own_rows);
   const at::Tensor packed =
       at::ones({static_cast<int64_t>(once.token_of_sent_row.size()), o.width});
   const at::Tensor arrived = at::empty({once.rows, o.width});
-  std::vector<double> seconds, waited, plan_seconds, naive_seconds, bare_seconds, over_bare;
+  std::vector<double> seconds, waited, plan_seconds, naive_seconds, bare_seconds, over_bare,
+      bare_travelling_seconds, over_bare_travelling;
   for (int64_t repeat = -1; repeat < o.repeats; ++repeat) {  // the first only touches memory
     const double waited_before = buffers.counters.waited;
     const double with_packing = time_of(world, [&] { there_and_back(once); });
     const double waited_here = buffers.counters.waited - waited_before;
-    const double bare = time_of(world, [&] {
-      world.all_to_all(arrived, back, packed, there);
-      world.all_to_all(packed, there, arrived, back);
+    const double bare = time_of(world, [&] { both_ways(packed, there, arrived, back); });
+    const double bare_travelling = time_of(world, [&] {
+      both_ways(packed.slice(0, once.own_rows), once.send_rows, arrived.slice(0, once.own_rows),
+                once.receive_rows);
     });
     const double one_per_expert = time_of(world, [&] { there_and_back(naive); });
     const double planning = time_of(world, [&] {
@@ -153,6 +160,8 @@ OrderedJson measure(Communicator& world, const ExchangeBenchOptions& o, const Po
     waited.push_back(waited_here);
     bare_seconds.push_back(bare);
     over_bare.push_back(with_packing / bare);  // in pairs: a busy neighbour meets both
+    bare_travelling_seconds.push_back(bare_travelling);
+    over_bare_travelling.push_back(with_packing / bare_travelling);
     naive_seconds.push_back(one_per_expert);
   }
   const double all_tokens = static_cast<double>(o.tokens * world.size());
@@ -169,6 +178,8 @@ OrderedJson measure(Communicator& world, const ExchangeBenchOptions& o, const Po
                      {"naive_seconds", median(naive_seconds)},
                      {"bare_seconds", median(bare_seconds)},
                      {"over_bare", median(over_bare)},
+                     {"bare_travelling_seconds", median(bare_travelling_seconds)},
+                     {"over_bare_travelling", median(over_bare_travelling)},
                      {"rows_max_over_mean", max_over_mean(world, static_cast<double>(once.rows))}};
 }
 

@@ -27,9 +27,11 @@ struct ExchangeBenchOptions {
 // own: logits are normal numbers plus a normal number of the document. One object for each pool:
 //   copies_per_token, naive_copies_per_token: rows sent to other ranks
 //   bytes_per_token, naive_bytes_per_token: the same in bytes, there and back
-//   seconds, naive_seconds, bare_seconds: rows sent and returned, by both paths and by two
-//     all_to_all of the same rows without packing; the slowest rank's median, taken in turns
-//   over_bare: seconds / bare_seconds
+//   seconds, naive_seconds: rows sent and returned, packed and added up, by both paths
+//   bare_seconds: two all_to_all of all rows, a rank's own among them, without packing or adding
+//   bare_travelling_seconds: two of the rows that travel alone
+//     all of them the slowest rank's median, taken in turns
+//   over_bare, over_bare_travelling: seconds over those, the median of pairs
 //   rows_max_over_mean: rows on the fullest rank over the mean
 // InvalidArgument where a pool or a size is not possible.
 absl::StatusOr<OrderedJson> bench_exchange(const Mesh& mesh, const ExchangeBenchOptions& options);

@@ -115,7 +115,8 @@ int64_t peak_device_bytes(const RunConfig& config) {
       .peak;
 }
 
-// What the exchange of experts' rows cost in the timed steps; zero where experts are on one rank.
+// What the exchange of experts' rows cost in the timed steps, where it was counted: experts on
+// several ranks, and on the CPU.
 struct ExchangeCost {
   double busiest = 0;  // pairs of the rank that had most, layer by layer
   double mean = 0;     // pairs of a rank
@@ -135,7 +136,11 @@ struct ExchangeCost {
       busiest += most;
     }
   }
-  double max_over_mean() const { return mean > 0 ? busiest / mean : 1; }
+  void report(int64_t steps, OrderedJson* result) const {
+    if (mean == 0) return;
+    (*result)["exchange_wait_seconds_per_step"] = waited / static_cast<double>(steps);
+    (*result)["expert_rows_max_over_mean"] = busiest / mean;
+  }
 };
 
 // Collective. The events of all ranks in one file.
@@ -165,7 +170,8 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
   status = agree(*mesh.world, order.status());
   if (!status.ok()) return status;
   const std::unique_ptr<Stepper> stepper = make_stepper(config, mesh, *std::move(order));
-  initialise(config.model, stepper->model().layout, stepper->model().parameters);
+  status = start_weights(config, mesh, stepper->model());
+  if (!status.ok()) return status;
   stepper->taken();
   Profile profile;
   Trace trace(num_threads());
@@ -243,26 +249,25 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
   work[static_cast<size_t>(Work::kOther)] += std::max(0.0, spent - counted);
   OrderedJson share = OrderedJson::object();
   for (size_t kind = 0; kind < kWorkKinds; ++kind) share[kWorkNames[kind]] = work[kind] / spent;
-  return OrderedJson{
-      {"tokens_per_second", tokens / seconds[0]},
-      {"peak_fraction", tokens * flops / seconds[0] / peak},
-      {"peak_fraction_forward_backward", tokens * flops / seconds[1] / peak},
-      {"gemm_peak_flops", peak},
-      {"flops_per_token", flops},
-      {"reference_flops_per_token",
-       reference_flops_per_token(config.model, config.data.sequence_length)},
-      {"seconds_per_step", seconds[0]},
-      {"share", share},
-      {"exchange_bytes_per_step", exchanged},
-      {"exchange_wait_seconds_per_step", exchange_cost.waited / static_cast<double>(options.steps)},
-      {"expert_rows_max_over_mean", exchange_cost.max_over_mean()},
-      {"peak_memory_bytes", static_cast<int64_t>(memory[0])},
-      {"peak_device_bytes", static_cast<int64_t>(memory[1])},
-      {"precision", precision_name(config.parallel.precision)},
-      {"products", products_by(config)},
-      {"device", device_name(config.parallel.device)},
-      {"ranks", mesh.world->size()},
-      {"threads_per_rank", num_threads()}};
+  OrderedJson report{{"tokens_per_second", tokens / seconds[0]},
+                     {"peak_fraction", tokens * flops / seconds[0] / peak},
+                     {"peak_fraction_forward_backward", tokens * flops / seconds[1] / peak},
+                     {"gemm_peak_flops", peak},
+                     {"flops_per_token", flops},
+                     {"reference_flops_per_token",
+                      reference_flops_per_token(config.model, config.data.sequence_length)},
+                     {"seconds_per_step", seconds[0]},
+                     {"share", share},
+                     {"exchange_bytes_per_step", exchanged},
+                     {"peak_memory_bytes", static_cast<int64_t>(memory[0])},
+                     {"peak_device_bytes", static_cast<int64_t>(memory[1])},
+                     {"precision", precision_name(config.parallel.precision)},
+                     {"products", products_by(config)},
+                     {"device", device_name(config.parallel.device)},
+                     {"ranks", mesh.world->size()},
+                     {"threads_per_rank", num_threads()}};
+  exchange_cost.report(options.steps, &report);
+  return report;
 }
 
 }  // namespace emo

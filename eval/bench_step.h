@@ -19,12 +19,14 @@ struct BenchOptions {
   std::string trace;
 };
 
-// Collective. Steps on the config's data, without touching run.folder. Times are the median step's;
+// Collective. Steps on the config's data from the weights that a new run would begin with
+// (run.start_from, run.experts), without touching run.folder. Times are the median step's;
 // the matrix-product peak, in the config's precision (resolved: train/precision.h), is measured
 // between steps, on all ranks at once. `exchange_bytes_per_step` is what a rank sends in the expert
 // exchange, the mean over ranks; gradients and parameters are not in it.
-// `exchange_wait_seconds_per_step` is what it waits there, `expert_rows_max_over_mean` the busiest
-// rank's rows over the mean, layer by layer. The trace's file is replaced.
+// `exchange_wait_seconds_per_step` is what it waits there, `expert_rows_max_over_mean` the pairs of
+// row and expert of the busiest rank over the mean, layer by layer; both only where experts are on
+// several ranks, and on the CPU. The trace's file is replaced.
 absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh,
                                        const BenchOptions& options);
 

@@ -35,18 +35,18 @@ Task task_at(const AttentionShape& shape, int64_t i) {
 }
 
 // Keys or values [count, width] that several blocks of queries are multiplied with. fp32 ones are
-// turned over once, where queries are enough to be worth it: products by rows are faster
-// (model/fp32_product.h). bf16 ones are packed in any case.
+// turned over once, where queries are enough to be worth it: small products by rows are faster than
+// by columns. bf16 ones are packed in any case.
 template <typename E>
 class SharedFactor {
  public:
   static int64_t memory_size(int64_t queries, int64_t count, int64_t width) {
-    constexpr int64_t kFewestQueries = 16;
-    return std::is_same_v<E, float> && queries >= kFewestQueries ? width * stride_of(count) : 0;
+    constexpr int64_t kFewestQueries = 32;
+    return std::is_same_v<E, float> && queries >= kFewestQueries ? width * padded_stride(count) : 0;
   }
   // `memory` of that size; null where it is 0.
   SharedFactor(int64_t count, int64_t width, BasicConstMatrixView<E> rows, float* memory)
-      : width_(width), stride_(stride_of(count)), rows_(rows), turned_(memory) {
+      : width_(width), stride_(padded_stride(count)), rows_(rows), turned_(memory) {
     if constexpr (std::is_same_v<E, float>) {
       if (turned_ != nullptr) transpose(count, width, rows, {turned_, stride_});
     }
@@ -62,8 +62,6 @@ class SharedFactor {
   }
 
  private:
-  static int64_t stride_of(int64_t count) { return (count + 15) / 16 * 16 + 16; }
-
   int64_t width_, stride_;
   BasicConstMatrixView<E> rows_;
   float* turned_;

@@ -51,7 +51,8 @@ void block_forward(const MoeContext& context, const LayerWeights& weights, const
                    const at::Tensor& y, BlockActivations* kept, BlockBuffers* buffers);
 
 // Collective over ep in a MoE layer. d [T, D] is the gradient of y and becomes that of x; adds to
-// the gradients. `balance` [E] and `z`: see route_backward.
+// the gradients, but see MoeContext::onto_expert_gradients. `balance` [E] and `z`: see
+// route_backward.
 void block_backward(const MoeContext& context, const LayerWeights& weights,
                     const LayerWeights& gradients, const RopeTable& rope, const MicroBatch& batch,
                     const std::vector<float>& balance, float z, const at::Tensor& d,

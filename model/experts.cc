@@ -6,7 +6,6 @@
 #include <cmath>
 #include <cstring>
 
-#include "model/simd.h"
 #include "model/stored.h"
 #include "parallel/parallel_for.h"
 
@@ -28,13 +27,22 @@ void gather_rows(const ExchangePlan& plan, int64_t begin, int64_t count, const P
   }
 }
 
+void check_rows(const ExchangePlan& plan, const PlanRows& rows, int64_t D) {
+  TORCH_CHECK(rows.tokens.size(1) == D && rows.tokens.size(0) >= plan.own_tokens() &&
+                  rows.arrived.size(0) == plan.arrived_rows() && rows.arrived.size(1) == D,
+              "experts of width ", D, ": tokens ", rows.tokens.sizes(), " and rows ",
+              rows.arrived.sizes(), " for a plan of ", plan.own_tokens(), " tokens and ",
+              plan.arrived_rows(), " rows");
+}
+
 // Calls f(e, begin, n, packed) for each expert here that has pairs, as tasks: its pairs are
 // [begin, begin + n), and packed [n, D] (slot 0 of the scratch) their rows.
 template <typename E, typename F>
-void for_each_expert(const ExchangePlan& plan, int64_t experts, const PlanRows& rows,
-                     Scratch* scratch, const F& f) {
+void for_each_expert(const ExchangePlan& plan, const std::vector<FeedForwardView>& experts,
+                     const PlanRows& rows, Scratch* scratch, const F& f) {
   const int64_t D = rows.tokens.size(1);
-  parallel_tasks(experts, [&](int64_t e) {
+  check_rows(plan, rows, experts[0].D);
+  parallel_tasks(static_cast<int64_t>(experts.size()), [&](int64_t e) {
     const int64_t begin = plan.expert_begin[e];
     const int64_t n = plan.expert_begin[e + 1] - begin;
     if (n == 0) return;
@@ -42,12 +50,6 @@ void for_each_expert(const ExchangePlan& plan, int64_t experts, const PlanRows& 
     gather_rows(plan, begin, n, rows, packed);
     f(e, begin, n, packed);
   });
-}
-
-void check_rows(const ExchangePlan& plan, const PlanRows& rows, int64_t D) {
-  TORCH_CHECK(rows.tokens.size(1) == D && rows.arrived.size(0) == plan.arrived_rows(),
-              "experts of width ", D, ": tokens ", rows.tokens.sizes(), " and rows ",
-              rows.arrived.sizes(), " for a plan of ", plan.arrived_rows());
 }
 
 // The gradients of experts that have no pairs.
@@ -69,11 +71,9 @@ void apply_experts(const std::vector<FeedForwardView>& experts, const ExchangePl
   E* results = shape_stored<E>(&buffers->pair_rows, {plan.pairs, D});
   if (experts.empty()) return;
   const int64_t F = experts[0].F;
-  check_rows(plan, rows, experts[0].D);
   E* h = shape_stored<E>(hidden, {plan.pairs, 2 * F});
-  const auto count = static_cast<int64_t>(experts.size());
   for_each_expert<E>(
-      plan, count, rows, scratch, [&](int64_t e, int64_t begin, int64_t n, E* packed) {
+      plan, experts, rows, scratch, [&](int64_t e, int64_t begin, int64_t n, E* packed) {
         feed_forward(experts[e], n, packed, plan.weight_of_pair.data() + begin, h + begin * 2 * F,
                      scratch->get<E>(1, n * F), 0, results + begin * D);
       });
@@ -101,8 +101,7 @@ void apply_experts_hidden(const std::vector<FeedForwardView>& experts, const Exc
   if (experts.empty()) return;
   const int64_t F = experts[0].F;
   E* h = shape_stored<E>(hidden, {plan.pairs, 2 * F});
-  const auto count = static_cast<int64_t>(experts.size());
-  for_each_expert<E>(plan, count, rows, scratch,
+  for_each_expert<E>(plan, experts, rows, scratch,
                      [&](int64_t e, int64_t begin, int64_t n, E* packed) {
                        feed_forward_hidden(experts[e], n, packed, h + begin * 2 * F);
                      });
@@ -122,9 +121,8 @@ void apply_experts_backward(const std::vector<FeedForwardView>& experts,
   check_rows(plan, d_out, experts[0].D);
   E* h = hidden.mutable_data_ptr<E>();
   if (!onto) zero_unused(gradients, plan);
-  const auto count = static_cast<int64_t>(experts.size());
   for_each_expert<E>(
-      plan, count, rows, scratch, [&](int64_t e, int64_t begin, int64_t n, E* packed) {
+      plan, experts, rows, scratch, [&](int64_t e, int64_t begin, int64_t n, E* packed) {
         E* packed_dy = scratch->get<E>(1, n * D);
         E* act = scratch->get<E>(2, n * F);
         E* d_act = scratch->get<E>(3, n * F);

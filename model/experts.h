@@ -1,4 +1,4 @@
-// The routed experts of this rank, applied to the rows that an exchange brought.
+// The routed experts of this rank, applied to the rows of an exchange's plan.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -46,18 +46,18 @@ OneDnnSgemm load_one_dnn() {
   return reinterpret_cast<OneDnnSgemm>(found);
 }
 
-// oneDNN multiplies by columns at three quarters of the rate at which it multiplies by rows: a B of
-// columns is turned over first where it stays in the second-level cache and enough rows share it.
-constexpr int64_t kMostTurned = 512 * 512;  // entries
+// oneDNN packs what it multiplies in large products; small ones by columns it computes at three
+// quarters of the rate of those by rows. There a B of columns is turned over first, where that
+// stays in the second-level cache and enough rows share it.
+constexpr int64_t kMostTurned = 512 * padded_stride(512);  // entries
 constexpr int64_t kFewestRows = 32;
-constexpr int64_t kPadding = 16;  // entries behind a row: rows 4096 bytes apart share a cache set
 
 void one_dnn_product(char op_a, char op_b, int64_t m, int64_t n, int64_t k, ConstMatrixView a,
                      ConstMatrixView b, float beta, MatrixView c) {
   static const OneDnnSgemm sgemm = load_one_dnn();
-  if (op_b == 'T' && m >= kFewestRows && n * k <= kMostTurned) {
+  const int64_t stride = padded_stride(n);
+  if (op_b == 'T' && m >= kFewestRows && k * stride <= kMostTurned) {
     thread_local Workspace workspace;
-    const int64_t stride = (n + 15) / 16 * 16 + kPadding;
     auto* turned = workspace.get<float>(k * stride);
     transpose(n, k, b, {turned, stride});
     b = {turned, stride};

@@ -17,9 +17,6 @@ namespace {
 // few enough to stay in a last-level cache where the vocabulary allows.
 int64_t rows_at_once(int64_t V) { return std::clamp<int64_t>((1 << 22) / V, 256, 1024); }
 
-// From one row of logits to the next: rows a power of two apart would share few sets of a cache.
-int64_t stride_of_logits(int64_t V) { return (V + 15) / 16 * 16 + 16; }
-
 // Of each row of logits [V], `stride` apart: the largest and the sum of exponentials of the
 // distance to it. The exponentials go to `exponentials`, which may be the logits' own memory; null:
 // nowhere.
@@ -77,7 +74,7 @@ LmLoss for_chunks(const LmHeadWeights& head, int64_t T, const E* x, const int32_
                   bool keep_exponentials, Scratch* scratch, const F& f) {
   LmLoss loss;
   const int64_t most = std::min(T, rows_at_once(head.V));
-  const int64_t stride = stride_of_logits(head.V);
+  const int64_t stride = padded_stride(head.V);
   float* logits = scratch->get(0, most * stride);
   Chunk<E> chunk{
       0,

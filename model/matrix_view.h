@@ -21,6 +21,10 @@ struct BasicConstMatrixView {
   int64_t stride;
 };
 
+// A stride for memory of our own, at least `columns`: rows a power of two apart would share few
+// sets of a cache. A multiple of 16 numbers, so that aligned memory has aligned rows.
+constexpr int64_t padded_stride(int64_t columns) { return (columns + 15) / 16 * 16 + 16; }
+
 using MatrixView = BasicMatrixView<float>;
 using ConstMatrixView = BasicConstMatrixView<float>;
 using Bf16MatrixView = BasicMatrixView<Bf16>;

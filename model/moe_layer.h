@@ -68,8 +68,8 @@ void moe_forward(const MoeContext& context, const LayerWeights& weights, const a
                  const ExpertSubset& subset, const at::Tensor& y, MoeActivations* kept,
                  FeedForwardBuffers* buffers);
 
-// Collective over ep. From dy E [T, D]: overwrites dx [T, D], adds to the gradients. `balance` [E]
-// and `z` as for route_backward.
+// Collective over ep. From dy E [T, D]: overwrites dx [T, D], which is not dy, and adds to the
+// gradients, but see onto_expert_gradients. `balance` [E] and `z` as for route_backward.
 template <typename E>
 void moe_backward(const MoeContext& context, const LayerWeights& weights,
                   const LayerWeights& gradients, const at::Tensor& x, const at::Tensor& dy,

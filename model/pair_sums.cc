@@ -31,10 +31,18 @@ __attribute__((always_inline)) inline void sum_rows(int64_t D, const E* const* f
 template <bool kAdd, typename E, typename Y>
 __attribute__((always_inline)) inline void sum_any_rows(int64_t D, const E* const* from,
                                                         int64_t count, Y* to) {
-  for (int64_t d = 0; d < D; ++d) {
-    float sum = 0;
-    for (int64_t r = 0; r < count; ++r) sum += widen(from[r][d]);
-    to[d] = narrow<Y>(kAdd ? widen(to[d]) + sum : sum);
+  constexpr int64_t kColumns = 256;  // summed up at a time
+  float sums[kColumns];
+  for (int64_t column = 0; column < D; column += kColumns) {
+    const int64_t columns = std::min(kColumns, D - column);
+    for (int64_t d = 0; d < columns; ++d) sums[d] = 0;
+    for (int64_t r = 0; r < count; ++r) {
+      for (int64_t d = 0; d < columns; ++d) sums[d] += widen(from[r][column + d]);
+    }
+    for (int64_t d = 0; d < columns; ++d) {
+      Y& value = to[column + d];
+      value = narrow<Y>(kAdd ? widen(value) + sums[d] : sums[d]);
+    }
   }
 }
 
@@ -102,8 +110,9 @@ template <typename E>
 void sum_arrived_rows(const ExchangePlan& plan, const at::Tensor& pair_rows,
                       const at::Tensor& out) {
   const int64_t D = out.size(1);
-  TORCH_CHECK(out.size(0) == plan.arrived_rows(), "sum_arrived_rows: ", out.sizes(), " for ",
-              plan.arrived_rows(), " rows");
+  TORCH_CHECK(out.size(0) == plan.arrived_rows() && pair_rows.size(0) == plan.pairs,
+              "sum_arrived_rows: ", pair_rows.sizes(), " to ", out.sizes(), " for ", plan.pairs,
+              " pairs of ", plan.arrived_rows(), " rows");
   const Sums<E, E> sums{plan.first_pair_of_row.data(), plan.pair_of_row.data(),
                         pair_rows.const_data_ptr<E>(), nullptr,
                         /*first=*/plan.own_rows,       out.mutable_data_ptr<E>()};
@@ -115,6 +124,9 @@ void sum_arrived_rows(const ExchangePlan& plan, const at::Tensor& pair_rows,
 template <typename E>
 void add_own_rows(const ExchangePlan& plan, const at::Tensor& pair_rows, const at::Tensor& tokens) {
   const int64_t D = tokens.size(1);
+  TORCH_CHECK(pair_rows.size(0) == plan.pairs && plan.own_tokens() <= tokens.size(0),
+              "add_own_rows: ", pair_rows.sizes(), " to ", tokens.sizes(), " for ", plan.pairs,
+              " pairs");
   const int32_t* token_of_row = plan.token_of_sent_row.data();
   const Sums<E, float> sums{plan.first_pair_of_row.data(),
                             plan.pair_of_row.data(),

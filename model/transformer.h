@@ -89,7 +89,8 @@ struct PassOptions {
   // slice of a micro-batch anew. May be empty.
   std::function<void(size_t bucket)> before_parameters, after_gradients;
   // Answers whether the bucket's gradients of routed experts hold sums that are to be added to; if
-  // not, the pass writes over them. Empty: they are added to.
+  // not, the pass writes over them. All other gradients are added to: it makes them ready for that.
+  // Empty: all are added to.
   std::function<bool(size_t bucket)> before_gradients;
   // Called after each block of forward(), with what the block keeps and its output y [T, D]. May be
   // empty.
@@ -117,10 +118,10 @@ struct LossOptions {
 };
 
 // Collective over ep, and over `world` for the balance counts. Adds a micro-batch's gradients to
-// `gradients` and its losses to `sums`. The micro-batch comes in slices, as many on every rank: all
-// forward passes first, then one all-reduce of the counts of expert choices, then the backward
-// passes, so that the balance loss sees the whole micro-batch. Gradients of one slice and of many
-// differ by the order of their sums alone.
+// `gradients` (but see before_gradients) and its losses to `sums`. The micro-batch comes in slices,
+// as many on every rank: all forward passes first, then one all-reduce of the counts of expert
+// choices, then the backward passes, so that the balance loss sees the whole micro-batch. Gradients
+// of one slice and of many differ by the order of their sums alone.
 void forward_backward(const Model& model, const RopeTable& rope,
                       const std::vector<MicroBatch>& slices, const PassOptions& options,
                       const LossOptions& loss, Communicator& world, BalanceCounts* counts,

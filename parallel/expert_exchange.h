@@ -67,6 +67,8 @@ struct ExchangePlan {
   std::vector<int32_t> pair_of_row;        // [Q] positions in the sorted pairs
 
   int64_t arrived_rows() const { return rows - own_rows; }
+  // Tokens up to the last that has an expert here: own rows stand in order of tokens.
+  int64_t own_tokens() const { return own_rows == 0 ? 0 : token_of_sent_row[own_rows - 1] + 1; }
 };
 
 // Where the rows of a plan lie: row r < own_rows is the token token_of_sent_row[r], the others
@@ -90,8 +92,7 @@ void plan_exchange(Communicator& ep, const ExpertPlacement& placement, const at:
                    const at::Tensor& weights, ExchangeMode mode, ExchangePlan* plan,
                    ExchangeBuffers* buffers);
 
-// Rows on their way; where they go and what they came from stay untouched until wait(), and so do
-// the buffers of the exchange.
+// Rows on their way; where they go and the buffers of the exchange stay untouched until wait().
 struct RowsInFlight {
   std::unique_ptr<Pending> pending;  // null where nothing travels
   ExchangeCounters* counters;
@@ -99,12 +100,13 @@ struct RowsInFlight {
 };
 
 // Collective over `ep`. Starts to send the rows of `tokens` [T, D], of any type, to where the plan
-// says; others' arrive in `arrived` [R - own_rows, D], whose memory is reused.
+// says; others' arrive in `arrived` [R - own_rows, D], whose memory is reused. What travels is
+// packed before this returns; own rows stay in `tokens` until the experts have read them.
 RowsInFlight send_rows(Communicator& ep, const ExchangePlan& plan, const at::Tensor& tokens,
                        at::Tensor* arrived, ExchangeBuffers* buffers);
 
 // Collective over `ep`, the mirror: starts to send back what stands in `rows` f32 or bf16
-// [R - own_rows, D] for each row that arrived.
+// [R - own_rows, D] for each row that arrived; `rows` stays untouched until wait().
 RowsInFlight return_rows(Communicator& ep, const ExchangePlan& plan, const at::Tensor& rows,
                          ExchangeBuffers* buffers);
 

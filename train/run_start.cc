@@ -181,4 +181,16 @@ absl::StatusOr<TrainingPosition> start_run(const RunConfig& config, const ChunkS
   return position;
 }
 
+absl::Status start_weights(const RunConfig& config, const Mesh& mesh, const Model& model) {
+  if (config.run.start_from.empty()) {
+    initialise(model.config, model.layout, model.parameters);
+    return absl::OkStatus();
+  }
+  absl::Status status = verify_checkpoint(*mesh.world, config.run.start_from);
+  if (!status.ok()) return status;
+  status = check_description(config.run.start_from, config);
+  if (status.ok()) status = take_weights(config, model);
+  return agree(*mesh.world, status);
+}
+
 }  // namespace emo

@@ -31,4 +31,8 @@ absl::StatusOr<TrainingPosition> start_run(const RunConfig& config, const ChunkS
                                            const Mesh& mesh, const Model& model,
                                            OptimizerState* optimizer);
 
+// Collective; every rank gets the same answer. Fills the model with the weights that a new run
+// would begin with, run.start_from's or initial ones, whatever lies in run.folder.
+absl::Status start_weights(const RunConfig& config, const Mesh& mesh, const Model& model);
+
 }  // namespace emo

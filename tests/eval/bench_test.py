@@ -24,8 +24,8 @@ def bench_step(emo: Program) -> None:
     check(1 <= bench["expert_rows_max_over_mean"] < 2 and bench["exchange_wait_seconds_per_step"] > 0,
           "rows and waiting of two ranks")
     alone = emo.json("bench", "step", TINY, "--steps", 1, "--warmup", 0)
-    check(alone["exchange_bytes_per_step"] == 0 and alone["exchange_wait_seconds_per_step"] == 0 and
-          alone["expert_rows_max_over_mean"] == 1, "one rank sends nothing and waits for nobody")
+    check(alone["exchange_bytes_per_step"] == 0 and "exchange_wait_seconds_per_step" not in alone and
+          "expert_rows_max_over_mean" not in alone, "one rank sends nothing and waits for nobody")
     check(alone["products"] in ("MKL", "oneDNN"), f"products by {alone['products']}")
     check(abs(sum(bench["share"].values()) - 1) < 0.02, f"shares sum to {sum(bench['share'].values())}")
 

@@ -90,7 +90,8 @@ TEST_P(Products, EqualPlainLoopsOnOneThreadAndInTiles) {
 INSTANTIATE_TEST_SUITE_P(Shapes, Products,
                          ::testing::Values(Shape{1, 1, 1}, Shape{3, 5, 7}, Shape{129, 65, 33},
                                            Shape{700, 260, 40}, Shape{260, 700, 130},
-                                           Shape{513, 257, 257}, Shape{0, 4, 4}, Shape{4, 4, 0}));
+                                           Shape{513, 257, 257}, Shape{1, 64, 32}, Shape{64, 1, 32},
+                                           Shape{64, 32, 1}, Shape{0, 4, 4}, Shape{4, 4, 0}));
 
 // Whichever this CPU would choose.
 TEST_P(Products, EqualPlainLoopsByEachLibrary) {
@@ -119,11 +120,18 @@ TEST_P(Products, EqualPlainLoopsByEachLibrary) {
 TEST_P(Products, WriteOverWhatIsNoNumber) {
   const auto [m, n, k] = GetParam();
   if (m == 0 || n == 0 || k == 0) return;
-  const Padded a(m, k, 1), b(k, n, 2);
+  const Padded a(m, k, 1), a_turned(k, m, 2), b(k, n, 3), b_turned(n, k, 4);
   for (const Fp32Library library : {Fp32Library::kMkl, Fp32Library::kOneDnn}) {
-    std::vector<float> c(m * n, std::nanf(""));
-    fp32_product(library, 'N', 'N', m, n, k, a.view(), b.view(), 0, {c.data(), n});
-    for (const float value : c) ASSERT_TRUE(std::isfinite(value)) << fp32_library_name(library);
+    for (const char op_a : {'N', 'T'}) {
+      for (const char op_b : {'N', 'T'}) {
+        std::vector<float> c(m * n, std::nanf(""));
+        fp32_product(library, op_a, op_b, m, n, k, (op_a == 'N' ? a : a_turned).view(),
+                     (op_b == 'N' ? b : b_turned).view(), 0, {c.data(), n});
+        for (const float value : c) {
+          ASSERT_TRUE(std::isfinite(value)) << fp32_library_name(library) << " " << op_a << op_b;
+        }
+      }
+    }
   }
 }
 

@@ -33,12 +33,22 @@ struct HowToRun {
   Precision precision = Precision::kFp32;
 };
 
+// What an earlier step left in the gradients of routed experts: the first pass writes over it, for
+// experts and on ranks that see no token too.
+void leave_stale_gradients(TrainingState* state) {
+  for (const ParameterInfo& p : state->model.layout.parameters) {
+    if (p.buffer != ParameterBuffer::kExperts) continue;
+    std::fill_n(parameter_data(p, state->gradients.buffers), p.numel(), std::nanf(""));
+  }
+}
+
 Outcome run(const Mesh& mesh, const RoutingContract& contract, const std::vector<Batch>& global,
             const HowToRun& how = {}) {
   Outcome outcome;
   outcome.state = std::make_unique<TrainingState>(how.config, contract, 48, mesh.position(),
                                                   StateOptions{how.order, how.gradients});
   fill_random(outcome.state->model, 21);
+  if (how.gradients == GradientMemory::kWhole) leave_stale_gradients(outcome.state.get());
   std::vector<SlicedBatch> micro_batches;
   int64_t share = 0;
   for (const Batch& all : global) {
