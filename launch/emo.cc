@@ -1,6 +1,7 @@
 // The program: from arguments to a subcommand (commands.h), and from errors to exit codes.
 #include <ATen/Parallel.h>
 #include <c10/util/Exception.h>
+#include <malloc.h>
 
 #include <cstdio>
 #include <cstdlib>
@@ -12,9 +13,19 @@
 #include "launch/usage.h"
 #include "parallel/mpi_communicator.h"
 
+namespace {
+
+// Large tensors in huge pages, where the system gives them to those who ask; and in mappings of
+// their own, however many were freed before, so that memory that is freed is the system's again.
+void prepare_memory() {
+  setenv("THP_MEM_ALLOC_ENABLE", "1", /*overwrite=*/0);  // libtorch reads it at its first tensor
+  mallopt(M_MMAP_THRESHOLD, 4 << 20);
+}
+
+}  // namespace
+
 int main(int argc, char** argv) {
-  // Huge pages for libtorch's large tensors, where the system gives them to those who ask.
-  setenv("THP_MEM_ALLOC_ENABLE", "1", /*overwrite=*/0);
+  prepare_memory();
   at::set_num_threads(1);  // libtorch's own: ours are parallel/thread_pool.h
   std::set_terminate([] { emo::abort_job(emo::kExitBug); });  // from threads, where nothing catches
   CLI::App app{

@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
+#include <c10/util/accumulate.h>
 
 #include <algorithm>
 
@@ -11,12 +12,21 @@
 namespace emo {
 
 // Makes `tensor` a host tensor of this shape and type, contents undefined; allocates only where it
-// has never been as large before (a fresh page costs more than the arithmetic on it).
+// has never been as large before (a fresh page costs more than the arithmetic on it). What grows
+// once will do so again, as rows of experts do: then there is a sixteenth to spare. Nothing is
+// copied, and the old memory is given back first.
 inline const at::Tensor& shape_buffer(at::Tensor* tensor, at::IntArrayRef shape,
                                       at::ScalarType type = at::kFloat) {
+  const auto options = at::TensorOptions().dtype(type);
   if (!tensor->defined() || tensor->scalar_type() != type) {
-    *tensor = at::empty(shape, at::TensorOptions().dtype(type));
+    *tensor = at::empty(shape, options);
   } else if (tensor->sizes() != shape) {
+    const int64_t needed = c10::multiply_integers(shape);
+    if (tensor->storage().nbytes() < static_cast<size_t>(needed) * tensor->element_size()) {
+      const bool first = tensor->storage().nbytes() == 0;
+      tensor->reset();
+      *tensor = at::empty({first ? needed : needed + needed / 16}, options);
+    }
     tensor->resize_(shape);
   }
   return *tensor;
