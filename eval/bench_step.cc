@@ -183,6 +183,7 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
   const Factors factors = make_factors(config);
   std::vector<double> totals, forward_backwards, gemms;
   double flops = 0;
+  double loss = 0;
   ExchangeCost exchange_cost;
   double exchanged = 0;  // bytes that this rank sent to experts elsewhere and back, timed steps
   std::array<double, kWorkKinds> work{};
@@ -224,6 +225,7 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
     forward_backwards.push_back(total - profile.seconds(Work::kOptimizer));
     gemms.push_back(gemm);
     exchange_cost.add(result.exchange);
+    loss = result.cross_entropy();
     for (const ExchangeCounters& layer : stepper->memory()->buffers.traffic)
       exchanged += layer.bytes;
     for (size_t kind = 0; kind < kWorkKinds; ++kind) {
@@ -257,6 +259,7 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
                      {"reference_flops_per_token",
                       reference_flops_per_token(config.model, config.data.sequence_length)},
                      {"seconds_per_step", seconds[0]},
+                     {"loss", loss},
                      {"share", share},
                      {"exchange_bytes_per_step", exchanged},
                      {"peak_memory_bytes", static_cast<int64_t>(memory[0])},

@@ -22,8 +22,8 @@ struct BenchOptions {
 // Collective. Steps on the config's data from the weights that a new run would begin with
 // (run.start_from, run.experts), without touching run.folder. Times are the median step's;
 // the matrix-product peak, in the config's precision (resolved: train/precision.h), is measured
-// between steps, on all ranks at once. `exchange_bytes_per_step` is what a rank sends in the expert
-// exchange, the mean over ranks; gradients and parameters are not in it.
+// between steps, on all ranks at once. `loss` is the last step's. `exchange_bytes_per_step` is what
+// a rank sends in the expert exchange, the mean over ranks; gradients and parameters are not in it.
 // `exchange_wait_seconds_per_step` is what it waits there, `expert_rows_max_over_mean` the pairs of
 // row and expert of the busiest rank over the mean, layer by layer; both only where experts are on
 // several ranks, and on the CPU. The trace's file is replaced.

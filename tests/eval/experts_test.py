@@ -228,6 +228,21 @@ def merge(emo: Program, model: pathlib.Path, child: pathlib.Path) -> None:
         emo.run("eval", out, "--data", emo.folder / "data")
 
 
+def bench_from(emo: Program, model: pathlib.Path, subset: pathlib.Path, child: pathlib.Path, top_k: int) -> None:
+    """A step from a cut model and from a subset of its parent begins with the same loss, on two ranks too."""
+    def loss(*overrides, **options) -> float:
+        return emo.json("bench", "step", "configs/tiny.yaml", f"data.path={emo.folder}/data", "data.synthetic=none",
+                        "model.vocab_size=400", f"data.sequence_length={S}", "model.num_experts=8",
+                        f"model.top_k={top_k}", "routing.pool=none", "run.change_contract=true", "--steps", 1,
+                        "--warmup", 0, *overrides, **options)["loss"]
+
+    cut = loss(f"run.start_from={child}")
+    check(loss(f"run.start_from={model}", f"run.experts={subset}") == cut, "bench step from a cut model and a subset")
+    near(np.array(loss(f"run.start_from={child}", "parallel.ep=2", ranks=2)), np.array(cut), 1e-6, "on two ranks")
+    check(abs(loss() - cut) > 1e-3, "bench step from initial weights is another")
+    emo.run("bench", "step", "configs/tiny.yaml", f"run.start_from={emo.folder}/nothing", expect=66)
+
+
 def tune(emo: Program, model: pathlib.Path, subset: pathlib.Path, child: pathlib.Path) -> None:
     """Training from a cut model and from a subset of its parent is the same; what is frozen stays."""
     top_k = json.loads((child / "config.json").read_text())["num_experts_per_tok"]
@@ -244,6 +259,7 @@ def tune(emo: Program, model: pathlib.Path, subset: pathlib.Path, child: pathlib
     view = train("from-view", f"run.start_from={model}", f"run.experts={subset}")
     for name, tensor in cut_first.items():
         check(np.array_equal(view[name], tensor), f"{name} differs between a cut model and a subset of its parent")
+    bench_from(emo, model, subset, child, top_k)
     frozen = train("frozen", f"run.start_from={child}", "train.freeze=routed")
     for name, tensor in frozen.items():
         routed = ".mlp.experts." in name and ".mlp.experts.7." not in name
