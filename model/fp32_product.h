@@ -12,8 +12,9 @@ namespace emo {
 // the instructions, not for the maker.
 enum class Fp32Library { kMkl, kOneDnn };
 
-// oneDNN on AMD's CPUs from Zen 5 on (Zen 4 has AVX-512 in two halves, where MKL is as fast), MKL
-// on all others. It depends on the CPU alone, so that equal runs on equal machines give equal bits.
+// oneDNN on AMD's CPUs from Zen 5 on (Zen 4 computes AVX-512 in two halves, so AVX2 has its peak),
+// MKL on all others. It depends on the CPU alone, so that equal runs on equal machines give equal
+// bits.
 Fp32Library fp32_library();
 const char* fp32_library_name(Fp32Library library);  // "MKL", "oneDNN"
 
