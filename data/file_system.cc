@@ -181,13 +181,25 @@ void will_read(absl::string_view mapped) {
   }
 }
 
-void release_pages(absl::string_view mapped) {
+namespace {
+
+// Of the whole pages inside `mapped`. Advice: where it is not taken, memory is used for longer, and
+// nothing else.
+void advise_whole_pages(absl::string_view mapped, int advice) {
   const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
   const auto address = reinterpret_cast<uintptr_t>(mapped.data());
-  const uintptr_t begin = (address + page - 1) / page * page;  // whole pages only
+  const uintptr_t begin = (address + page - 1) / page * page;
   const uintptr_t end = (address + mapped.size()) / page * page;
-  // Advice: where it is not taken, memory is used for longer, and nothing else.
-  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, advice);
+}
+
+}  // namespace
+
+void release_pages(absl::string_view mapped) { advise_whole_pages(mapped, MADV_DONTNEED); }
+
+void forget_pages(absl::string_view mapped) {
+  advise_whole_pages(mapped, MADV_PAGEOUT);  // first: it finds them by this process's mapping
+  release_pages(mapped);
 }
 
 absl::StatusOr<std::string> read_file(const std::string& path, uint64_t max_bytes) {

@@ -63,6 +63,11 @@ void will_read(absl::string_view mapped);
 // bytes of a MappedFile.
 void release_pages(absl::string_view mapped);
 
+// The same for what will hardly be read again soon: its pages leave the system's cache too, unless
+// others have them mapped. A large copy then passes through the same few pages, which is faster
+// than through pages that were never used, and leaves the cache to others.
+void forget_pages(absl::string_view mapped);
+
 // The whole file; DataLoss where it is larger than `max_bytes` (a cap against hostile input).
 absl::StatusOr<std::string> read_file(const std::string& path, uint64_t max_bytes);
 

@@ -3,6 +3,7 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <csignal>
 #include <cstdlib>
 #include <string>
 #include <utility>
@@ -52,9 +53,14 @@ int wanted_threads() {
 }  // namespace
 
 ThreadPool::ThreadPool(int threads) {
+  // Signals are for the thread that knows what to do about them (train/stop_signal.cc).
+  sigset_t all, before;
+  sigfillset(&all);
+  pthread_sigmask(SIG_SETMASK, &all, &before);
   for (int index = 1; index < threads; ++index) {
     workers_.emplace_back([this, index] { serve(index); });
   }
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
 ThreadPool::~ThreadPool() {

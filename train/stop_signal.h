@@ -4,6 +4,7 @@
 
 namespace emo {
 
+// Call on the thread that trains.
 void watch_stop_signals();
 bool stop_requested();
 

@@ -51,7 +51,7 @@ absl::Status append_bytes(absl::string_view bytes, SafetensorsWriter* writer) {
     const absl::string_view piece = bytes.substr(begin, 4 * kPiece);
     absl::Status status = writer->append(piece);
     if (!status.ok()) return status;
-    release_pages(piece);
+    forget_pages(piece);
   }
   return absl::OkStatus();
 }
@@ -81,7 +81,7 @@ absl::Status append_copy(const TensorCopy& copy, SafetensorsWriter* writer) {
   } else {
     status = append_converted<Bf16>(source, count, writer);
   }
-  release_pages(source.bytes);
+  forget_pages(source.bytes);
   return status.ok() ? append_zeros((there - count) * width, writer) : status;
 }
 
