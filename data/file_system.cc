@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "data/streamed_file.h"
 
 namespace emo {
 namespace {
@@ -32,9 +33,7 @@ class PosixFile : public WritableFile {
       if (written < 0 && errno == EINTR) continue;
       if (written < 0) return errno_status("cannot write", path_);
       bytes.remove_prefix(static_cast<size_t>(written));
-      written_ += written;
     }
-    start_to_write();
     return absl::OkStatus();
   }
   absl::Status sync() override {
@@ -46,19 +45,11 @@ class PosixFile : public WritableFile {
   }
 
  private:
-  // Lets the disk begin while more is made, so that sync() does not wait for all of it.
-  void start_to_write() {
-    constexpr off_t kPiece = 16 << 20;
-    if (written_ - started_ < kPiece) return;
-    sync_file_range(fd_, started_, written_ - started_, SYNC_FILE_RANGE_WRITE);  // advice
-    started_ = written_;
-  }
-
   std::string path_;
   int fd_;
-  off_t written_ = 0;  // bytes
-  off_t started_ = 0;  // of them, those that the disk was told of
 };
+
+FileIdentity identity_of(const struct stat& info) { return {info.st_dev, info.st_ino}; }
 
 // What cannot be written is that, also where a part of the path is missing.
 absl::Status write_error(const std::string& what, const std::string& path) {
@@ -68,9 +59,11 @@ absl::Status write_error(const std::string& what, const std::string& path) {
 
 class PosixFileSystem : public FileSystem {
  public:
-  absl::StatusOr<std::unique_ptr<WritableFile>> create(const std::string& path) override {
+  absl::StatusOr<std::unique_ptr<WritableFile>> create(const std::string& path,
+                                                       Writing writing) override {
     const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (fd < 0) return write_error("cannot create", path);
+    if (writing == Writing::kStreamed) return streamed_file(path, fd);
     return std::make_unique<PosixFile>(path, fd);
   }
   absl::Status rename(const std::string& from, const std::string& to) override {
@@ -130,18 +123,20 @@ FileSystem& posix_file_system() {
   return fs;
 }
 
-MappedFile::MappedFile(std::string path, const char* data, size_t size)
-    : path_(std::move(path)), data_(data), size_(size) {}
+MappedFile::MappedFile(std::string path, const char* data, size_t size, FileIdentity identity)
+    : path_(std::move(path)), data_(data), size_(size), identity_(identity) {}
 
 MappedFile::MappedFile(MappedFile&& other) noexcept
     : path_(std::move(other.path_)),
       data_(std::exchange(other.data_, nullptr)),
-      size_(std::exchange(other.size_, 0)) {}
+      size_(std::exchange(other.size_, 0)),
+      identity_(other.identity_) {}
 
 MappedFile& MappedFile::operator=(MappedFile&& other) noexcept {
   std::swap(path_, other.path_);
   std::swap(data_, other.data_);
   std::swap(size_, other.size_);
+  std::swap(identity_, other.identity_);
   return *this;
 }
 
@@ -167,7 +162,15 @@ absl::StatusOr<MappedFile> MappedFile::open(const std::string& path) {
   absl::Status status = data == MAP_FAILED ? errno_status("cannot map", path) : absl::OkStatus();
   ::close(fd);
   if (!status.ok()) return status;
-  return MappedFile(path, static_cast<const char*>(data), size);
+  return MappedFile(path, static_cast<const char*>(data), size, identity_of(info));
+}
+
+int MappedFile::open_again(int flags) const {
+  const int fd = ::open(path_.c_str(), flags);
+  struct stat info {};
+  if (fd >= 0 && ::fstat(fd, &info) == 0 && identity_of(info) == identity_) return fd;
+  if (fd >= 0) ::close(fd);
+  return -1;
 }
 
 void will_read(absl::string_view mapped) {
@@ -181,25 +184,13 @@ void will_read(absl::string_view mapped) {
   }
 }
 
-namespace {
-
-// Of the whole pages inside `mapped`. Advice: where it is not taken, memory is used for longer, and
-// nothing else.
-void advise_whole_pages(absl::string_view mapped, int advice) {
+void release_pages(absl::string_view mapped) {
   const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
   const auto address = reinterpret_cast<uintptr_t>(mapped.data());
   const uintptr_t begin = (address + page - 1) / page * page;
   const uintptr_t end = (address + mapped.size()) / page * page;
-  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, advice);
-}
-
-}  // namespace
-
-void release_pages(absl::string_view mapped) { advise_whole_pages(mapped, MADV_DONTNEED); }
-
-void forget_pages(absl::string_view mapped) {
-  advise_whole_pages(mapped, MADV_PAGEOUT);  // first: it finds them by this process's mapping
-  release_pages(mapped);
+  // Advice: where it is not taken, memory is used for longer, and nothing else.
+  if (begin < end) madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
 }
 
 absl::StatusOr<std::string> read_file(const std::string& path, uint64_t max_bytes) {
@@ -215,7 +206,7 @@ absl::StatusOr<std::string> read_file(const std::string& path, uint64_t max_byte
 absl::Status write_file_durably(FileSystem& fs, const std::string& path,
                                 absl::string_view contents) {
   const std::string temporary = path + ".tmp";
-  absl::StatusOr<std::unique_ptr<WritableFile>> file = fs.create(temporary);
+  absl::StatusOr<std::unique_ptr<WritableFile>> file = fs.create(temporary, Writing::kPrompt);
   if (!file.ok()) return file.status();
   absl::Status status = (*file)->append(contents);
   if (status.ok()) status = (*file)->sync();

@@ -18,16 +18,21 @@ class WritableFile {
  public:
   virtual ~WritableFile() = default;
   virtual absl::Status append(absl::string_view bytes) = 0;
-  virtual absl::Status sync() = 0;   // fsync
+  virtual absl::Status sync() = 0;   // all that was appended is on the disk
   virtual absl::Status close() = 0;  // at most once; nothing may follow
 };
+
+// kPrompt: what is appended stands in the file at once. kStreamed, for large files: it may be on
+// its way until sync() or close(), and so may the report of its failure; data/streamed_file.h.
+enum class Writing { kPrompt, kStreamed };
 
 // Errors name the path and the system's reason: NotFound, PermissionDenied, ResourceExhausted (disk
 // full), Unknown (I/O).
 class FileSystem {
  public:
   virtual ~FileSystem() = default;
-  virtual absl::StatusOr<std::unique_ptr<WritableFile>> create(const std::string& path) = 0;
+  virtual absl::StatusOr<std::unique_ptr<WritableFile>> create(const std::string& path,
+                                                               Writing writing) = 0;
   virtual absl::Status rename(const std::string& from, const std::string& to) = 0;
   virtual absl::Status make_directories(const std::string& path) = 0;
   virtual absl::Status sync_directory(const std::string& path) = 0;
@@ -36,6 +41,11 @@ class FileSystem {
 
 // The real one; it has no state, and the object lives as long as the process.
 FileSystem& posix_file_system();
+
+struct FileIdentity {
+  uint64_t device = 0, inode = 0;
+  bool operator==(const FileIdentity&) const = default;
+};
 
 // A file's bytes, mapped read-only. Movable; the view is valid while the object lives.
 class MappedFile {
@@ -47,12 +57,15 @@ class MappedFile {
 
   absl::string_view bytes() const { return {data_, size_}; }
   const std::string& path() const { return path_; }
+  // A descriptor of the same file; -1 where it cannot be opened so, or another file stands there.
+  int open_again(int flags) const;
 
  private:
-  MappedFile(std::string path, const char* data, size_t size);
+  MappedFile(std::string path, const char* data, size_t size, FileIdentity identity);
   std::string path_;
   const char* data_;
   size_t size_;
+  FileIdentity identity_;
 };
 
 // Starts to read a part of a mapped file, and nothing around it: without this the system reads up
@@ -62,11 +75,6 @@ void will_read(absl::string_view mapped);
 // Drops a part of a mapped file from memory; it is read again when it is next looked at. Only for
 // bytes of a MappedFile.
 void release_pages(absl::string_view mapped);
-
-// The same for what will hardly be read again soon: its pages leave the system's cache too, unless
-// others have them mapped. A large copy then passes through the same few pages, which is faster
-// than through pages that were never used, and leaves the cache to others.
-void forget_pages(absl::string_view mapped);
 
 // The whole file; DataLoss where it is larger than `max_bytes` (a cap against hostile input).
 absl::StatusOr<std::string> read_file(const std::string& path, uint64_t max_bytes);

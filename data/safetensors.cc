@@ -85,8 +85,8 @@ absl::StatusOr<SafetensorsFile> SafetensorsFile::open(const std::string& path) {
 }
 
 absl::Status SafetensorsFile::parse() {
-  const absl::string_view bytes = file_.bytes();
-  const std::string& where = file_.path();
+  const absl::string_view bytes = file_->bytes();
+  const std::string& where = file_->path();
   if (bytes.size() < 8) {
     return absl::DataLossError(
         absl::StrCat(where, ": ", bytes.size(), " bytes, too short for a safetensors header"));
@@ -122,7 +122,7 @@ absl::Status SafetensorsFile::parse() {
     }
     ranges.emplace_back(entry->begin, entry->end);
     tensors_[name] = {entry->dtype, entry->shape,
-                      data.substr(entry->begin, entry->end - entry->begin)};
+                      data.substr(entry->begin, entry->end - entry->begin), file_.get()};
   }
   std::sort(ranges.begin(), ranges.end());
   uint64_t covered = 0;
@@ -182,7 +182,8 @@ absl::StatusOr<SafetensorsWriter> SafetensorsWriter::create(
   SafetensorsWriter writer;
   writer.name_ = name;
   writer.expected_ = text.size() + offset;
-  absl::StatusOr<std::unique_ptr<WritableFile>> file = fs.create(folder + "/" + name);
+  absl::StatusOr<std::unique_ptr<WritableFile>> file =
+      fs.create(folder + "/" + name, Writing::kStreamed);
   if (!file.ok()) return file.status();
   writer.file_ = *std::move(file);
   absl::Status status = writer.append(text);
@@ -192,20 +193,12 @@ absl::StatusOr<SafetensorsWriter> SafetensorsWriter::create(
 
 absl::Status SafetensorsWriter::append(absl::string_view bytes) {
   size_ += bytes.size();
-  absl::Status status;
-  for (; status.ok() && bytes.size() >= kWrittenBeside; bytes.remove_prefix(kWrittenBeside)) {
-    status = append_piece(bytes.substr(0, kWrittenBeside));
-  }
-  if (!status.ok()) return status;
-  hash_.update(bytes);
-  return file_->append(bytes);
-}
-
-// Hashing and writing take about as long as each other.
-absl::Status SafetensorsWriter::append_piece(absl::string_view bytes) {
-  const std::future<void> hashed =
-      std::async(std::launch::async, [&] { hash_.update(bytes); });  // its end waits
-  return file_->append(bytes);
+  // Hashing and writing take about as long as each other. The future's end waits.
+  const auto beside = bytes.size() < kHashedBeside ? std::launch::deferred : std::launch::async;
+  const std::future<void> hashed = std::async(beside, [&] { hash_.update(bytes); });
+  absl::Status status = file_->append(bytes);
+  hashed.wait();
+  return status;
 }
 
 absl::StatusOr<WrittenFile> SafetensorsWriter::finish() {
@@ -231,11 +224,8 @@ absl::StatusOr<WrittenFile> write_safetensors(FileSystem& fs, const std::string&
   absl::StatusOr<SafetensorsWriter> writer =
       SafetensorsWriter::create(fs, folder, name, entries, metadata);
   if (!writer.ok()) return writer.status();
-  for (size_t i = 0; i < tensors.size(); ++i) {
-    // Bytes may be those of a mapped file; for others this is nothing.
-    if (i == 0) will_read(tensors[i].bytes);
-    if (i + 1 < tensors.size()) will_read(tensors[i + 1].bytes);
-    absl::Status status = writer->append(tensors[i].bytes);
+  for (const NamedTensor& tensor : tensors) {
+    absl::Status status = writer->append(tensor.bytes);
     if (!status.ok()) return status;
   }
   return writer->finish();

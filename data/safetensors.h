@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -15,9 +16,10 @@
 namespace emo {
 
 struct TensorRecord {
-  std::string dtype;           // "F32", "BF16", "I32", "I64", ...
-  std::vector<int64_t> shape;  //
-  absl::string_view bytes;     // little-endian, row-major; points into the file
+  std::string dtype;                 // "F32", "BF16", "I32", "I64", ...
+  std::vector<int64_t> shape;        //
+  absl::string_view bytes;           // little-endian, row-major; points into the file
+  const MappedFile* file = nullptr;  // null: in memory
 };
 
 // An open file and the records in it. Movable; records are valid while it lives.
@@ -29,16 +31,17 @@ class SafetensorsFile {
 
   const std::map<std::string, TensorRecord>& tensors() const { return tensors_; }
   const std::map<std::string, std::string>& metadata() const { return metadata_; }
-  const std::string& path() const { return file_.path(); }
+  const std::string& path() const { return file_->path(); }
 
   // NotFound, or DataLoss where dtype or shape differ, naming found and expected.
   absl::StatusOr<TensorRecord> find(const std::string& name, const std::string& dtype,
                                     const std::vector<int64_t>& shape) const;
 
  private:
-  explicit SafetensorsFile(MappedFile file) : file_(std::move(file)) {}
+  explicit SafetensorsFile(MappedFile file)
+      : file_(std::make_unique<MappedFile>(std::move(file))) {}
   absl::Status parse();
-  MappedFile file_;
+  std::unique_ptr<MappedFile> file_;  // records point to it
   std::map<std::string, TensorRecord> tensors_;
   std::map<std::string, std::string> metadata_;
 };
@@ -74,10 +77,8 @@ class SafetensorsWriter {
   absl::StatusOr<WrittenFile> finish();
 
  private:
-  static constexpr size_t kWrittenBeside = 4
-                                           << 20;  // bytes that are hashed on a thread of their own
+  static constexpr size_t kHashedBeside = 1 << 20;  // bytes that are worth a thread
   SafetensorsWriter() = default;
-  absl::Status append_piece(absl::string_view bytes);
   std::unique_ptr<WritableFile> file_;
   std::string name_;
   Sha256 hash_;

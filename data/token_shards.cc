@@ -127,7 +127,8 @@ absl::Status ShardWriter::open_shard() {
   const std::pair<std::unique_ptr<WritableFile>*, const char*> files[] = {
       {&open_->tokens, ".npy"}, {&open_->index, ".index"}, {&open_->ids, ".ids"}};
   for (const auto& [file, suffix] : files) {
-    absl::StatusOr<std::unique_ptr<WritableFile>> created = fs_.create(path + suffix);
+    absl::StatusOr<std::unique_ptr<WritableFile>> created =
+        fs_.create(path + suffix, Writing::kPrompt);
     if (!created.ok()) return created.status();
     *file = *std::move(created);
   }

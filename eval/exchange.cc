@@ -7,57 +7,23 @@
 #include "absl/strings/str_cat.h"
 #include "eval/golden_folder.h"
 #include "train/manifest.h"
+#include "train/model_folder.h"
 #include "train/remote_code.h"
 #include "train/run_config.h"
-#include "train/tensor_copy.h"
 #include "train/tokenizer_files.h"
 #include "train/weights_only_state.h"
 
 namespace emo {
 namespace {
 
-using TextFiles = std::vector<std::pair<std::string, std::string>>;
-
-// A new model folder: what it is made of, in memory but for the tensors.
-struct NewFolder {
-  OrderedJson config;
-  TextFiles texts;
-  std::vector<TensorCopy> copies;
-  uint64_t max_shard_bytes = 0;
-};
-
-absl::Status write_parts(FileSystem& fs, const std::string& folder, const NewFolder& parts,
-                         ExchangeReport* report) {
-  absl::StatusOr<std::vector<WrittenFile>> files =
-      write_copies(fs, folder, parts.copies, parts.max_shard_bytes);
+absl::Status write_folder(FileSystem& fs, const std::string& work, const std::string& to,
+                          const ModelFolder& parts, ExchangeReport* report) {
+  absl::StatusOr<std::vector<WrittenFile>> files = write_model_folder(fs, work, to, parts);
   if (!files.ok()) return files.status();
-  TextFiles texts = parts.texts;
-  texts.emplace_back("config.json", to_text(parts.config));
-  for (const auto& [name, text] : texts) {
-    absl::StatusOr<WrittenFile> file = write_text_file(fs, folder, name, text);
-    if (!file.ok()) return file.status();
-    files->push_back(*std::move(file));
-  }
   report->tensors = static_cast<int64_t>(parts.copies.size());
   report->files = static_cast<int64_t>(files->size()) + 1;
   for (const WrittenFile& file : *files) report->bytes += file.size;
-  return write_manifest(fs, folder, *files);
-}
-
-// Under a temporary name, which is removed where something fails.
-absl::Status write_folder(FileSystem& fs, const std::string& to, const NewFolder& parts,
-                          ExchangeReport* report) {
-  const std::string temporary = to + ".tmp";
-  absl::Status status = fs.remove_all(temporary);
-  if (status.ok()) status = fs.make_directories(temporary);
-  if (status.ok()) status = write_parts(fs, temporary, parts, report);
-  if (status.ok()) status = fs.rename(temporary, to);
-  if (!status.ok()) {
-    fs.remove_all(temporary).IgnoreError();  // the first error is what matters
-    return status;
-  }
-  const std::string parent = std::filesystem::path(to).parent_path().string();
-  return fs.sync_directory(parent.empty() ? "." : parent);
+  return absl::OkStatus();
 }
 
 std::string without_slash(std::string path) {
@@ -78,7 +44,7 @@ absl::StatusOr<std::string> optional_text(const std::string& path) {
 
 // tokenizer.json and what goes with it: the folder's own files, and ours where it lacks one.
 absl::Status add_tokenizer(const std::string& from, const ModelDescription& description,
-                           NewFolder* parts, SpecialTokens* special) {
+                           ModelFolder* parts, SpecialTokens* special) {
   std::set<std::string> have;
   for (const char* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
                            "vocab.json", "merges.txt", "chat_template.jinja"}) {
@@ -151,7 +117,7 @@ absl::Status check_export(const std::string& from, const ModelDescription& d,
 }
 
 // What the new folder's tensors are, from the old ones'.
-void convert(const ExportOptions& options, NewFolder* parts) {
+void convert(const ExportOptions& options, ModelFolder* parts) {
   for (TensorCopy& copy : parts->copies) {
     const bool rows = copy.name == "model.embed_tokens.weight" || copy.name == "lm_head.weight";
     if (rows && options.vocab_size > 0) copy.shape[0] = options.vocab_size;
@@ -183,7 +149,7 @@ absl::StatusOr<ExchangeReport> export_model(FileSystem& fs, const std::string& f
       match_tensors(*tensors, description->config, [](const std::string& name) { return name; });
   if (!copies.ok()) return copies.status();
 
-  NewFolder parts;
+  ModelFolder parts;
   parts.copies = *std::move(copies);
   parts.max_shard_bytes = options.max_shard_bytes;
   convert(options, &parts);
@@ -205,7 +171,7 @@ absl::StatusOr<ExchangeReport> export_model(FileSystem& fs, const std::string& f
   }
   ExchangeReport report;
   report.description = *description;
-  status = write_folder(fs, to, parts, &report);
+  status = write_folder(fs, "export", to, parts, &report);
   if (!status.ok()) return status;
   return report;
 }
@@ -225,9 +191,8 @@ absl::StatusOr<ExchangeReport> import_model(FileSystem& fs, const std::string& f
                     [&](const std::string& name) { return name_in(model->architecture, name); });
   if (!copies.ok()) return copies.status();
 
-  NewFolder parts;
+  ModelFolder parts;
   parts.copies = *std::move(copies);
-  parts.max_shard_bytes = ExportOptions().max_shard_bytes;
   SpecialTokens special;
   status = add_tokenizer(from, description, &parts, &special);
   if (!status.ok()) return status;
@@ -238,7 +203,7 @@ absl::StatusOr<ExchangeReport> import_model(FileSystem& fs, const std::string& f
   add_remote_code(&parts.texts);
   ExchangeReport report;
   report.description = description;
-  status = write_folder(fs, to, parts, &report);
+  status = write_folder(fs, "import", to, parts, &report);
   if (!status.ok()) return status;
   return report;
 }

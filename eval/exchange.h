@@ -8,13 +8,14 @@
 #include "absl/status/statusor.h"
 #include "data/file_system.h"
 #include "train/architecture.h"
+#include "train/model_folder.h"
 
 namespace emo {
 
 struct ExportOptions {
   std::string dtype;       // "fp32", "bf16", or "" for what the folder has
   int64_t vocab_size = 0;  // rows of embedding and head; 0: what the folder has
-  uint64_t max_shard_bytes = 5'000'000'000;
+  uint64_t max_shard_bytes = ModelFolder().max_shard_bytes;
   Architecture architecture = Architecture::kEmo;
   bool force = false;  // also what the reference's class computes differently
 };

@@ -38,23 +38,9 @@ absl::StatusOr<Folder> open_folder(const std::string& folder) {
   return Folder{*description, description->config, OrderedJson::parse(*text), *std::move(tensors)};
 }
 
-uint64_t bytes_of(const TensorFolder& tensors) {
-  uint64_t bytes = 0;
-  for (const auto& [name, record] : tensors.tensors()) bytes += record->bytes.size();
-  return bytes;
-}
-
-absl::Status write(const std::string& what, const std::string& out, const ModelFolder& model) {
-  constexpr int64_t kMegabyte = 1000000;
-  Progress progress(what, static_cast<int64_t>(bytes_of(*model.tensors)) / kMegabyte, "MB", true);
-  return write_model_folder(posix_file_system(), out, model, [&](uint64_t bytes) {
-    progress.update(static_cast<int64_t>(bytes) / kMegabyte, out);
-  });
-}
-
 struct ExtractOptions {
   std::string checkpoint, subset, out;
-  uint64_t max_shard_megabytes = 1000;
+  uint64_t max_shard_megabytes = 5000;
 };
 
 absl::StatusOr<int> extract(const ExtractOptions& options) {
@@ -67,29 +53,29 @@ absl::StatusOr<int> extract(const ExtractOptions& options) {
   absl::StatusOr<TensorFolder> tensors =
       cut_tensors(std::move(folder->tensors), folder->config, subset->experts_kept_per_layer);
   if (!tensors.ok()) return tensors.status();
-  absl::StatusOr<std::vector<std::pair<std::string, std::string>>> texts =
-      companion_files(options.checkpoint);
+  absl::StatusOr<TextFiles> texts = companion_files(options.checkpoint);
   if (!texts.ok()) return texts.status();
   const ModelConfig cut = cut_config(folder->config, subset->experts_kept_per_layer);
-  ModelFolder model{&*tensors, std::move(folder->json), *std::move(texts),
+  ModelFolder model{std::move(folder->json), *std::move(texts), all_tensors(*tensors),
                     options.max_shard_megabytes * 1000000};
   set_expert_counts(cut, &model.config);
   model.texts.emplace_back("state.json",
                            weights_only_state(options.checkpoint, folder->description));
   model.texts.emplace_back(kPruningFile, to_text(pruning_json(*subset, folder->config)));
-  absl::Status status = write("extract", options.out, model);
+  absl::Status status =
+      write_model_folder(posix_file_system(), "extract", options.out, model).status();
   if (!status.ok()) return status;
   std::fprintf(stderr, "emo: %s: %lld of %lld experts a layer, %.1f MB\n", options.out.c_str(),
                static_cast<long long>(cut.num_experts),
                static_cast<long long>(folder->config.num_experts),
-               static_cast<double>(bytes_of(*tensors)) / 1e6);
+               static_cast<double>(bytes_of(model.copies)) / 1e6);
   return kExitDone;
 }
 
 struct MergeCommandOptions {
   std::string parent, tuned, out;
   MergeOptions merge;
-  uint64_t max_shard_megabytes = 1000;
+  uint64_t max_shard_megabytes = 5000;
 };
 
 absl::StatusOr<int> merge(const MergeCommandOptions& options) {
@@ -105,20 +91,19 @@ absl::StatusOr<int> merge(const MergeCommandOptions& options) {
       merge_models(std::move(parent->tensors), *std::move(tuned), parent->config,
                    subset->experts_kept_per_layer, options.merge);
   if (!merged.ok()) return merged.status();
-  absl::StatusOr<std::vector<std::pair<std::string, std::string>>> texts =
-      companion_files(options.parent);
+  absl::StatusOr<TextFiles> texts = companion_files(options.parent);
   if (!texts.ok()) return texts.status();
   texts->emplace_back("state.json", weights_only_state(options.parent, parent->description));
-  absl::Status status = write("merge", options.out,
-                              {&*merged, std::move(parent->json), *std::move(texts),
-                               options.max_shard_megabytes * 1000000});
+  const ModelFolder model{std::move(parent->json), *std::move(texts), all_tensors(*merged),
+                          options.max_shard_megabytes * 1000000};
+  absl::Status status =
+      write_model_folder(posix_file_system(), "merge", options.out, model).status();
   if (!status.ok()) return status;
   return kExitDone;
 }
 
 void add_shard_option(CLI::App* app, uint64_t* megabytes) {
-  app->add_option("--max-shard", *megabytes,
-                  "megabytes of a safetensors file, and of memory that the command needs at a time")
+  app->add_option("--max-shard", *megabytes, "megabytes of a safetensors file")
       ->check(CLI::Range(uint64_t{1}, uint64_t{1} << 30))
       ->capture_default_str();
 }

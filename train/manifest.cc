@@ -11,7 +11,8 @@ OrderedJson file_json(const WrittenFile& file) {
 
 absl::StatusOr<WrittenFile> write_text_file(FileSystem& fs, const std::string& folder,
                                             const std::string& name, const std::string& text) {
-  absl::StatusOr<std::unique_ptr<WritableFile>> file = fs.create(folder + "/" + name);
+  absl::StatusOr<std::unique_ptr<WritableFile>> file =
+      fs.create(folder + "/" + name, Writing::kPrompt);
   if (!file.ok()) return file.status();
   absl::Status status = (*file)->append(text);
   if (status.ok()) status = (*file)->sync();

@@ -36,7 +36,7 @@ absl::StatusOr<MetricsLog> MetricsLog::open(FileSystem& fs, const std::string& r
   absl::Status status = fs.make_directories(run_folder + "/tb");
   if (!status.ok()) return status;
   // The log goes on in a file that starts as what was kept, and takes the old one's name.
-  absl::StatusOr<std::unique_ptr<WritableFile>> file = fs.create(path + ".new");
+  absl::StatusOr<std::unique_ptr<WritableFile>> file = fs.create(path + ".new", Writing::kPrompt);
   if (!file.ok()) return file.status();
   status = (*file)->append(kept);
   if (status.ok()) status = fs.rename(path + ".new", path);

@@ -9,51 +9,53 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "data/streamed_reader.h"
 #include "model/bf16.h"
 #include "train/manifest.h"
 
 namespace emo {
 namespace {
 
-constexpr size_t kPiece = 1 << 20;  // elements converted at a time
+constexpr size_t kPiece = 1 << 20;  // elements converted, or bytes of zeros written, at a time
 
 SafetensorsWriter::Entry entry_of(const TensorCopy& copy) {
   return {copy.name, copy.dtype, copy.shape};
 }
 
-float element(const TensorRecord& record, size_t i) {
-  if (record.dtype == "F32") {
+// The leading bytes of the source that are copied; what the new tensor has beyond them is zero.
+absl::string_view copied_bytes(const TensorCopy& copy) {
+  const TensorRecord& source = *copy.source;
+  const uint64_t there = entry_of(copy).bytes() / static_cast<uint64_t>(dtype_size(copy.dtype));
+  return source.bytes.substr(0, there * static_cast<uint64_t>(dtype_size(source.dtype)));
+}
+
+float element(const std::string& dtype, const char* bytes) {
+  if (dtype == "F32") {
     float value = 0;
-    std::memcpy(&value, record.bytes.data() + 4 * i, 4);
+    std::memcpy(&value, bytes, 4);
     return value;
   }
   uint16_t bits = 0;
-  std::memcpy(&bits, record.bytes.data() + 2 * i, 2);
-  if (record.dtype == "BF16") return widen(Bf16(bits, Bf16::from_bits()));
+  std::memcpy(&bits, bytes, 2);
+  if (dtype == "BF16") return widen(Bf16(bits, Bf16::from_bits()));
   return static_cast<float>(c10::Half(bits, c10::Half::from_bits()));
 }
 
 template <typename E>
-absl::Status append_converted(const TensorRecord& source, size_t count, SafetensorsWriter* writer) {
-  std::vector<E> piece(std::min(count, kPiece));
-  for (size_t begin = 0; begin < count; begin += kPiece) {
-    const size_t n = std::min(kPiece, count - begin);
-    for (size_t i = 0; i < n; ++i) piece[i] = narrow<E>(element(source, begin + i));
-    absl::Status status =
-        writer->append({reinterpret_cast<const char*>(piece.data()), n * sizeof(E)});
-    if (!status.ok()) return status;
+absl::Status append_converted(const std::string& dtype, absl::string_view bytes,
+                              SafetensorsWriter* writer) {
+  const auto width = static_cast<size_t>(dtype_size(dtype));
+  std::vector<E> piece(std::min(bytes.size() / width, kPiece));
+  absl::Status status;
+  for (; status.ok() && !bytes.empty(); bytes.remove_prefix(piece.size() * width)) {
+    piece.resize(std::min(bytes.size() / width, kPiece));
+    for (size_t i = 0; i < piece.size(); ++i) {
+      piece[i] = narrow<E>(element(dtype, bytes.data() + i * width));
+    }
+    status =
+        writer->append({reinterpret_cast<const char*>(piece.data()), piece.size() * sizeof(E)});
   }
-  return absl::OkStatus();
-}
-
-absl::Status append_bytes(absl::string_view bytes, SafetensorsWriter* writer) {
-  for (size_t begin = 0; begin < bytes.size(); begin += 4 * kPiece) {
-    const absl::string_view piece = bytes.substr(begin, 4 * kPiece);
-    absl::Status status = writer->append(piece);
-    if (!status.ok()) return status;
-    forget_pages(piece);
-  }
-  return absl::OkStatus();
+  return status;
 }
 
 absl::Status append_zeros(uint64_t bytes, SafetensorsWriter* writer) {
@@ -66,23 +68,47 @@ absl::Status append_zeros(uint64_t bytes, SafetensorsWriter* writer) {
   return status;
 }
 
-absl::Status append_copy(const TensorCopy& copy, SafetensorsWriter* writer) {
-  const TensorRecord& source = *copy.source;
-  const auto width = static_cast<uint64_t>(dtype_size(copy.dtype));
-  const uint64_t there = entry_of(copy).bytes() / width;
-  const uint64_t here = source.bytes.size() / static_cast<uint64_t>(dtype_size(source.dtype));
-  const uint64_t count = std::min(there, here);
-  absl::Status status;
-  will_read(source.bytes);
-  if (copy.dtype == source.dtype) {
-    status = append_bytes(source.bytes.substr(0, count * width), writer);
-  } else if (copy.dtype == "F32") {
-    status = append_converted<float>(source, count, writer);
-  } else {
-    status = append_converted<Bf16>(source, count, writer);
+// `reader` is at the copied bytes.
+absl::Status append_copy(const TensorCopy& copy, StreamedReader* reader,
+                         SafetensorsWriter* writer) {
+  const std::string& from = copy.source->dtype;
+  uint64_t left = copied_bytes(copy).size();
+  const uint64_t copied = left / static_cast<uint64_t>(dtype_size(from)) *
+                          static_cast<uint64_t>(dtype_size(copy.dtype));
+  while (left > 0) {
+    const absl::StatusOr<absl::string_view> bytes = reader->next();
+    if (!bytes.ok()) return bytes.status();
+    const absl::Status status = copy.dtype == from ? writer->append(*bytes)
+                                : copy.dtype == "F32"
+                                    ? append_converted<float>(from, *bytes, writer)
+                                    : append_converted<Bf16>(from, *bytes, writer);
+    if (!status.ok()) return status;
+    left -= bytes->size();
   }
-  forget_pages(source.bytes);
-  return status.ok() ? append_zeros((there - count) * width, writer) : status;
+  return append_zeros(entry_of(copy).bytes() - copied, writer);
+}
+
+absl::StatusOr<WrittenFile> write_shard(FileSystem& fs, const std::string& folder,
+                                        const std::string& name,
+                                        const std::vector<TensorCopy>& copies,
+                                        const BytesWritten& written, uint64_t* total) {
+  std::vector<SafetensorsWriter::Entry> entries;
+  std::vector<StreamedReader::Part> parts;
+  for (const TensorCopy& copy : copies) {
+    entries.push_back(entry_of(copy));
+    parts.push_back({copy.source->file, copied_bytes(copy)});
+  }
+  absl::StatusOr<SafetensorsWriter> writer =
+      SafetensorsWriter::create(fs, folder, name, entries, {{"format", "pt"}});
+  if (!writer.ok()) return writer.status();
+  StreamedReader reader(parts);
+  for (size_t i = 0; i < copies.size(); ++i) {
+    absl::Status status = append_copy(copies[i], &reader, &*writer);
+    if (!status.ok()) return status;
+    *total += entries[i].bytes();
+    written(*total);
+  }
+  return writer->finish();
 }
 
 // Consecutive tensors of at most this many bytes together, or one larger tensor.
@@ -136,9 +162,24 @@ absl::StatusOr<std::vector<TensorCopy>> match_tensors(const TensorFolder& folder
   return copies;
 }
 
+std::vector<TensorCopy> all_tensors(const TensorFolder& folder) {
+  std::vector<TensorCopy> copies;
+  for (const auto& [name, record] : folder.tensors()) {
+    copies.push_back({name, record->dtype, record->shape, record});
+  }
+  return copies;
+}
+
+uint64_t bytes_of(const std::vector<TensorCopy>& copies) {
+  uint64_t bytes = 0;
+  for (const TensorCopy& copy : copies) bytes += entry_of(copy).bytes();
+  return bytes;
+}
+
 absl::StatusOr<std::vector<WrittenFile>> write_copies(FileSystem& fs, const std::string& folder,
                                                       const std::vector<TensorCopy>& copies,
-                                                      uint64_t max_shard_bytes) {
+                                                      uint64_t max_shard_bytes,
+                                                      const BytesWritten& written) {
   const std::vector<std::vector<TensorCopy>> shards = cut_into_shards(copies, max_shard_bytes);
   std::vector<WrittenFile> files;
   OrderedJson map = OrderedJson::object();
@@ -147,20 +188,8 @@ absl::StatusOr<std::vector<WrittenFile>> write_copies(FileSystem& fs, const std:
     const std::string name = shards.size() == 1 ? "model.safetensors"
                                                 : absl::StrFormat("model-%05d-of-%05d.safetensors",
                                                                   i + 1, shards.size());
-    std::vector<SafetensorsWriter::Entry> entries;
-    for (const TensorCopy& copy : shards[i]) {
-      entries.push_back(entry_of(copy));
-      map[copy.name] = name;
-      total += entries.back().bytes();
-    }
-    absl::StatusOr<SafetensorsWriter> writer =
-        SafetensorsWriter::create(fs, folder, name, entries, {{"format", "pt"}});
-    if (!writer.ok()) return writer.status();
-    for (const TensorCopy& copy : shards[i]) {
-      absl::Status status = append_copy(copy, &*writer);
-      if (!status.ok()) return status;
-    }
-    absl::StatusOr<WrittenFile> file = writer->finish();
+    for (const TensorCopy& copy : shards[i]) map[copy.name] = name;
+    absl::StatusOr<WrittenFile> file = write_shard(fs, folder, name, shards[i], written, &total);
     if (!file.ok()) return file.status();
     files.push_back(*std::move(file));
   }

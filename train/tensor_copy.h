@@ -15,11 +15,11 @@ namespace emo {
 
 struct TensorCopy {
   std::string name;   // in the new folder
-  std::string dtype;  // F32 or BF16 there
+  std::string dtype;  // there: the source's, or F32 or BF16
   // There; the first extent may differ from the source's: rows are left out at the end, or zero
   // rows added.
   std::vector<int64_t> shape;
-  const TensorRecord* source;  // F32, BF16 or F16
+  const TensorRecord* source;  // F32, BF16 or F16 where the types differ
 };
 
 using TensorNaming = std::function<std::string(const std::string&)>;
@@ -31,10 +31,18 @@ absl::StatusOr<std::vector<TensorCopy>> match_tensors(const TensorFolder& folder
                                                       const ModelConfig& config,
                                                       const TensorNaming& naming);
 
+// Every tensor of the folder as it is, in order of names.
+std::vector<TensorCopy> all_tensors(const TensorFolder& folder);
+
+uint64_t bytes_of(const std::vector<TensorCopy>& copies);  // as they will be written
+
+using BytesWritten = std::function<void(uint64_t bytes)>;  // of tensors, so far
+
 // Writes model.safetensors, or, above `max_shard_bytes`, model-0000i-of-0000n.safetensors with the
 // index, into `folder`; a tensor is never cut.
 absl::StatusOr<std::vector<WrittenFile>> write_copies(FileSystem& fs, const std::string& folder,
                                                       const std::vector<TensorCopy>& copies,
-                                                      uint64_t max_shard_bytes);
+                                                      uint64_t max_shard_bytes,
+                                                      const BytesWritten& written);
 
 }  // namespace emo

@@ -62,7 +62,8 @@ absl::StatusOr<TensorBoardWriter> TensorBoardWriter::create(FileSystem& fs,
   ::gethostname(host, sizeof host - 1);
   absl::StatusOr<std::unique_ptr<WritableFile>> file =
       fs.create(absl::StrCat(folder, "/events.out.tfevents.", static_cast<int64_t>(wall_time()),
-                             ".", host, ".", ::getpid()));
+                             ".", host, ".", ::getpid()),
+                Writing::kPrompt);
   if (!file.ok()) return file.status();
   TensorBoardWriter writer(*std::move(file));
   std::string event;

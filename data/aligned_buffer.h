@@ -1,0 +1,21 @@
+// Memory that a disk can read into and write from without the system's cache in between.
+#pragma once
+
+#include <cstdlib>
+#include <memory>
+
+namespace emo {
+
+constexpr size_t kDiskBlock = 4096;  // of memory, offset and size; no disk asks for more
+
+struct FreeMemory {
+  void operator()(char* memory) const { std::free(memory); }
+};
+using AlignedBuffer = std::unique_ptr<char, FreeMemory>;
+
+// `bytes`: a multiple of kDiskBlock.
+inline AlignedBuffer aligned_buffer(size_t bytes) {
+  return AlignedBuffer(static_cast<char*>(std::aligned_alloc(kDiskBlock, bytes)));
+}
+
+}  // namespace emo
