@@ -3,7 +3,7 @@
 # Sets up and builds first. The same command goes on where it stopped; what is done is not done again.
 #
 #   ./launch/experiment.sh retention            about 75 minutes on two cores
-#   ./launch/experiment.sh retention --quick    about 10: one seed, fewer tokens and documents
+#   ./launch/experiment.sh retention --quick    about 5: one seed, fewer tokens and documents
 #
 # Writes runs/retention (or --folder DIR): data, models, results and report/{index.html,retention.json,
 # retention.csv}. See docs/retention.md.

@@ -80,6 +80,7 @@ struct PoolPolicy {
 enum class MaskTime { kBeforeSoftmax, kAfterSoftmax };
 enum class ScoresSeen { kMasked, kFull };
 enum class BalanceScope { kRank, kMicroBatch, kGlobalBatch };
+enum class LossTokens { kAll, kLabelled };
 enum class PoolDraw { kPerLayer, kPerDocument };
 
 // The routing contract (design.md), as far as the router sees it. Which document an end-of-document
@@ -89,6 +90,10 @@ struct RoutingContract {
   ScoresSeen balance_sees = ScoresSeen::kMasked;
   ScoresSeen z_sees = ScoresSeen::kMasked;
   BalanceScope balance_scope = BalanceScope::kMicroBatch;
+  // Which tokens the balance and z losses are of. In pretraining nearly all tokens have a label. In
+  // tuning on answers few have, and losses over all tokens, divided by the number of labels, would
+  // be many times as strong.
+  LossTokens losses_over = LossTokens::kAll;
   PoolPolicy pool;
   PoolDraw pool_draw = PoolDraw::kPerLayer;
   double balance_weight = 0.1;  // divided by the number of MoE layers where it is used

@@ -5,8 +5,9 @@
 //   language model   sum_t (cross-entropy_t + lm_z_weight * logsumexp_t^2) / N
 //   balance, a layer (E / K) sum_e (C_e / T_c) (sum_t s_te / N), weight balance_weight / MoE layers
 //   router z         sum_t (router logsumexp_t)^2 / N,           weight z_weight / MoE layers
-// N: labels of the whole step, see StepDivisor. C_e, T_c: tokens that chose e, and tokens, counted
-// over the contract's balance_scope.
+// N: labels of the whole step, see divisor_share() in train/batch_tensors.h. C_e, T_c: tokens that
+// chose e, and tokens, counted over the contract's balance_scope. The router's two losses are of
+// the tokens t that its losses_over says.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -30,7 +31,7 @@ struct RouterSums {
   double document_entropy = 0;  // over `documents`
   double pool_size = 0;         // over `documents`
   double documents = 0;         // with pools
-  std::vector<double> counts;   // [E] tokens that chose e
+  std::vector<double> counts;   // [E] tokens that the losses are of and that chose e
 };
 
 struct LossSums {
@@ -55,7 +56,8 @@ class BalanceCounts {
   void start_step();  // forgets the micro-batches of the last step
 
   // Collective over `world`, unless the scope is kRank. `routings`: those of the micro-batch's
-  // slices one after another, each in order of layers; `tokens` of all of them.
+  // slices one after another, each in order of layers; `tokens` of all of them that the losses are
+  // of.
   void start(Communicator& world, const std::vector<const Routing*>& routings, int64_t tokens);
 
   // Waits. The derivative of the unweighted balance loss by each score of a layer of E experts, K a

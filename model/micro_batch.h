@@ -3,6 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
+#include <algorithm>
 #include <cstdint>
 
 namespace emo {
@@ -19,6 +20,10 @@ struct MicroBatch {
   at::Tensor ordinal;         // i32 [Nr] of the routing span in its row
 
   int64_t num_tokens() const { return tokens.numel(); }  // T
+  int64_t num_labels() const {
+    const auto* label = labels.const_data_ptr<int32_t>();
+    return std::count_if(label, label + labels.numel(), [](int32_t l) { return l >= 0; });
+  }
 };
 
 }  // namespace emo

@@ -95,7 +95,7 @@ void moe_forward(const MoeContext& context, const LayerWeights& weights, const a
   shape_buffer(&kept->logits, {T, experts});
   linear(T, experts, D, {x.const_data_ptr<E>(), D}, {weights.router, D}, 0,
          {kept->logits.mutable_data_ptr<float>(), experts});
-  kept->router_input = {kept->logits, span_ends, std::move(pool_sizes), K, subset};
+  kept->router_input = {kept->logits, span_ends, std::move(pool_sizes), K, subset, context.labels};
   route(kept->router_input, *context.contract, &kept->routing);
 
   timed.switch_to(Work::kExchange);

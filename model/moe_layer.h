@@ -54,6 +54,7 @@ struct MoeContext {
   ExchangeMode mode = ExchangeMode::kOncePerRank;
   bool routed_off = false;          // evaluation: as if the routed experts answered zero
   bool want_contributions = false;  // fill MoeActivations::contributions
+  at::Tensor labels = {};           // RouterInput::labels
   Recompute recompute = Recompute::kNone;
   Precision precision = Precision::kFp32;
   Profile* profile = nullptr;

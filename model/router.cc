@@ -69,6 +69,8 @@ struct RouteArrays {
   float* weights;
   float* masked_logsumexp;
   float* full_logsumexp;  // null where not needed
+  const int32_t* labels;  // null: the losses are of all tokens
+  bool in_losses(int64_t t) const { return labels == nullptr || labels[t] >= 0; }
 };
 
 EMO_SIMD PieceSums route_piece(const Piece& piece, const Distributions& which, const RouteArrays& a,
@@ -87,9 +89,10 @@ EMO_SIMD PieceSums route_piece(const Piece& piece, const Distributions& which, c
       a.full_logsumexp[t] = full_lse;
       if (which.z_full) lse = full_lse;
     }
-    sums.z_squares += static_cast<double>(lse) * lse;
     choose_top_k(a.E, a.K, which.before ? masked : full, selectable, a.experts + t * a.K,
                  a.weights + t * a.K);
+    if (!a.in_losses(t)) continue;
+    sums.z_squares += static_cast<double>(lse) * lse;
     if (which.balance_zeroed) {
       for (int64_t e = 0; e < a.E; ++e) score_sum[e] += full[e] * softmax_mask[e];
     } else {
@@ -141,6 +144,12 @@ Masks masks_of(const uint8_t* pool, const std::vector<uint8_t>& kept,
     masks.selectable[e] = in_pool * (kept.empty() || kept[e] != 0 ? 1.0f : 0.0f);
   }
   return masks;
+}
+
+const int32_t* labels_of(const RouterInput& input) {
+  TORCH_CHECK(!input.labels.defined() || input.labels.numel() == input.logits.size(0),
+              "route: ", input.labels.numel(), " labels for ", input.logits.size(0), " tokens");
+  return input.labels.defined() ? input.labels.const_data_ptr<int32_t>() : nullptr;
 }
 
 // Pools that were given, in the place of those just chosen.
@@ -197,7 +206,8 @@ void route(const RouterInput& input, const RoutingContract& contract, Routing* r
                            routing->experts.mutable_data_ptr<int32_t>(),
                            routing->weights.mutable_data_ptr<float>(),
                            routing->masked_logsumexp.data(),
-                           which.full ? routing->full_logsumexp.data() : nullptr};
+                           which.full ? routing->full_logsumexp.data() : nullptr,
+                           labels_of(input)};
   const auto count = static_cast<int64_t>(pieces.size());
   std::vector<PieceSums> sums(count);
   std::vector<float> score_sums(count * E, 0.0f);
@@ -225,7 +235,8 @@ void route(const RouterInput& input, const RoutingContract& contract, Routing* r
   }
   routing->counts.assign(E, 0);
   for (int64_t slot = 0; slot < T * K; ++slot) {
-    if (arrays.experts[slot] >= 0) ++routing->counts[arrays.experts[slot]];
+    const int32_t e = arrays.experts[slot];
+    if (e >= 0 && arrays.in_losses(slot / K)) ++routing->counts[e];
   }
 }
 
@@ -244,6 +255,7 @@ void route_backward(const RouterInput& input, const RoutingContract& contract,
   const auto* logits = input.logits.const_data_ptr<float>();
   const auto* experts = routing.experts.const_data_ptr<int32_t>();
   const auto* dw = d_weights.const_data_ptr<float>();
+  const int32_t* labels = labels_of(input);
   auto* d_out = d_logits.mutable_data_ptr<float>();
   const std::vector<float> all(E, 1.0f);
   const std::vector<float> none(E, 0.0f);
@@ -265,15 +277,17 @@ void route_backward(const RouterInput& input, const RoutingContract& contract,
       for (int64_t t = pieces[p].begin; t < pieces[p].end; ++t) {
         float* dz = d_out + t * E;
         std::fill_n(dz, E, 0.0f);
+        const bool in_losses = labels == nullptr || labels[t] >= 0;
+        const float z_of_token = in_losses ? z : 0;
         if (which.before || !which.z_full) {
           add_softmax_gradient(E, logits + t * E, masks.softmax.data(), routing.masked_logsumexp[t],
-                               b_masked, which.z_full ? 0 : z, which.before ? K : 0,
-                               experts + t * K, dw + t * K, d.data(), dz);
+                               in_losses ? b_masked : none.data(), which.z_full ? 0 : z_of_token,
+                               which.before ? K : 0, experts + t * K, dw + t * K, d.data(), dz);
         }
         if (which.full) {
-          add_softmax_gradient(E, logits + t * E, all.data(), routing.full_logsumexp[t], b_full,
-                               which.z_full ? z : 0, which.before ? 0 : K, experts + t * K,
-                               dw + t * K, d.data(), dz);
+          add_softmax_gradient(E, logits + t * E, all.data(), routing.full_logsumexp[t],
+                               in_losses ? b_full : none.data(), which.z_full ? z_of_token : 0,
+                               which.before ? 0 : K, experts + t * K, dw + t * K, d.data(), dz);
         }
       }
     }

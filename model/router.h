@@ -37,20 +37,23 @@ struct RouterInput {
   std::vector<int64_t> pool_sizes;  // [N]; E or more masks nothing; an upper bound for top-p pools
   int64_t top_k = 0;                // K
   ExpertSubset subset;
+  at::Tensor labels = {};  // i32 [T]: the losses are of tokens with a label >= 0; undefined: of all
 };
 
 // What the step needs of one layer's routing, and what its backward pass does.
 struct Routing {
-  at::Tensor experts;             // i32 [T, K], best first; -1 where a subset has fewer than K
-  at::Tensor weights;             // f32 [T, K]
-  std::vector<uint8_t> pools;     // [N, E] 1: in the document's pool
+  at::Tensor experts;          // i32 [T, K], best first; -1 where a subset has fewer than K
+  at::Tensor weights;          // f32 [T, K]
+  std::vector<uint8_t> pools;  // [N, E] 1: in the document's pool
+  // Over the tokens that the losses are of:
   std::vector<int64_t> counts;    // [E] tokens that chose e
-  std::vector<double> score_sum;  // [E] sum over tokens of the scores that the balance loss sees
-  double z_squares = 0;           // sum over tokens of logsumexp^2, of the logits that z_sees says
-  double token_entropy = 0;       // sum over tokens of the entropy of the masked softmax, nats
-  double document_entropy = 0;    // sum over documents of the mean unmasked entropy of their tokens
-  double pool_size = 0;           // sum over documents
-  int64_t documents = 0;          // N where pools are chosen, else 0
+  std::vector<double> score_sum;  // [E] sum of the scores that the balance loss sees
+  double z_squares = 0;           // sum of logsumexp^2, of the logits that z_sees says
+  // Over all tokens and documents:
+  double token_entropy = 0;     // sum over tokens of the entropy of the masked softmax, nats
+  double document_entropy = 0;  // sum over documents of the mean unmasked entropy of their tokens
+  double pool_size = 0;         // sum over documents
+  int64_t documents = 0;        // N where pools are chosen, else 0
   std::vector<float> masked_logsumexp;  // [T] over the pool
   std::vector<float> full_logsumexp;    // [T] over all, where the contract needs it
 };

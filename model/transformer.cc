@@ -9,11 +9,19 @@
 namespace emo {
 namespace {
 
-MoeContext moe_context(const Model& model, const RoutingContract& contract,
+MoeContext moe_context(const Model& model, const RoutingContract& contract, const MicroBatch& batch,
                        const PassOptions& options) {
-  return {&model.config,     &contract,          options.ep,
-          options.mode,      options.routed_off, options.want_contributions,
-          options.recompute, options.precision,  options.profile};
+  const bool labelled = contract.losses_over == LossTokens::kLabelled;
+  return {&model.config,
+          &contract,
+          options.ep,
+          options.mode,
+          options.routed_off,
+          options.want_contributions,
+          labelled ? batch.labels : at::Tensor(),
+          options.recompute,
+          options.precision,
+          options.profile};
 }
 
 void announce(const std::function<void(size_t)>& listener, size_t bucket) {
@@ -95,8 +103,8 @@ void forward_block(const Model& model, const RopeTable& rope, const MicroBatch& 
                    const PassOptions& options, int64_t layer, const at::Tensor& x,
                    const at::Tensor& y, BlockActivations* kept, PassBuffers* buffers) {
   const RoutingContract contract = contract_of(model, options);
-  run_block(model, moe_context(model, contract, options), rope, batch, options, layer, x, y, kept,
-            buffers);
+  run_block(model, moe_context(model, contract, batch, options), rope, batch, options, layer, x, y,
+            kept, buffers);
 }
 
 void forward(const Model& model, const RopeTable& rope, const MicroBatch& batch,
@@ -108,7 +116,7 @@ void forward(const Model& model, const RopeTable& rope, const MicroBatch& batch,
       options.subsets.empty() || static_cast<int64_t>(options.subsets.size()) == config.n_layers,
       options.subsets.size(), " expert subsets for ", config.n_layers, " layers");
   const RoutingContract contract = contract_of(model, options);
-  const MoeContext context = moe_context(model, contract, options);
+  const MoeContext context = moe_context(model, contract, batch, options);
   a->blocks.resize(config.n_layers);
   shape_buffer(&a->last, {T, D});
   shape_buffer(&a->reciprocal, {T});
@@ -195,7 +203,7 @@ void backward(const Model& model, const RopeTable& rope, const MicroBatch& batch
               Gradients* gradients, LossSums* sums, Activations* a, PassBuffers* buffers) {
   const ModelConfig& config = model.config;
   const RoutingContract contract = contract_of(model, options);
-  MoeContext context = moe_context(model, contract, options);
+  MoeContext context = moe_context(model, contract, batch, options);
   const int64_t T = batch.num_tokens();
   const int64_t D = config.d_model;
   ready_gradients(options, model.layout.head_bucket());
@@ -247,7 +255,8 @@ void forward_backward(const Model& model, const RopeTable& rope,
     for (int64_t layer = 0; layer < model.config.n_layers; ++layer) {
       if (!model.config.is_dense(layer)) routings.push_back(&a->blocks[layer].moe.routing);
     }
-    tokens += slices[s].num_tokens();
+    tokens += model.contract.losses_over == LossTokens::kAll ? slices[s].num_tokens()
+                                                             : slices[s].num_labels();
   }
   // Counts travel behind the head and the cross-entropy; the backward pass is the first to need
   // them.

@@ -70,6 +70,7 @@ void visit_config(Visitor& v, RunConfig& c) {
     names("balance_sees", {"masked", "full"}, &c.routing.balance_sees);
     names("z_sees", {"masked", "full"}, &c.routing.z_sees);
     names("balance_scope", {"rank", "micro_batch", "global_batch"}, &c.routing.balance_scope);
+    names("losses_over", {"all", "labelled"}, &c.routing.losses_over);
     v.pool("pool", &c.routing.pool);
     names("pool_draw", {"per_layer", "per_document"}, &c.routing.pool_draw);
     v.field("balance_weight", &c.routing.balance_weight, Range{0, kNoLimit});

@@ -17,6 +17,7 @@ const std::vector<std::string> kConventions = {"previous", "next"};
 const std::vector<std::string> kMasks = {"before_softmax", "after_softmax"};
 const std::vector<std::string> kScores = {"masked", "full"};
 const std::vector<std::string> kScopes = {"rank", "micro_batch", "global_batch"};
+const std::vector<std::string> kLossTokens = {"all", "labelled"};
 const std::vector<std::string> kDraws = {"per_layer", "per_document"};
 
 template <typename Enum>
@@ -76,6 +77,9 @@ absl::Status read_contract(const Json& json, const std::string& where, ModelDesc
   status.Update(read_name(json, "z_sees", kScores, where, &c.z_sees));
   status.Update(read_name(json, "balance_scope", kScopes, where, &c.balance_scope));
   status.Update(read_name(json, "pool_draw", kDraws, where, &c.pool_draw));
+  if (json.contains("losses_over")) {  // else all, as before there was a choice
+    status.Update(read_name(json, "losses_over", kLossTokens, where, &c.losses_over));
+  }
   const auto number = [&](const char* key, double* value) {
     absl::StatusOr<double> read = json_field<double>(json, key, where);
     status.Update(read.status());
@@ -207,6 +211,9 @@ OrderedJson to_config_json(const ModelDescription& d) {
                         {"balance_weight", r.balance_weight},
                         {"z_weight", r.z_weight},
                         {"document_attention", d.document_attention}};
+  if (r.losses_over != LossTokens::kAll) {
+    json[kContractKey]["losses_over"] = name_of(r.losses_over, kLossTokens);
+  }
   return json;
 }
 

@@ -94,6 +94,7 @@ DeviceBatch make_device_batch(const MicroBatch& batch, const ModelConfig& config
 
   DeviceBatch d;
   d.T = T;
+  d.num_labels = batch.num_labels();
   d.tokens = to_device(tokens, device);
   d.labels = to_device(labels, device);
   d.positions = to_device(batch.positions.reshape({-1}), device);

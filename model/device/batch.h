@@ -15,6 +15,7 @@ namespace emo::device {
 
 struct DeviceBatch {
   int64_t T = 0;
+  int64_t num_labels = 0;                 // of T tokens
   at::Tensor tokens, labels, positions;   // i32 [T]
   at::Tensor sorted_tokens, token_order;  // i32 [T], i64 [T], for embed_backward
   at::Tensor attention_ends;              // i32 [Na + 1]
@@ -23,6 +24,11 @@ struct DeviceBatch {
   Spans routing;                          //
   at::Tensor pool_sizes;                  // i32 [L, Nr] as drawn
 };
+
+// RouterInput::labels under the contract.
+inline at::Tensor loss_labels(const RoutingContract& contract, const DeviceBatch& batch) {
+  return contract.losses_over == LossTokens::kLabelled ? batch.labels : at::Tensor();
+}
 
 // `to` in a device's memory; from pinned memory where that lets the host go on.
 at::Tensor to_device(const at::Tensor& tensor, at::Device device);

@@ -24,7 +24,7 @@ void moe_forward(const BlockContext& context, const LayerTensors& weights, const
                  int64_t layer, const at::Tensor& x, const at::Tensor& y,
                  std::vector<at::Tensor>* always_hidden, MoeKept* kept) {
   kept->router_input = {linear_fp32(x, weights.router), batch.routing, batch.pool_sizes[layer],
-                        context.config->routed_top_k()};
+                        context.config->routed_top_k(), loss_labels(*context.contract, batch)};
   kept->routing = route(kept->router_input, *context.contract);
   kept->plan = plan_exchange(*context.ep, (*context.placements)[layer], kept->routing.experts,
                              kept->routing.weights);

@@ -37,7 +37,8 @@ class BalanceCounts {
   void start_step();  // forgets the micro-batches of the last step
 
   // Collective over `world`, unless the scope is kRank. `routings`: those of the micro-batch's
-  // slices one after another, each in order of layers; `tokens` of all of them.
+  // slices one after another, each in order of layers; `tokens` of all of them that the losses
+  // are of.
   void start(Communicator& world, const std::vector<const Routing*>& routings, int64_t tokens);
 
   // f32 [E]: the derivative of the unweighted balance loss by each score of a layer.

@@ -33,7 +33,7 @@ void choose(const RouterInput& input, const PoolPolicy& policy, const at::Tensor
   const int64_t E = input.logits.size(1);
   const auto options = input.logits.options();
   const at::Tensor sums = at::empty({spans.pieces, E}, options);
-  sum_scores(input.logits, full_logsumexp, spans, {}, sums);
+  sum_scores(input.logits, full_logsumexp, spans, {}, {}, sums);
   const at::Tensor q = at::empty({spans.N, E}, options.dtype(at::kDouble));
   sum_documents(sums, spans, q);
   routing->document_entropy = at::empty({spans.N}, options.dtype(at::kDouble));
@@ -77,12 +77,12 @@ Routing route(const RouterInput& input, const RoutingContract& contract) {
   const at::Tensor sums = at::empty({spans.pieces, E}, options);
   const bool inside = !which.balance_full || which.balance_zeroed;
   sum_scores(input.logits, which.balance_full ? full_logsumexp : routing.masked_logsumexp, spans,
-             inside ? routing.pools : at::Tensor(), sums);
+             inside ? routing.pools : at::Tensor(), input.labels, sums);
   routing.score_sum = at::empty({E}, options.dtype(at::kDouble));
   sum_pieces(sums, routing.score_sum);
   routing.counts = at::empty({E}, options.dtype(at::kLong));
-  count_choices(routing.experts, spans, at::empty({spans.pieces, E}, options.dtype(at::kInt)),
-                routing.counts);
+  count_choices(routing.experts, spans, input.labels,
+                at::empty({spans.pieces, E}, options.dtype(at::kInt)), routing.counts);
   return routing;
 }
 
@@ -92,7 +92,7 @@ at::Tensor route_backward(const RouterInput& input, const RoutingContract& contr
   const Distributions which(contract);
   const at::Tensor d_logits = at::zeros_like(input.logits);
   if (which.before || !which.z_full) {
-    SoftmaxLosses masked{routing.pools, routing.masked_logsumexp, {}, {}, 0, {}, {}};
+    SoftmaxLosses masked{routing.pools, routing.masked_logsumexp, {}, {}, 0, input.labels, {}, {}};
     if (!which.balance_full) masked.balance = balance;
     if (!which.z_full) masked.z = z;
     if (which.before) {
@@ -102,7 +102,7 @@ at::Tensor route_backward(const RouterInput& input, const RoutingContract& contr
     add_softmax_gradient(input.logits, input.spans, masked, d_logits);
   }
   if (which.full) {
-    SoftmaxLosses full{{}, routing.full_logsumexp, {}, {}, 0, {}, {}};
+    SoftmaxLosses full{{}, routing.full_logsumexp, {}, {}, 0, input.labels, {}, {}};
     if (which.balance_full) full.balance = balance;
     if (which.balance_zeroed) full.balance_pool = routing.pools;
     if (which.z_full) full.z = z;

@@ -10,10 +10,11 @@
 namespace emo::device {
 
 struct RouterInput {
-  at::Tensor logits;      // f32 [T, E]
-  Spans spans;            // routing
-  at::Tensor pool_sizes;  // i32 [N] as drawn; top-p pools: an upper bound, not changed
-  int64_t top_k = 0;      // K
+  at::Tensor logits;       // f32 [T, E]
+  Spans spans;             // routing
+  at::Tensor pool_sizes;   // i32 [N] as drawn; top-p pools: an upper bound, not changed
+  int64_t top_k = 0;       // K
+  at::Tensor labels = {};  // i32 [T]: the losses are of tokens with a label >= 0; undefined: of all
 };
 
 // Field by field what model/router.h says of Routing.

@@ -110,16 +110,17 @@ at::Tensor head_backward(DeviceModel* model, const DeviceBatch& batch, const Dev
 }
 
 // The weighted auxiliary losses of a layer; adds what its router saw to the sums.
-RouterLosses router_losses(const DeviceModel& model, const DevicePass& pass, int64_t moe_layer,
-                           const Routing& routing, BalanceCounts* counts, StepSums* sums) {
+RouterLosses router_losses(const DeviceModel& model, const DeviceBatch& batch,
+                           const DevicePass& pass, int64_t moe_layer, const Routing& routing,
+                           BalanceCounts* counts, StepSums* sums) {
   const auto moe_layers = static_cast<double>(model.config.moe_layers());
   RouterLosses losses;
   losses.balance =
       counts->score_gradient(moe_layer, model.config.routed_top_k(), pass.loss.divisor);
-  add_layer_sums(
-      {losses.balance, routing.score_sum, routing.counts, routing.z_logsumexp(model.contract),
-       routing.token_entropy, routing.document_entropy, routing.pool_sizes},
-      sums->layer(moe_layer));
+  add_layer_sums({losses.balance, routing.score_sum, routing.counts,
+                  routing.z_logsumexp(model.contract), loss_labels(model.contract, batch),
+                  routing.token_entropy, routing.document_entropy, routing.pool_sizes},
+                 sums->layer(moe_layer));
   losses.balance.mul_(static_cast<float>(model.contract.balance_weight / moe_layers));
   losses.z = static_cast<float>(model.contract.z_weight / moe_layers / pass.loss.divisor);
   return losses;
@@ -138,7 +139,8 @@ void backward(DeviceModel* model, const DeviceBatch& batch, const DevicePass& pa
     RouterLosses losses;
     if (!config.is_dense(layer)) {
       --moe_layer;
-      losses = router_losses(*model, pass, moe_layer, kept->routings[moe_layer], counts, sums);
+      losses =
+          router_losses(*model, batch, pass, moe_layer, kept->routings[moe_layer], counts, sums);
     }
     if (pass.recompute == Recompute::kBlock) {
       block_forward(context, model->weights.layers[layer], batch, layer, block);
@@ -186,7 +188,7 @@ void forward_backward(DeviceModel* model, const std::vector<DeviceBatch>& slices
   int64_t tokens = 0;
   for (const DeviceBatch& slice : slices) {
     kept.push_back(forward(*model, slice, pass));
-    tokens += slice.T;
+    tokens += model->contract.losses_over == LossTokens::kAll ? slice.T : slice.num_labels;
   }
   std::vector<const Routing*> of_all;  // [slices x MoE layers]
   for (const SliceKept& slice : kept) {

@@ -146,7 +146,7 @@ def rank(emo: Program, model: pathlib.Path, oracle: NumpyModel, documents: dict)
 
 def tensors_of(folder: pathlib.Path) -> dict[str, np.ndarray]:
     tensors = {}
-    for file in sorted(folder.glob("model-*.safetensors")):
+    for file in sorted(folder.glob("model*.safetensors")):
         tensors.update(load_file(file))
     return tensors
 

@@ -5,6 +5,7 @@ Also: tasks as calibration and training documents, and what is refused.
 import json
 import math
 import pathlib
+import re
 import random
 import sys
 
@@ -198,10 +199,23 @@ def as_documents(emo: Program, model: pathlib.Path, tokenizer: Tokenizer) -> Non
     run = ["train", "configs/tiny.yaml", "data.synthetic=none", f"data.path={prepared}", "model.vocab_size=400",
            f"data.sequence_length={POSITIONS}", "data.documents=whole", f"run.start_from={model}", "train.steps=1",
            "run.change_contract=true", "routing.pool=none", "train.batch=4", "train.micro_batches=1", "--quiet"]
-    emo.run(*run, f"run.folder={emo.folder}/tuned")
+    told = emo.run(*run, f"run.folder={emo.folder}/tuned").stderr
+    told = re.search(r"(\d+) of the step's (\d+) tokens are predicted.*routing.losses_over=labelled", told)
+    labels, tokens = map(int, told.groups())
+    balance = []
+    for ranks in (0, 2):
+        folder = emo.folder / f"tuned-labelled-{ranks}"
+        told = emo.run(*run, "routing.losses_over=labelled", f"run.folder={folder}", ranks=ranks).stderr
+        check("are predicted" not in told, told)
+        metrics = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+        balance.append(metrics["train/load balancing loss unscaled"])
+    check(abs(balance[0] - balance[1]) < 1e-5 * balance[0], balance)
     shown = emo.run("data", "show", prepared, "--whole", "--batch-size", 4, "--sequence-length", POSITIONS).stdout
     check("filling" in shown and "given" in shown, shown)
     metrics = json.loads((emo.folder / "tuned/metrics.jsonl").read_text().splitlines()[-1])
+    # The router's losses of all tokens, divided by the labels, against those of labelled tokens.
+    larger = metrics["train/load balancing loss unscaled"] / balance[0]
+    check(0.8 < larger * labels / tokens < 1.25, (larger, labels, tokens))
     check(math.isfinite(metrics["train/CE loss"]) and abs(metrics["train/CE loss"] - loss["loss"]) < 0.5, metrics)
 
     subset = ["--keep", 0.5, "--overwrite", "--output"]

@@ -80,8 +80,15 @@ at::Tensor attend(const Model& model, const at::Tensor& x, const MicroBatch& bat
 struct Routed {
   at::Tensor experts, weights;  // [T, K]
   at::Tensor balance_scores;    // [T, E]
-  at::Tensor z;                 // scalar, sum of logsumexp^2
+  at::Tensor z;                 // scalar, sum of logsumexp^2, of tokens that the losses are of
 };
+
+// Indices of the tokens that the router's losses are of.
+at::Tensor tokens_in_losses(const RoutingContract& contract, const MicroBatch& batch) {
+  const at::Tensor labels = batch.labels.view({-1});
+  const bool all = contract.losses_over == LossTokens::kAll;
+  return (all ? at::ones_like(labels) : labels.ge(0)).nonzero().view({-1});
+}
 
 // One document after another (design.md, routing contract).
 Routed route_slowly(const Model& model, const PassOptions& options, const at::Tensor& logits,
@@ -90,8 +97,7 @@ Routed route_slowly(const Model& model, const PassOptions& options, const at::Te
   const int64_t E = logits.size(1), K = model.config.routed_top_k();
   const std::vector<int64_t> sizes = draw_pool_sizes(options.pool, c.pool_draw, options.seed,
                                                      batch.sequence_index, batch.ordinal, layer, E);
-  std::vector<at::Tensor> experts, weights, balance;
-  at::Tensor z = at::zeros({}, at::kDouble);
+  std::vector<at::Tensor> experts, weights, balance, lse;
   const auto* ends = batch.routing_ends.const_data_ptr<int32_t>();
   for (int64_t i = 0; i + 1 < batch.routing_ends.numel(); ++i) {
     const at::Tensor part = logits.slice(0, ends[i], ends[i + 1]);
@@ -116,8 +122,9 @@ Routed route_slowly(const Model& model, const PassOptions& options, const at::Te
     weights.push_back(w);
     experts.push_back(e);
     balance.push_back(c.balance_sees == ScoresSeen::kFull ? full : scores);
-    z = z + (c.z_sees == ScoresSeen::kFull ? part : masked_logits).logsumexp(-1).pow(2).sum();
+    lse.push_back((c.z_sees == ScoresSeen::kFull ? part : masked_logits).logsumexp(-1));
   }
+  const at::Tensor z = at::cat(lse).index_select(0, tokens_in_losses(c, batch)).pow(2).sum();
   return {at::cat(experts), at::cat(weights), at::cat(balance), z};
 }
 
@@ -130,7 +137,6 @@ ReferenceResult reference_forward_backward(const Model& model, const MicroBatch&
   ReferenceResult result;
   const at::Tensor tokens = batch.tokens.view({-1}).to(at::kLong);
   const at::Tensor labels = batch.labels.view({-1}).to(at::kLong);
-  const int64_t T = tokens.numel();
   at::Tensor x = p.at("model.embed_tokens.weight").index_select(0, tokens);
   at::Tensor objective = at::zeros({}, at::kDouble);
   for (int64_t layer = 0; layer < c.n_layers; ++layer) {
@@ -154,8 +160,12 @@ ReferenceResult reference_forward_backward(const Model& model, const MicroBatch&
       y = y + feed_forward(h, p, prefix + "mlp.experts." + std::to_string(e) + ".");
     }
     x = x + y;
-    const at::Tensor counts = at::bincount(r.experts.reshape({-1}), {}, E).to(at::kDouble);
-    const at::Tensor balance = (counts / static_cast<double>(T) * r.balance_scores.sum(0)).sum() *
+    const at::Tensor in_losses = tokens_in_losses(model.contract, batch);
+    const at::Tensor counts =
+        at::bincount(r.experts.index_select(0, in_losses).reshape({-1}), {}, E).to(at::kDouble);
+    const at::Tensor balance = (counts / static_cast<double>(in_losses.numel()) *
+                                r.balance_scores.index_select(0, in_losses).sum(0))
+                                   .sum() *
                                (static_cast<double>(E) / static_cast<double>(K) / loss.divisor);
     const at::Tensor z = r.z / loss.divisor;
     const auto layers = static_cast<double>(c.moe_layers());

@@ -22,6 +22,7 @@ struct Case {
   int64_t shared;
   std::vector<int64_t> dense;
   bool qk_norm = false;
+  LossTokens losses_over = LossTokens::kAll;
 };
 
 struct Pass {
@@ -68,11 +69,14 @@ TEST_P(AgainstReference, LossesAndGradients) {
   contract.mask = c.mask;
   contract.balance_sees = c.balance_sees;
   contract.z_sees = c.z_sees;
+  contract.losses_over = c.losses_over;
   contract.balance_weight = 0.7;
   contract.z_weight = 0.05;
   const Model model(config, contract);
   fill_random(model, 3);
-  const MicroBatch batch = to_tensors(random_batch(3, 40, config.vocab_size, c.mean_length, 11));
+  Batch rows = random_batch(3, 40, config.vocab_size, c.mean_length, 11);
+  if (c.losses_over == LossTokens::kLabelled) predict_answers_alone(&rows);
+  const MicroBatch batch = to_tensors(rows);
   PassOptions options;
   options.seed = 42;
   options.pool = contract.pool;
@@ -99,6 +103,7 @@ TEST_P(AgainstReference, LossesAndGradients) {
 
 constexpr auto kRange = PoolPolicy::Kind::kRange;
 constexpr auto kBefore = MaskTime::kBeforeSoftmax, kAfter = MaskTime::kAfterSoftmax;
+constexpr auto kLabelled = LossTokens::kLabelled;
 constexpr auto kMasked = ScoresSeen::kMasked, kFull = ScoresSeen::kFull;
 INSTANTIATE_TEST_SUITE_P(
     All, AgainstReference,
@@ -118,7 +123,20 @@ INSTANTIATE_TEST_SUITE_P(
         Case{"standard", 8, PoolPolicy::Kind::kNone, kBefore, kMasked, kMasked, 1, {}},
         Case{"dense_first", 8, kRange, kBefore, kMasked, kMasked, 1, {0}},
         Case{"dense", 8, PoolPolicy::Kind::kNone, kBefore, kMasked, kMasked, 1, {0, 1, 2}},
-        Case{"qk_norm", 8, kRange, kBefore, kMasked, kMasked, 0, {1}, true}),
+        Case{"qk_norm", 8, kRange, kBefore, kMasked, kMasked, 0, {1}, true},
+        Case{"labelled", 8, kRange, kBefore, kMasked, kMasked, 1, {}, false, kLabelled},
+        Case{"labelled_full", 8, kRange, kBefore, kFull, kFull, 1, {}, false, kLabelled},
+        Case{"labelled_after", 8, kRange, kAfter, kMasked, kFull, 1, {}, false, kLabelled},
+        Case{"labelled_standard",
+             8,
+             PoolPolicy::Kind::kNone,
+             kBefore,
+             kMasked,
+             kMasked,
+             1,
+             {1},
+             false,
+             kLabelled}),
     [](const auto& test) { return test.param.name; });
 
 // Pools of E and of E + 1 are the standard MoE, bit for bit, under both masks.

@@ -38,6 +38,7 @@ struct DeviceCase {
   int64_t slices = 1;
   at::ScalarType type = at::kFloat;
   bool reordered = false;  // ranks hold the experts in another order
+  LossTokens losses_over = LossTokens::kAll;
 };
 
 RoutingContract contract_of(const DeviceCase& c) {
@@ -46,6 +47,7 @@ RoutingContract contract_of(const DeviceCase& c) {
   contract.pool.min = 4;
   contract.pool.max = 20;
   contract.balance_scope = c.scope;
+  contract.losses_over = c.losses_over;
   return contract;
 }
 
@@ -78,8 +80,9 @@ struct Rows {
 Rows rows_of_step(const DeviceCase& c, int64_t step, int64_t slices, int64_t rank, int64_t world) {
   Rows rows;
   for (int64_t m = 0; m < c.micro_batches; ++m) {
-    const Batch all = random_batch(c.rows, kS, 61, 9, static_cast<uint64_t>(100 * step + m),
-                                   (step * c.micro_batches + m) * c.rows);
+    Batch all = random_batch(c.rows, kS, 61, 9, static_cast<uint64_t>(100 * step + m),
+                             (step * c.micro_batches + m) * c.rows);
+    if (c.losses_over == LossTokens::kLabelled) predict_answers_alone(&all);
     const Batch mine = rows_of(all, rank, world);
     rows.share += divisor_share(mine);
     SlicedBatch& cut = rows.micro_batches.emplace_back();
@@ -225,7 +228,9 @@ INSTANTIATE_TEST_SUITE_P(
         DeviceCase{7, 2, BalanceScope::kMicroBatch, PoolPolicy::Kind::kNone},
         DeviceCase{7, 2, BalanceScope::kMicroBatch, kRange, Recompute::kBlock, 3},
         DeviceCase{8, 1, BalanceScope::kMicroBatch, kRange, Recompute::kNone, 1, at::kFloat, true},
-        DeviceCase{8, 2, BalanceScope::kMicroBatch, kRange, Recompute::kNone, 1, at::kBFloat16}));
+        DeviceCase{8, 2, BalanceScope::kMicroBatch, kRange, Recompute::kNone, 1, at::kBFloat16},
+        DeviceCase{5, 2, BalanceScope::kMicroBatch, kRange, Recompute::kNone, 1, at::kFloat, false,
+                   LossTokens::kLabelled}));
 
 // What is not a number stops the update, on every rank, and is reported.
 TEST(DeviceStep, KeepsParametersWhereNothingIsFinite) {

@@ -136,6 +136,7 @@ struct LayoutCase {
   PoolPolicy::Kind pool;
   Recompute recompute = Recompute::kNone;  // of the many; the one process keeps everything
   int64_t slices = 1;                      //
+  LossTokens losses_over = LossTokens::kAll;
 };
 class Layouts : public ::testing::TestWithParam<LayoutCase> {};
 
@@ -147,9 +148,11 @@ TEST_P(Layouts, EqualOneProcess) {
   contract.pool.min = 4;
   contract.pool.max = 20;
   contract.balance_scope = c.scope;
+  contract.losses_over = c.losses_over;
   std::vector<Batch> global;
   for (int64_t m = 0; m < c.micro_batches; ++m) {
     global.push_back(random_batch(c.rows, 48, 61, 9, 50 + static_cast<uint64_t>(m), m * c.rows));
+    if (c.losses_over == LossTokens::kLabelled) predict_answers_alone(&global.back());
     if (c.filter) {  // the first row loses its labels
       global.back().filtered[0] = 1;
       std::fill_n(global.back().labels.begin(), 48, kIgnoredLabel);
@@ -182,6 +185,7 @@ TEST_P(Layouts, EqualOneProcess) {
 }
 
 constexpr auto kRange = PoolPolicy::Kind::kRange;
+constexpr auto kLabelled = LossTokens::kLabelled;
 INSTANTIATE_TEST_SUITE_P(
     All, Layouts,
     ::testing::Values(
@@ -196,7 +200,10 @@ INSTANTIATE_TEST_SUITE_P(
         LayoutCase{8, 1, BalanceScope::kMicroBatch, false, kRange, Recompute::kBlock, 2},
         LayoutCase{7, 2, BalanceScope::kGlobalBatch, true, kRange, Recompute::kBlock, 3},
         LayoutCase{6, 1, BalanceScope::kMicroBatch, false, kRange, Recompute::kNone, 2},
-        LayoutCase{6, 1, BalanceScope::kMicroBatch, false, kRange, Recompute::kMoe, 2}));
+        LayoutCase{6, 1, BalanceScope::kMicroBatch, false, kRange, Recompute::kMoe, 2},
+        LayoutCase{5, 2, BalanceScope::kMicroBatch, false, kRange, Recompute::kNone, 1, kLabelled},
+        LayoutCase{7, 2, BalanceScope::kGlobalBatch, true, kRange, Recompute::kBlock, 2,
+                   kLabelled}));
 
 // ZeRO stage 2: gradients that are kept in parts, folded over each other while they are summed, are
 // those of one process, whatever the number of passes that add to them.

@@ -39,6 +39,7 @@ class CheckpointTest : public ::testing::Test {
     description_.config = config_of();
     description_.contract.pool.min = 2;
     description_.contract.pool.eval = 4;
+    description_.contract.losses_over = LossTokens::kLabelled;
     description_.eos_routes_with = EosRoutesWith::kNext;
   }
   absl::StatusOr<std::string> write(int64_t step) {

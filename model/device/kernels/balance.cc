@@ -25,6 +25,7 @@ void add_layer_sums(const LayerSums& layer, const at::Tensor& sums) {
   const auto* score_sum = layer.score_sum.const_data_ptr<double>();
   const auto* counts = layer.counts.const_data_ptr<int64_t>();
   const auto* lse = layer.logsumexp.const_data_ptr<float>();
+  const int32_t* label = data_or_null<int32_t>(layer.labels);
   const auto* token_entropy = layer.token_entropy.const_data_ptr<float>();
   const double* document_entropy = data_or_null<double>(layer.document_entropy);
   const int32_t* pool_sizes = data_or_null<int32_t>(layer.pool_sizes);
@@ -39,7 +40,7 @@ void add_layer_sums(const LayerSums& layer, const at::Tensor& sums) {
           sum += static_cast<double>(gradient[i]) * score_sum[i];
           break;
         case 1:
-          sum += static_cast<double>(lse[i]) * lse[i];
+          if (label == nullptr || label[i] >= 0) sum += static_cast<double>(lse[i]) * lse[i];
           break;
         case 2:
           sum += token_entropy[i];

@@ -16,6 +16,7 @@ struct LayerSums {
   at::Tensor score_sum;         // f64 [E]
   at::Tensor counts;            // i64 [E]
   at::Tensor logsumexp;         // f32 [T] of the logits that the z loss sees
+  at::Tensor labels;            // i32 [T] the z loss is of those not negative; undefined: of all
   at::Tensor token_entropy;     // f32 [T]
   at::Tensor document_entropy;  // f64 [N]; undefined without pools
   at::Tensor pool_sizes;        // i32 [N]; likewise

@@ -16,6 +16,7 @@ void add_softmax_gradient(const at::Tensor& logits, const Spans& spans, const So
   const uint8_t* pool_of = data_or_null<uint8_t>(losses.pools);
   const float* balance = data_or_null<float>(losses.balance);
   const uint8_t* balance_pool = data_or_null<uint8_t>(losses.balance_pool);
+  const int32_t* label = data_or_null<int32_t>(losses.labels);
   const int32_t* experts = data_or_null<int32_t>(losses.experts);
   const float* d_weights = data_or_null<float>(losses.d_weights);
   const float factor = losses.z;
@@ -24,10 +25,12 @@ void add_softmax_gradient(const at::Tensor& logits, const Spans& spans, const So
     const float* z = z_of + t * E;
     const int64_t pool_row = static_cast<int64_t>(span_of[t]) * E;
     const float lse = lse_of[t];
+    const bool in_losses = label == nullptr || label[t] >= 0;
     // The loss's derivative by the score of e, and the score.
     const auto derivative = [=](int64_t e) {
       float g = 0;
-      if (balance != nullptr && (balance_pool == nullptr || balance_pool[pool_row + e] != 0)) {
+      if (in_losses && balance != nullptr &&
+          (balance_pool == nullptr || balance_pool[pool_row + e] != 0)) {
         g = balance[e];
       }
       for (int64_t slot = t * K; slot < t * K + K; ++slot) {
@@ -40,7 +43,7 @@ void add_softmax_gradient(const at::Tensor& logits, const Spans& spans, const So
     };
     float inner = 0;
     for (int64_t e = lanes.index(); e < E; e += lanes.count()) inner += score(e) * derivative(e);
-    const float shift = 2.0f * factor * lse - lanes.sum(inner);
+    const float shift = (in_losses ? 2.0f * factor * lse : 0.0f) - lanes.sum(inner);
     for (int64_t e = lanes.index(); e < E; e += lanes.count()) {
       dz_of[t * E + e] += score(e) * (derivative(e) + shift);
     }

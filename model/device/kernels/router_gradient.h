@@ -15,6 +15,7 @@ struct SoftmaxLosses {
   at::Tensor balance;       // f32 [E] gradient of every token's scores
   at::Tensor balance_pool;  // u8 [N, E] where `balance` counts only inside a pool
   float z = 0;              // factor of logsumexp^2
+  at::Tensor labels;        // i32 [T]; `balance` and `z` count where they are not negative
   at::Tensor experts;       // i32 [T, K] ...
   at::Tensor d_weights;     // f32 [T, K] ... gradient of the chosen experts' scores
 };

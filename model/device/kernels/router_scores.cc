@@ -40,13 +40,14 @@ void softmax_statistics(const at::Tensor& logits, const Spans& spans, const at::
 }
 
 void sum_scores(const at::Tensor& logits, const at::Tensor& logsumexp, const Spans& spans,
-                const at::Tensor& pools, const at::Tensor& sums) {
+                const at::Tensor& pools, const at::Tensor& labels, const at::Tensor& sums) {
   const int64_t E = logits.size(1);
   const auto* z = logits.const_data_ptr<float>();
   const auto* lse = logsumexp.const_data_ptr<float>();
   const auto* span_of = spans.span_of.const_data_ptr<int32_t>();
   const auto* ends = spans.piece_ends.const_data_ptr<int32_t>();
   const uint8_t* pool = data_or_null<uint8_t>(pools);
+  const int32_t* label = data_or_null<int32_t>(labels);
   auto* sum_of = sums.mutable_data_ptr<float>();
   for_each(logits.device(), spans.pieces * E, [=] EMO_HOST_DEVICE(int64_t i) {
     const int64_t piece = i / E;
@@ -54,7 +55,9 @@ void sum_scores(const at::Tensor& logits, const at::Tensor& logsumexp, const Spa
     const int64_t begin = ends[piece];
     float sum = 0;
     if (pool == nullptr || pool[span_of[begin] * E + e] != 0) {
-      for (int64_t t = begin; t < ends[piece + 1]; ++t) sum += expf(z[t * E + e] - lse[t]);
+      for (int64_t t = begin; t < ends[piece + 1]; ++t) {
+        if (label == nullptr || label[t] >= 0) sum += expf(z[t * E + e] - lse[t]);
+      }
     }
     sum_of[i] = sum;
   });
@@ -104,12 +107,13 @@ void document_means(const at::Tensor& values, const Spans& spans, const at::Tens
   });
 }
 
-void count_choices(const at::Tensor& experts, const Spans& spans, const at::Tensor& partial,
-                   const at::Tensor& counts) {
+void count_choices(const at::Tensor& experts, const Spans& spans, const at::Tensor& labels,
+                   const at::Tensor& partial, const at::Tensor& counts) {
   const int64_t K = experts.size(1);
   const int64_t E = counts.size(0);
   const int64_t pieces = spans.pieces;
   const auto* chosen = experts.const_data_ptr<int32_t>();
+  const int32_t* label = data_or_null<int32_t>(labels);
   const auto* ends = spans.piece_ends.const_data_ptr<int32_t>();
   auto* count_of = partial.mutable_data_ptr<int32_t>();
   auto* all = counts.mutable_data_ptr<int64_t>();
@@ -117,7 +121,8 @@ void count_choices(const at::Tensor& experts, const Spans& spans, const at::Tens
     const int64_t piece = i / E;
     int32_t count = 0;
     for (int64_t slot = ends[piece] * K; slot < ends[piece + 1] * K; ++slot) {
-      count += chosen[slot] == static_cast<int32_t>(i % E) ? 1 : 0;
+      const bool counts_here = label == nullptr || label[slot / K] >= 0;
+      count += counts_here && chosen[slot] == static_cast<int32_t>(i % E) ? 1 : 0;
     }
     count_of[i] = count;
   });

@@ -335,7 +335,7 @@ TEST(RouterKernels, SumsOverPiecesDocumentsAndExperts) {
   const at::Tensor p = logits.softmax(1);
   expect_close(entropy, -(p * p.log()).sum(1), 1e-6);
   const at::Tensor sums = on(at::empty({spans.pieces, E}));
-  device::sum_scores(on(logits), lse, spans, {}, sums);
+  device::sum_scores(on(logits), lse, spans, {}, {}, sums);
   const at::Tensor q = on(at::empty({3, E}, at::kDouble)), all = on(at::empty({E}, at::kDouble));
   device::sum_documents(sums, spans, q);
   device::sum_pieces(sums, all);
@@ -348,9 +348,21 @@ TEST(RouterKernels, SumsOverPiecesDocumentsAndExperts) {
   expect_close(all, p.sum(0), 1e-6);
   const at::Tensor experts = at::randint(-1, E, {T, K}).to(at::kInt);
   const at::Tensor counts = on(at::empty({E}, at::kLong));
-  device::count_choices(on(experts), spans, on(at::empty({spans.pieces, E}, at::kInt)), counts);
+  const at::Tensor partial = on(at::empty({spans.pieces, E}, at::kInt));
+  device::count_choices(on(experts), spans, {}, partial, counts);
   for (int64_t e = 0; e < E; ++e) {
     EXPECT_EQ(counts[e].item<int64_t>(), (experts == e).sum().item<int64_t>());
+  }
+  // Of tokens with a label.
+  const at::Tensor labels = at::randint(-1, 1, {T}).to(at::kInt);
+  const at::Tensor labelled = labels.ge(0).nonzero().view({-1});
+  device::sum_scores(on(logits), lse, spans, {}, on(labels), sums);
+  device::sum_pieces(sums, all);
+  expect_close(all, p.index_select(0, labelled).sum(0), 1e-6);
+  device::count_choices(on(experts), spans, on(labels), partial, counts);
+  for (int64_t e = 0; e < E; ++e) {
+    EXPECT_EQ(counts[e].item<int64_t>(),
+              (experts.index_select(0, labelled) == e).sum().item<int64_t>());
   }
 }
 

@@ -31,6 +31,7 @@ struct Case {
   int64_t slices = 1;
   Recompute recompute = Recompute::kNone;
   int64_t routed_top_k = 3;
+  LossTokens losses_over = LossTokens::kAll;
 };
 
 PoolPolicy pool_of(PoolPolicy::Kind kind, int64_t min, int64_t max, double top_p = 0) {
@@ -59,6 +60,7 @@ RoutingContract contract_of(const Case& c) {
   contract.mask = c.mask;
   contract.balance_sees = c.balance_sees;
   contract.z_sees = c.z_sees;
+  contract.losses_over = c.losses_over;
   return contract;
 }
 
@@ -80,7 +82,8 @@ struct Both {
     for (const at::Tensor& buffer : {host.parameters.dense, host.parameters.experts}) {
       buffer.copy_(buffer.to(type));  // both start from the same numbers
     }
-    const Batch all = random_batch(6, kS, config.vocab_size, c.mean_length, 5);
+    Batch all = random_batch(6, kS, config.vocab_size, c.mean_length, 5);
+    if (c.losses_over == LossTokens::kLabelled) predict_answers_alone(&all);
     for (int64_t s = 0; s < c.slices; ++s) slices.push_back(to_tensors(rows_of(all, s, c.slices)));
     const auto world = self_communicator();
     const LossOptions loss{400.0, 1e-3};
@@ -226,7 +229,17 @@ INSTANTIATE_TEST_SUITE_P(
              {},
              20,
              7,
-             Recompute::kBlock}),
+             Recompute::kBlock},
+        Case{.name = "labelled",
+             .pool = pool_of(kRange, 4, 13),
+             .slices = 2,
+             .losses_over = LossTokens::kLabelled},
+        Case{.name = "labelled_full",
+             .pool = pool_of(kRange, 4, 13),
+             .mask = kAfter,
+             .balance_sees = kMasked,
+             .z_sees = kFull,
+             .losses_over = LossTokens::kLabelled}),
     [](const auto& test) { return test.param.name; });
 
 // Computing a block again gives the same bits.
