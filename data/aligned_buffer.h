@@ -3,10 +3,11 @@
 
 #include <cstdlib>
 #include <memory>
+#include <new>
 
 namespace emo {
 
-constexpr size_t kDiskBlock = 4096;  // of memory, offset and size; no disk asks for more
+constexpr size_t kDiskBlock = 4096;  // of memory, offset and size; hardly a disk asks for more
 
 struct FreeMemory {
   void operator()(char* memory) const { std::free(memory); }
@@ -15,7 +16,9 @@ using AlignedBuffer = std::unique_ptr<char, FreeMemory>;
 
 // `bytes`: a multiple of kDiskBlock.
 inline AlignedBuffer aligned_buffer(size_t bytes) {
-  return AlignedBuffer(static_cast<char*>(std::aligned_alloc(kDiskBlock, bytes)));
+  AlignedBuffer buffer(static_cast<char*>(std::aligned_alloc(kDiskBlock, bytes)));
+  if (buffer == nullptr) throw std::bad_alloc();
+  return buffer;
 }
 
 }  // namespace emo

@@ -13,7 +13,8 @@
 
 namespace emo {
 
-// A file being written from its beginning. Destroying it closes it without syncing.
+// A file being written from its beginning. Destroying it closes it without syncing, and without
+// what has not reached it.
 class WritableFile {
  public:
   virtual ~WritableFile() = default;

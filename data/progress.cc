@@ -69,7 +69,8 @@ void Progress::update(int64_t done, const std::string& note) {
   if (first_ < 0) first_ = done;
   if (!shown_) return;
   const double since = std::chrono::duration<double>(Clock::now() - drawn_).count();
-  const bool last = total_ > 0 && done >= total_;
+  const bool last = total_ > 0 && done >= total_ && !ended_;
+  ended_ = ended_ || last;
   if (!last && since < (terminal_ ? 0.2 : 10.0)) return;
   drawn_ = Clock::now();
   const std::string text = line(done, note);

@@ -32,6 +32,7 @@ class Progress {
   int64_t first_ = -1;  // where counting started: a resumed run does not start at 0
   Clock::time_point drawn_;
   bool open_ = false;
+  bool ended_ = false;  // all was done when it was last drawn
 };
 
 // "1:02:03", "4:05"

@@ -193,7 +193,7 @@ absl::StatusOr<SafetensorsWriter> SafetensorsWriter::create(
 
 absl::Status SafetensorsWriter::append(absl::string_view bytes) {
   size_ += bytes.size();
-  // Hashing and writing take about as long as each other. The future's end waits.
+  // Hashing and writing take about as long as each other.
   const auto beside = bytes.size() < kHashedBeside ? std::launch::deferred : std::launch::async;
   const std::future<void> hashed = std::async(beside, [&] { hash_.update(bytes); });
   absl::Status status = file_->append(bytes);

@@ -58,7 +58,11 @@ class StreamedFile : public WritableFile {
     return ::fcntl(fd_, F_SETFL, on ? flags | O_DIRECT : flags & ~O_DIRECT) == 0 && on;
   }
 
-  absl::Status wait() { return writing_.valid() ? writing_.get() : absl::OkStatus(); }
+  // For the piece on its way. What failed once fails ever after: there is a hole in the file.
+  absl::Status wait() {
+    if (writing_.valid()) failed_.Update(writing_.get());
+    return failed_;
+  }
 
   // Hands the filled buffer to a thread, once that is done with the other.
   absl::Status start_to_write() {
@@ -72,12 +76,14 @@ class StreamedFile : public WritableFile {
     return absl::OkStatus();
   }
 
-  // What is left is no whole block, so it goes through the cache, as does all that may follow.
+  // What is left need not end with a block, so it goes through the cache, as does all that may
+  // follow.
   absl::Status flush() {
     absl::Status status = wait();
     if (!status.ok() || filled_ == 0) return status;
     past_cache_ = set_past_cache(false);
-    return write({filling_.get(), std::exchange(filled_, 0)});
+    failed_ = write({filling_.get(), std::exchange(filled_, 0)});
+    return failed_;
   }
 
   absl::Status write(absl::string_view bytes) {
@@ -93,8 +99,8 @@ class StreamedFile : public WritableFile {
       if (written < 0) return errno_status("cannot write", path_);
       bytes.remove_prefix(static_cast<size_t>(written));
     }
-    // Else the disk begins when it must, and sync() waits for all of it. Advice.
-    if (!past_cache_) sync_file_range(fd_, 0, 0, SYNC_FILE_RANGE_WRITE);
+    // What went through the cache all the same: the disk begins now, or sync() waits for all of it.
+    sync_file_range(fd_, 0, 0, SYNC_FILE_RANGE_WRITE);  // advice
     return absl::OkStatus();
   }
 
@@ -104,6 +110,7 @@ class StreamedFile : public WritableFile {
   AlignedBuffer filling_, leaving_;  // [kPiece] each
   size_t filled_ = 0;                // bytes of filling_
   std::future<absl::Status> writing_;
+  absl::Status failed_;
 };
 
 }  // namespace

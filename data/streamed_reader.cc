@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -38,9 +39,15 @@ absl::StatusOr<absl::string_view> read_past_cache(int fd, const StreamedReader::
   for (size_t got = 0; got < needed;) {
     const ssize_t count = ::pread(fd, buffer + got, blocks - got, static_cast<off_t>(begin + got));
     if (count < 0 && errno == EINTR) continue;
-    if (count < 0 && errno == EINVAL) return part.bytes;  // other blocks than ours
-    if (count < 0) return errno_status("cannot read", part.file->path());
-    if (count == 0) {
+    const bool refused = count < 0 && errno == EINVAL;  // after its end, or other blocks than ours
+    if (count < 0 && !refused) return errno_status("cannot read", part.file->path());
+    struct stat info {};
+    const bool ended = ::fstat(fd, &info) == 0 && static_cast<size_t>(info.st_size) <= begin + got;
+    if (refused && !ended) {
+      will_read(part.bytes);
+      return part.bytes;
+    }
+    if (count <= 0) {
       return absl::DataLossError(
           absl::StrCat(part.file->path(), ": ends at byte ", begin + got, " by now"));
     }
@@ -62,25 +69,31 @@ StreamedReader::StreamedReader(const std::vector<Part>& parts) {
 
 StreamedReader::~StreamedReader() {
   if (reading_.valid()) reading_.wait();
-  for (const auto& [file, fd] : descriptors_) {
-    if (fd >= 0) ::close(fd);
+  for (const auto& [file, source] : sources_) {
+    if (source.fd >= 0) ::close(source.fd);
   }
 }
 
-int StreamedReader::descriptor_of(const MappedFile* file) {
-  const auto [entry, is_new] = descriptors_.try_emplace(file, -1);
-  if (is_new) entry->second = file->open_again(O_RDONLY | O_CLOEXEC | O_DIRECT);
-  return entry->second;
+const StreamedReader::Source& StreamedReader::source_of(const MappedFile* file) {
+  const auto [entry, is_new] = sources_.try_emplace(file);
+  Source& source = entry->second;
+  if (is_new) {
+    source.fd = file->open_again(O_RDONLY | O_CLOEXEC | O_DIRECT);
+    struct stat info {};
+    source.cache_is_known =
+        source.fd >= 0 && ::fstat(source.fd, &info) == 0 &&
+        (info.st_uid == ::geteuid() || ::access(file->path().c_str(), W_OK) == 0);
+  }
+  return source;
 }
 
 void StreamedReader::start_to_read() {
   const size_t i = given_;
   if (i == pieces_.size()) return;
   const Part& piece = pieces_[i];
-  const bool worthwhile =
-      piece.file != nullptr && piece.bytes.size() >= kWorthwhile && !in_cache(piece.bytes);
-  const int fd = worthwhile ? descriptor_of(piece.file) : -1;
-  if (fd < 0) {
+  const bool worthwhile = piece.file != nullptr && piece.bytes.size() >= kWorthwhile;
+  const Source source = worthwhile ? source_of(piece.file) : Source();
+  if (source.fd < 0 || (source.cache_is_known && in_cache(piece.bytes))) {
     if (piece.file != nullptr) will_read(piece.bytes);
     reading_ = std::async(std::launch::deferred,
                           [&piece]() -> absl::StatusOr<absl::string_view> { return piece.bytes; });
@@ -88,8 +101,9 @@ void StreamedReader::start_to_read() {
   }
   AlignedBuffer& buffer = buffers_[i % 2];
   if (buffer == nullptr) buffer = aligned_buffer(kPiece + 2 * kDiskBlock);
-  reading_ = std::async(std::launch::async,
-                        [fd, &piece, to = buffer.get()] { return read_past_cache(fd, piece, to); });
+  reading_ = std::async(std::launch::async, [&piece, fd = source.fd, to = buffer.get()] {
+    return read_past_cache(fd, piece, to);
+  });
 }
 
 absl::StatusOr<absl::string_view> StreamedReader::next() {

@@ -1,15 +1,14 @@
 #include "eval/exchange.h"
 
-#include <filesystem>
 #include <set>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "eval/golden_folder.h"
-#include "train/manifest.h"
 #include "train/model_folder.h"
 #include "train/remote_code.h"
 #include "train/run_config.h"
+#include "train/tensor_copy.h"
 #include "train/tokenizer_files.h"
 #include "train/weights_only_state.h"
 
@@ -23,16 +22,6 @@ absl::Status write_folder(FileSystem& fs, const std::string& work, const std::st
   report->tensors = static_cast<int64_t>(parts.copies.size());
   report->files = static_cast<int64_t>(files->size()) + 1;
   for (const WrittenFile& file : *files) report->bytes += file.size;
-  return absl::OkStatus();
-}
-
-std::string without_slash(std::string path) {
-  while (path.size() > 1 && path.back() == '/') path.pop_back();
-  return path;
-}
-
-absl::Status check_new_folder(const std::string& to) {
-  if (path_exists(to)) return absl::AlreadyExistsError(to + ": stands already");
   return absl::OkStatus();
 }
 
@@ -130,18 +119,15 @@ void convert(const ExportOptions& options, ModelFolder* parts) {
 }  // namespace
 
 absl::StatusOr<ExchangeReport> export_model(FileSystem& fs, const std::string& from,
-                                            const std::string& to_path,
-                                            const ExportOptions& options) {
-  const std::string to = without_slash(to_path);
-  absl::Status status = check_new_folder(to);
-  if (!status.ok()) return status;
+                                            const std::string& to, const ExportOptions& options) {
+  if (path_exists(to)) return absl::AlreadyExistsError(to + ": stands already");
   if (!path_exists(from + "/config.json")) {
     return absl::NotFoundError(
         from + ": no config.json; name a checkpoint, such as runs/tiny/step-0000060");
   }
   absl::StatusOr<ModelDescription> description = read_config_json(from + "/config.json");
   absl::StatusOr<TensorFolder> tensors = TensorFolder::open(from, "model");
-  status = both(description.status(), tensors.status());
+  absl::Status status = both(description.status(), tensors.status());
   if (!status.ok()) return status;
   status = check_export(from, *description, options);
   if (!status.ok()) return status;
@@ -177,13 +163,11 @@ absl::StatusOr<ExchangeReport> export_model(FileSystem& fs, const std::string& f
 }
 
 absl::StatusOr<ExchangeReport> import_model(FileSystem& fs, const std::string& from,
-                                            const std::string& to_path) {
-  const std::string to = without_slash(to_path);
-  absl::Status status = check_new_folder(to);
-  if (!status.ok()) return status;
+                                            const std::string& to) {
+  if (path_exists(to)) return absl::AlreadyExistsError(to + ": stands already");
   absl::StatusOr<ForeignModel> model = read_description(from);
   absl::StatusOr<TensorFolder> tensors = TensorFolder::open(from, "model");
-  status = both(model.status(), tensors.status());
+  absl::Status status = both(model.status(), tensors.status());
   if (!status.ok()) return status;
   const ModelDescription& description = model->description;
   absl::StatusOr<std::vector<TensorCopy>> copies =

@@ -7,7 +7,6 @@
 #include "absl/strings/str_cat.h"
 #include "data/exit_code.h"
 #include "data/json.h"
-#include "data/progress.h"
 #include "eval/mesh_options.h"
 #include "train/cut_model.h"
 #include "train/hugging_face.h"

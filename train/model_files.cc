@@ -119,16 +119,6 @@ TensorFolder TensorFolder::renamed(const std::map<std::string, TensorRecord>& te
 
 void TensorFolder::keep_open(TensorFolder other) { kept_open_.push_back(std::move(other)); }
 
-void TensorFolder::release(const TensorRecord& record) const {
-  const auto is = [&](const std::string& bytes) { return bytes.data() == record.bytes.data(); };
-  const auto owns = [&](const TensorFolder& folder) {
-    return std::any_of(folder.owned_.begin(), folder.owned_.end(), is);
-  };
-  if (!owns(*this) && std::none_of(kept_open_.begin(), kept_open_.end(), owns)) {
-    release_pages(record.bytes);
-  }
-}
-
 absl::Status read_parameters(const TensorFolder& folder, const std::string& prefix,
                              const ModelConfig& config, const ParameterLayout& layout, bool exact,
                              const FlatBuffers& buffers) {
@@ -145,7 +135,7 @@ absl::Status read_parameters(const TensorFolder& folder, const std::string& pref
     } else {
       will_read(record->bytes);
       widen(*record, parameter_data(parameter, buffers));
-      folder.release(*record);
+      if (record->file != nullptr) release_pages(record->bytes);
     }
   }
   if (exact) {

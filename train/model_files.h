@@ -58,9 +58,6 @@ class TensorFolder {
   // Keeps the files of another folder open, into which records of this one point.
   void keep_open(TensorFolder other);
 
-  // Drops a tensor's bytes from memory; they are read again when they are next looked at.
-  void release(const TensorRecord& record) const;
-
  private:
   absl::Status add(const std::string& path);
   std::string where_;

@@ -14,7 +14,7 @@ namespace emo {
 
 using TextFiles = std::vector<std::pair<std::string, std::string>>;  // name and contents
 
-// A new model folder: what it is made of, in memory but for the tensors.
+// A new model folder: what it is made of, in memory but for the tensors that files have.
 struct ModelFolder {
   OrderedJson config;              // config.json
   TextFiles texts;                 // further files

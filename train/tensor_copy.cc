@@ -114,11 +114,11 @@ absl::StatusOr<WrittenFile> write_shard(FileSystem& fs, const std::string& folde
 // Consecutive tensors of at most this many bytes together, or one larger tensor.
 std::vector<std::vector<TensorCopy>> cut_into_shards(const std::vector<TensorCopy>& copies,
                                                      uint64_t max_shard_bytes) {
-  std::vector<std::vector<TensorCopy>> shards;
+  std::vector<std::vector<TensorCopy>> shards(1);
   uint64_t bytes = 0;
   for (const TensorCopy& copy : copies) {
     const uint64_t size = entry_of(copy).bytes();
-    if (shards.empty() || bytes + size > max_shard_bytes) {
+    if (!shards.back().empty() && bytes + size > max_shard_bytes) {
       shards.emplace_back();
       bytes = 0;
     }

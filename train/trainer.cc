@@ -120,11 +120,12 @@ absl::Status save(const RunConfig& config, const Mesh& mesh, const ModelDescript
 }
 
 // The router's losses over all tokens are divided by the number of labels all the same.
-void say_if_few_labels(const RunConfig& config, double labels) {
+void say_if_few_labels(const RunConfig& config, const StepResult& result) {
   const auto tokens = static_cast<double>(config.train.batch * config.data.sequence_length);
   const bool has_losses = config.model.moe_layers() > 0 &&
                           (config.routing.balance_weight > 0 || config.routing.z_weight > 0);
-  if (config.routing.losses_over == LossTokens::kLabelled || !has_losses || 2 * labels > tokens) {
+  if (config.routing.losses_over == LossTokens::kLabelled || !has_losses ||
+      2 * result.divisor > tokens) {
     return;
   }
   std::fprintf(
@@ -132,7 +133,7 @@ void say_if_few_labels(const RunConfig& config, double labels) {
       "emo: %.0f of the step's %.0f tokens are predicted, and the router's losses are of "
       "all of them: %.1f times as strong as their weights say. routing.losses_over=labelled "
       "leaves out those that are not.\n",
-      labels, tokens, tokens / labels);
+      result.sums.labels, tokens, tokens / result.divisor);
 }
 
 }  // namespace
@@ -199,7 +200,7 @@ absl::StatusOr<RunEnd> train(const RunConfig& config, const Mesh& mesh,
     step_options.want_exchange = logs;
     const StepResult result = stepper->step(*batches, step_options);
     if (!result.finite()) return not_finite(mesh, result, step, stepper.get());
-    if (position.step == start->step && mesh.is_first()) say_if_few_labels(config, result.divisor);
+    if (position.step == start->step && mesh.is_first()) say_if_few_labels(config, result);
 
     position.step = step;
     position.sequences += config.train.batch;

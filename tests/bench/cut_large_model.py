@@ -21,18 +21,23 @@ def cut(folder: pathlib.Path) -> dict:
             "resident_bytes": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024}
 
 
-def plain_write(path: pathlib.Path, count: int, past_cache: bool) -> float:
-    """Seconds to write as many zeros and sync them: the disk's rate."""
+def plain_write(path: pathlib.Path, count: int, past_cache: bool) -> float | None:
+    """Bytes a second of a file of at least as many zeros, synced: the disk's rate. None where the folder has no
+    way past the cache."""
     block = mmap.mmap(-1, 16 << 20)  # O_DIRECT wants its alignment
     begin = time.monotonic()
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | (os.O_DIRECT if past_cache else 0))
-    for _ in range(count // len(block)):
-        os.write(file, block)
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | (os.O_DIRECT if past_cache else 0))
+    except OSError:
+        return None
+    written = 0
+    while written < count:
+        written += os.write(file, block)
     os.fsync(file)
     os.close(file)
-    seconds = time.monotonic() - begin
+    rate = written / (time.monotonic() - begin)
     path.unlink()
-    return seconds
+    return rate
 
 
 def body() -> None:
@@ -41,16 +46,17 @@ def body() -> None:
         result = {"model_bytes": write_model(folder, RELEASED, options.layers), **cut(folder)}
         shutil.rmtree(folder / "cut")
         for name, past_cache in (("plain_write", False), ("plain_write_past_cache", True)):
-            result[f"{name}_seconds"] = plain_write(folder / "plain", result["bytes_written"], past_cache)
+            result[f"{name}_bytes_per_second"] = plain_write(folder / "plain", result["bytes_written"], past_cache)
     if options.json:
         print(json.dumps(result))
         return
     gb = 1e9
-    rate = {name: f"{result['bytes_written'] / gb / result[name]:.2f}" for name in result if name.endswith("seconds")}
+    past = result["plain_write_past_cache_bytes_per_second"]
     print(table(["model, GB", "cut model, GB", "seconds", "GB/s written", "plain write of as much, GB/s", "past the cache",
                  "resident, GB"],
                 [[f"{result['model_bytes'] / gb:.1f}", f"{result['bytes_written'] / gb:.2f}", f"{result['seconds']:.1f}",
-                  rate["seconds"], rate["plain_write_seconds"], rate["plain_write_past_cache_seconds"],
+                  f"{result['bytes_written'] / gb / result['seconds']:.2f}",
+                  f"{result['plain_write_bytes_per_second'] / gb:.2f}", f"{past / gb:.2f}" if past else "-",
                   f"{result['resident_bytes'] / gb:.2f}"]]))
 
 

@@ -202,6 +202,8 @@ INSTANTIATE_TEST_SUITE_P(
         LayoutCase{6, 1, BalanceScope::kMicroBatch, false, kRange, Recompute::kNone, 2},
         LayoutCase{6, 1, BalanceScope::kMicroBatch, false, kRange, Recompute::kMoe, 2},
         LayoutCase{5, 2, BalanceScope::kMicroBatch, false, kRange, Recompute::kNone, 1, kLabelled},
+        // No label in the losses at all.
+        LayoutCase{1, 2, BalanceScope::kMicroBatch, true, kRange, Recompute::kNone, 1, kLabelled},
         LayoutCase{7, 2, BalanceScope::kGlobalBatch, true, kRange, Recompute::kBlock, 2,
                    kLabelled}));
 

@@ -77,6 +77,7 @@ TEST_F(CheckpointTest, ComesBackBitForBit) {
   ASSERT_TRUE(description.ok()) << description.status();
   EXPECT_EQ(to_config_json(*description), to_config_json(description_));
   EXPECT_EQ(description->eos_routes_with, EosRoutesWith::kNext);
+  EXPECT_EQ(description->contract.losses_over, LossTokens::kLabelled);
 }
 
 TEST_F(CheckpointTest, TheNewestCompleteOneCountsAndOldOnesGo) {
