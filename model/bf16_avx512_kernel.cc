@@ -1,5 +1,6 @@
 #include "model/bf16_kernel.h"
 #include "model/simd.h"
+#include "model/transpose_registers.h"
 
 #if defined(__x86_64__) && !defined(EMO_PORTABLE)
 
@@ -55,24 +56,6 @@ EMO_AVX512_BF16 void pack(int64_t terms, int64_t columns, int64_t width,
   }
 }
 
-// Lane i of row j becomes lane j of row i. A round interleaves row i with row i + 8, which turns
-// the bits of an entry's (row, lane) by one place; four rounds swap the two.
-EMO_AVX512_BF16 void transpose(__m512i (&rows)[16]) {
-  const __m512i lower = _mm512_set_epi32(23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-  const __m512i upper =
-      _mm512_set_epi32(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8);
-  for (int round = 0; round < 4; ++round) {
-    __m512i before[16];
-#pragma GCC unroll 16
-    for (int i = 0; i < 16; ++i) before[i] = rows[i];
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; ++i) {
-      rows[2 * i] = _mm512_permutex2var_epi32(before[i], lower, before[i + 8]);
-      rows[2 * i + 1] = _mm512_permutex2var_epi32(before[i], upper, before[i + 8]);
-    }
-  }
-}
-
 // The first `count` of 32 numbers, rounded; zeros behind them.
 EMO_AVX512_BF16 __m512i first_numbers(int64_t count, const float* from) {
   return reinterpret_cast<__m512i>(
@@ -99,7 +82,7 @@ EMO_AVX512_BF16 void pack_transposed(int64_t terms, int64_t columns, BasicConstM
         rows[j] = first_numbers(inside ? count : 0,
                                 from.data + (inside ? column + j : 0) * from.stride + 2 * pair);
       }
-      transpose(rows);
+      transpose_registers(rows);
       for (int64_t p = 0; p < std::min<int64_t>(16, pairs - pair); ++p) {
         _mm512_storeu_si512(panel + (pair + p) * kKernelColumns + column, rows[p]);
       }

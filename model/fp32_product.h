@@ -18,10 +18,9 @@ enum class Fp32Library { kMkl, kOneDnn };
 Fp32Library fp32_library();
 const char* fp32_library_name(Fp32Library library);  // "MKL", "oneDNN"
 
+// C[m, n] = beta * C + op(A)[m, k] op(B)[k, n], row-major; op is 'N' or 'T'. Sizes fit in an int.
 // oneDNN's threads are OpenMP's: its first product on a thread sets those to one for that thread,
 // libtorch's with them.
-// C[m, n] = beta * C + op(A)[m, k] op(B)[k, n], row-major; op is 'N' or 'T'. Sizes fit in
-// an int.
 void fp32_product(Fp32Library library, char op_a, char op_b, int64_t m, int64_t n, int64_t k,
                   ConstMatrixView a, ConstMatrixView b, float beta, MatrixView c);
 

@@ -14,8 +14,8 @@ using Metrics = std::vector<std::pair<std::string, double>>;  // in a fixed orde
 
 // For each MoE layer "block NN/<name>", and over layers "<name>": the sum, or the largest for "load
 // imbalance". `sums` are those of all ranks. Beside the reference's names: "dead experts" (routed
-// experts that no token chose, of those that the losses are of) and "pool size" (the mean over documents), both averaged over
-// layers.
+// experts that no token chose, of those that the losses are of) and "pool size" (the mean over
+// documents), both averaged over layers.
 Metrics router_metrics(const ModelConfig& config, const RoutingContract& contract,
                        const LossSums& sums, double divisor);
 
