@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "eval/golden_folder.h"
 #include "train/model_folder.h"
+#include "train/pruning_metadata.h"
 #include "train/remote_code.h"
 #include "train/run_config.h"
 #include "train/tensor_copy.h"
@@ -142,6 +143,7 @@ absl::StatusOr<ExchangeReport> export_model(FileSystem& fs, const std::string& f
   if (options.vocab_size > 0) description->config.vocab_size = options.vocab_size;
   SpecialTokens special;
   status = add_tokenizer(from, *description, &parts, &special);
+  if (status.ok()) status = carry_pruning(from, &parts.texts);
   if (!status.ok()) return status;
   parts.config = config_json_in(options.architecture, *description);
   const OrderedJson generation = generation_config(*description, special);
@@ -179,6 +181,7 @@ absl::StatusOr<ExchangeReport> import_model(FileSystem& fs, const std::string& f
   parts.copies = *std::move(copies);
   SpecialTokens special;
   status = add_tokenizer(from, description, &parts, &special);
+  if (status.ok()) status = carry_pruning(from, &parts.texts);
   if (!status.ok()) return status;
   parts.config = to_config_json(description);
   const bool bf16 = parts.copies.front().dtype == "BF16";

@@ -93,10 +93,11 @@ absl::StatusOr<int> merge(const MergeCommandOptions& options) {
   absl::StatusOr<TextFiles> texts = companion_files(options.parent);
   if (!texts.ok()) return texts.status();
   texts->emplace_back("state.json", weights_only_state(options.parent, parent->description));
+  absl::Status status = carry_pruning(options.parent, &*texts);  // where it was cut itself
+  if (!status.ok()) return status;
   const ModelFolder model{std::move(parent->json), *std::move(texts), all_tensors(*merged),
                           options.max_shard_megabytes * 1000000};
-  absl::Status status =
-      write_model_folder(posix_file_system(), "merge", options.out, model).status();
+  status = write_model_folder(posix_file_system(), "merge", options.out, model).status();
   if (!status.ok()) return status;
   return kExitDone;
 }
@@ -131,7 +132,9 @@ Command experts_merge_command(CLI::App& experts) {
   CLI::App* app = experts.add_subcommand(
       "merge", "Put the experts of an extracted model, tuned since, back into its parent");
   app->add_option("PARENT", options->parent, "the model folder that was cut")->required();
-  app->add_option("TUNED", options->tuned, "a folder with pruning_metadata.json")->required();
+  app->add_option("TUNED", options->tuned,
+                  "the cut model, or a checkpoint of a run that started from it")
+      ->required();
   app->add_option("OUT", options->out, "folder to write; must not stand yet")->required();
   app->add_option("--alpha", options->merge.alpha,
                   "1: the tuned numbers replace the parent's; 0.5: the mean of both")

@@ -14,6 +14,7 @@
 #include "train/expert_order.h"
 #include "train/manifest.h"
 #include "train/model_files.h"
+#include "train/pruning_metadata.h"
 #include "train/remote_code.h"
 #include "train/tokenizer_files.h"
 
@@ -122,6 +123,7 @@ absl::Status write_description(FileSystem& fs, const Mesh& mesh, const std::stri
   }
   const ExpertOrder order = expert_order_of(contents.model->layout);
   if (!order.empty()) texts.emplace_back(kPlacementFile, to_text(to_json(order)));
+  if (!contents.pruning.empty()) texts.emplace_back(kPruningFile, contents.pruning);
   if (!contents.tokenizer_path.empty()) {
     absl::StatusOr<std::string> tokenizer = read_file(contents.tokenizer_path, 1u << 28);
     if (!tokenizer.ok()) return tokenizer.status();

@@ -4,6 +4,7 @@
 // - config.json and tokenizer.json: the model's description (hugging_face.h)
 // - model-0000i-of-0000n.safetensors, one for each writing rank, and model.safetensors.index.json
 // - optimizer-0000i-of-0000n.safetensors, with its index: exp_avg/<name>, exp_avg_sq/<name>
+// - pruning_metadata.json: of a cut model, which experts of which model it has
 // - placement.json: the order in which ranks hold the experts, where there is one (expert_order.h)
 // - state.json: where the run is, its config, versions
 // - MANIFEST: size and SHA-256 of every other file, written last
@@ -42,6 +43,7 @@ struct CheckpointContents {
   const ModelDescription* description;
   TrainingPosition position;
   std::string tokenizer_path;  // copied where not ""
+  std::string pruning = {};    // of a cut model: pruning_metadata.json, else ""
 };
 
 // Collective over the mesh; every rank gets the same answer. Writes

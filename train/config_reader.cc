@@ -434,7 +434,9 @@ void check_together(const RunConfig& c, const std::function<void(const char*, st
     }
   }
   if ((c.train.steps > 0) == (c.train.tokens > 0)) {
-    say("train.steps", "train needs either steps or tokens");
+    say("train.steps", c.train.steps > 0
+                           ? "train.steps and train.tokens are both given; set the other to 0"
+                           : "train needs either steps or tokens");
   }
   if (c.train.batch == 0) {
     say("train.batch", "train.batch is not set");

@@ -59,6 +59,7 @@ absl::StatusOr<std::vector<WrittenFile>> write_model_folder(FileSystem& fs, cons
 absl::StatusOr<TextFiles> companion_files(const std::string& folder) {
   TextFiles files;
   for (const char* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+                           "vocab.json", "merges.txt", "chat_template.jinja",
                            "generation_config.json", "configuration_emo.py", "modeling_emo.py"}) {
     const std::string path = absl::StrCat(folder, "/", name);
     if (!path_exists(path)) continue;

@@ -26,13 +26,26 @@ OrderedJson pruning_json(const SubsetFile& subset, const ModelConfig& config) {
           {"experts_kept_per_layer", subset.experts_kept_per_layer}};
 }
 
+absl::StatusOr<std::string> pruning_of(const std::string& folder) {
+  const std::string path = folder + "/" + kPruningFile;
+  if (!path_exists(path)) return std::string();
+  return read_file(path, 1u << 28);
+}
+
+absl::Status carry_pruning(const std::string& folder, TextFiles* texts) {
+  absl::StatusOr<std::string> pruning = pruning_of(folder);
+  if (!pruning.ok()) return pruning.status();
+  if (!pruning->empty()) texts->emplace_back(kPruningFile, *std::move(pruning));
+  return absl::OkStatus();
+}
+
 absl::StatusOr<SubsetFile> read_pruning(const std::string& folder, const ModelConfig& parent,
                                         const std::string& parent_identity) {
   const std::string path = folder + "/" + kPruningFile;
   if (!path_exists(path)) {
     return absl::NotFoundError(folder + ": no " + kPruningFile +
-                               "; only a folder that emo experts extract wrote says which experts "
-                               "it has");
+                               "; only the folder of a cut model, or a checkpoint of a run that "
+                               "started from one, says which experts it has");
   }
   return read_subset(path, parent, parent_identity);
 }

@@ -5,6 +5,7 @@
 
 #include "absl/status/statusor.h"
 #include "train/expert_subset.h"
+#include "train/model_folder.h"
 
 namespace emo {
 
@@ -12,6 +13,12 @@ constexpr char kPruningFile[] = "pruning_metadata.json";
 
 // The keys of the reference, and ours: the model's identity and the labels.
 OrderedJson pruning_json(const SubsetFile& subset, const ModelConfig& config);
+
+// The file's text, or "" where the folder has none: its model was not cut.
+absl::StatusOr<std::string> pruning_of(const std::string& folder);
+
+// Adds the file of a cut model in `folder` to the texts of a folder made from it.
+absl::Status carry_pruning(const std::string& folder, TextFiles* texts);
 
 // What a cut model's folder says, for its parent. NotFound where the folder was not cut; other
 // errors as read_subset's.

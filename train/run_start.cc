@@ -8,6 +8,7 @@
 #include "train/agreement.h"
 #include "train/cut_model.h"
 #include "train/expert_order.h"
+#include "train/pruning_metadata.h"
 
 namespace emo {
 namespace {
@@ -71,9 +72,9 @@ absl::Status check_description(const std::string& folder, const RunConfig& confi
   return check_model(folder, config, *description);
 }
 
-absl::StatusOr<TrainingPosition> resume(const std::string& folder, const RunConfig& config,
-                                        const ChunkSource& source, const Mesh& mesh,
-                                        const Model& model, OptimizerState* optimizer) {
+absl::StatusOr<RunStart> resume(const std::string& folder, const RunConfig& config,
+                                const ChunkSource& source, const Mesh& mesh, const Model& model,
+                                OptimizerState* optimizer) {
   absl::StatusOr<TrainingPosition> position = read_position(folder);
   if (!position.ok()) return position.status();
   absl::Status status = check_resumable(folder, config, source, *position);
@@ -84,13 +85,20 @@ absl::StatusOr<TrainingPosition> resume(const std::string& folder, const RunConf
     std::fprintf(stderr, "emo: going on from %s (step %lld)\n", folder.c_str(),
                  static_cast<long long>(position->step));
   }
-  return position;
+  absl::StatusOr<std::string> pruning = pruning_of(folder);
+  if (!pruning.ok()) return pruning.status();
+  return RunStart{*std::move(position), *std::move(pruning)};
 }
 
-// The weights that the run starts from: those of a checkpoint, or of some of its experts.
-absl::Status take_weights(const RunConfig& config, const Model& model) {
+// The weights that the run starts from, those of a checkpoint or of some of its experts. Answers
+// RunStart::pruning.
+absl::StatusOr<std::string> take_weights(const RunConfig& config, const Model& model) {
   const std::string& folder = config.run.start_from;
-  if (config.run.experts.empty()) return read_model(folder, model);
+  if (config.run.experts.empty()) {
+    absl::Status status = read_model(folder, model);
+    if (!status.ok()) return status;
+    return pruning_of(folder);
+  }
   absl::StatusOr<ModelDescription> parent = read_config_json(folder + "/config.json");
   if (!parent.ok()) return parent.status();
   absl::StatusOr<TensorFolder> tensors = TensorFolder::open(folder, "model");
@@ -100,29 +108,33 @@ absl::Status take_weights(const RunConfig& config, const Model& model) {
   if (!subset.ok()) return subset.status();
   tensors = cut_tensors(*std::move(tensors), parent->config, subset->experts_kept_per_layer);
   if (!tensors.ok()) return tensors.status();
-  return read_parameters(*tensors, "", model.config, model.layout, /*exact=*/true,
-                         model.parameters);
+  absl::Status status =
+      read_parameters(*tensors, "", model.config, model.layout, /*exact=*/true, model.parameters);
+  if (!status.ok()) return status;
+  return to_text(pruning_json(*subset, parent->config));
 }
 
-absl::StatusOr<TrainingPosition> take_over(const RunConfig& config, const Model& model,
-                                           OptimizerState* optimizer) {
+absl::StatusOr<RunStart> take_over(const RunConfig& config, const Model& model,
+                                   OptimizerState* optimizer) {
   const std::string& folder = config.run.start_from;
   absl::StatusOr<TrainingPosition> position = read_position(folder);
   if (!position.ok()) return position.status();
   absl::Status status = check_description(folder, config);
   if (status.ok()) status = check_contract(folder, config, *position);
-  if (status.ok()) status = take_weights(config, model);
-  if (status.ok() && config.run.take != Take::kWeights) {
+  if (!status.ok()) return status;
+  absl::StatusOr<std::string> pruning = take_weights(config, model);
+  if (!pruning.ok()) return pruning.status();
+  if (config.run.take != Take::kWeights) {
     status = read_optimizer(folder, model, position->step, optimizer);
   }
   if (!status.ok()) return status;
-  if (config.run.take != Take::kAll) return TrainingPosition();
+  if (config.run.take != Take::kAll) return RunStart{TrainingPosition(), *std::move(pruning)};
   if (position->step >= config.total_steps()) {
     return absl::InvalidArgumentError(absl::StrCat(
         "run.take all goes on from step ", position->step, " of ", folder, ", and train says ",
         config.total_steps(), " steps in all: there is nothing to do"));
   }
-  return position;
+  return RunStart{*std::move(position), *std::move(pruning)};
 }
 
 struct Origin {
@@ -161,24 +173,24 @@ absl::StatusOr<ExpertOrder> expert_order_for_run(const RunConfig& config, const 
   return order;
 }
 
-absl::StatusOr<TrainingPosition> start_run(const RunConfig& config, const ChunkSource& source,
-                                           const Mesh& mesh, const Model& model,
-                                           OptimizerState* optimizer) {
+absl::StatusOr<RunStart> start_run(const RunConfig& config, const ChunkSource& source,
+                                   const Mesh& mesh, const Model& model,
+                                   OptimizerState* optimizer) {
   const absl::StatusOr<Origin> origin = find_origin(config);
   absl::Status status = agree(*mesh.world, origin.status());
   if (!status.ok()) return status;
   if (origin->checkpoint.empty()) {
     initialise(model.config, model.layout, model.parameters);
-    return TrainingPosition();
+    return RunStart();
   }
   status = verify_checkpoint(*mesh.world, origin->checkpoint);
   if (!status.ok()) return status;
-  absl::StatusOr<TrainingPosition> position =
+  absl::StatusOr<RunStart> start =
       origin->resumes ? resume(origin->checkpoint, config, source, mesh, model, optimizer)
                       : take_over(config, model, optimizer);
-  status = agree(*mesh.world, position.status());
+  status = agree(*mesh.world, start.status());
   if (!status.ok()) return status;
-  return position;
+  return start;
 }
 
 absl::Status start_weights(const RunConfig& config, const Mesh& mesh, const Model& model) {
@@ -189,7 +201,7 @@ absl::Status start_weights(const RunConfig& config, const Mesh& mesh, const Mode
   absl::Status status = verify_checkpoint(*mesh.world, config.run.start_from);
   if (!status.ok()) return status;
   status = check_description(config.run.start_from, config);
-  if (status.ok()) status = take_weights(config, model);
+  if (status.ok()) status = take_weights(config, model).status();
   return agree(*mesh.world, status);
 }
 

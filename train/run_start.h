@@ -19,17 +19,20 @@ absl::StatusOr<ExpertOrder> placement_of_config(const RunConfig& config);
 // parallel.placement's, or what the checkpoint that the run goes on or starts from carries.
 absl::StatusOr<ExpertOrder> expert_order_for_run(const RunConfig& config, const Mesh& mesh);
 
-// Collective; every rank gets the same answer. Fills the model and its optimizer state and answers
-// where to go on.
+struct RunStart {
+  TrainingPosition position;  // where to go on
+  std::string pruning;        // of a cut model: pruning_metadata.json, else ""
+};
+
+// Collective; every rank gets the same position. Fills the model and its optimizer state.
 //   - a checkpoint in run.folder: goes on there; FailedPrecondition, with a list, where config or
 //   data
 //     differ in a way that matters
 //   - run.start_from: takes what run.take says; the routing contract must be equal unless
 //     run.change_contract
 //   - else: initial weights
-absl::StatusOr<TrainingPosition> start_run(const RunConfig& config, const ChunkSource& source,
-                                           const Mesh& mesh, const Model& model,
-                                           OptimizerState* optimizer);
+absl::StatusOr<RunStart> start_run(const RunConfig& config, const ChunkSource& source,
+                                   const Mesh& mesh, const Model& model, OptimizerState* optimizer);
 
 // Collective; every rank gets the same answer. Fills the model with the weights that a new run
 // would begin with, run.start_from's or initial ones, whatever lies in run.folder.

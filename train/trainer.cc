@@ -96,7 +96,7 @@ absl::StatusOr<std::optional<MetricsLog>> open_log(const RunConfig& config, cons
 
 // Collective; every rank gets the same answer.
 absl::Status save(const RunConfig& config, const Mesh& mesh, const ModelDescription& description,
-                  const TrainingPosition& position, Stepper* stepper) {
+                  const RunStart& now, Stepper* stepper) {
   stepper->sync();
   const Model& model = stepper->model();
   const std::string bad = first_bad_tensor(model.layout, model.parameters);
@@ -105,7 +105,8 @@ absl::Status save(const RunConfig& config, const Mesh& mesh, const ModelDescript
             bad.empty() ? absl::OkStatus()
                         : absl::AbortedError("not saved: parameter " + bad + " is not finite"));
   if (!status.ok()) return status;
-  CheckpointContents contents{&model, stepper->optimizer(), &description, position, ""};
+  CheckpointContents contents{&model, stepper->optimizer(), &description, now.position,
+                              "",     now.pruning};
   const std::string tokenizer = config.data.path + "/tokenizer.json";
   if (!config.data.path.empty() && path_exists(tokenizer)) contents.tokenizer_path = tokenizer;
   absl::StatusOr<std::string> folder =
@@ -167,11 +168,12 @@ absl::StatusOr<RunEnd> train(const RunConfig& config, const Mesh& mesh,
   absl::StatusOr<ExpertOrder> order = expert_order_for_run(config, mesh);
   if (!order.ok()) return order.status();
   const std::unique_ptr<Stepper> stepper = make_stepper(config, mesh, *std::move(order));
-  absl::StatusOr<TrainingPosition> start =
+  absl::StatusOr<RunStart> start =
       start_run(config, **source, mesh, stepper->model(), stepper->optimizer());
   if (!start.ok()) return start.status();
   stepper->taken();
-  TrainingPosition position = *start;
+  RunStart now = *start;
+  TrainingPosition& position = now.position;
   absl::StatusOr<std::optional<MetricsLog>> log = open_log(config, mesh, position.step);
   status = agree(*mesh.world, log.status());
   if (!status.ok()) return status;
@@ -200,7 +202,7 @@ absl::StatusOr<RunEnd> train(const RunConfig& config, const Mesh& mesh,
     step_options.want_exchange = logs;
     const StepResult result = stepper->step(*batches, step_options);
     if (!result.finite()) return not_finite(mesh, result, step, stepper.get());
-    if (position.step == start->step && mesh.is_first()) say_if_few_labels(config, result);
+    if (position.step == start->position.step && mesh.is_first()) say_if_few_labels(config, result);
 
     position.step = step;
     position.sequences += config.train.batch;
@@ -223,7 +225,7 @@ absl::StatusOr<RunEnd> train(const RunConfig& config, const Mesh& mesh,
       if (!logged.ok()) std::fprintf(stderr, "emo: %s\n", std::string(logged.message()).c_str());
     }
     if (config.checkpoint.every > 0 && step % config.checkpoint.every == 0) {
-      status = save(config, mesh, description, position, stepper.get());
+      status = save(config, mesh, description, now, stepper.get());
       if (!status.ok()) return status;
       saved_step = step;
     }
@@ -233,7 +235,7 @@ absl::StatusOr<RunEnd> train(const RunConfig& config, const Mesh& mesh,
   const bool stopped = status.code() == absl::StatusCode::kCancelled;
   if (!status.ok() && !stopped) return status;
   if (saved_step < position.step) {
-    status = save(config, mesh, description, position, stepper.get());
+    status = save(config, mesh, description, now, stepper.get());
     if (!status.ok()) return status;
   }
   return stopped ? RunEnd::kStopped : RunEnd::kDone;

@@ -259,6 +259,21 @@ def tune(emo: Program, model: pathlib.Path, subset: pathlib.Path, child: pathlib
     view = train("from-view", f"run.start_from={model}", f"run.experts={subset}")
     for name, tensor in cut_first.items():
         check(np.array_equal(view[name], tensor), f"{name} differs between a cut model and a subset of its parent")
+    kept = json.loads(subset.read_text())["experts_kept_per_layer"]
+    for run in ("from-cut", "from-view"):  # a tuned checkpoint knows whose experts it has
+        out = emo.folder / f"merged-{run}"
+        emo.run("experts", "merge", model, emo.folder / run / "step-0000002", out, "--rest", "--router", "--shared")
+        merged = tensors_of(out)
+        for name, tensor in cut_first.items():
+            parts = name.split(".")
+            if ".mlp.experts." in name:
+                parts[5] = str(kept[int(parts[2])][int(parts[5])])
+            found = merged[".".join(parts)]
+            found = found[kept[int(parts[2])]] if ".mlp.gate." in name else found
+            check(np.array_equal(found, tensor), f"{name} of {run}, merged")
+    for steps in (2, 3):
+        train("resumed", f"run.start_from={child}", "schedule.kind=constant", f"train.steps={steps}")
+    emo.run("experts", "merge", model, emo.folder / "resumed/step-0000003", emo.folder / "merged-resumed")
     bench_from(emo, model, subset, child, top_k)
     frozen = train("frozen", f"run.start_from={child}", "train.freeze=routed")
     for name, tensor in frozen.items():
