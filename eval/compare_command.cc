@@ -80,15 +80,20 @@ absl::StatusOr<int> compare(const Options& options) {
   }
   std::vector<SubsetFile> subsets;
   std::vector<std::string> wrong;
+  bool only_missing = true;
   for (const std::string& path : options.subsets) {
     absl::StatusOr<SubsetFile> subset = read_subset(path, config, "");
     if (subset.ok()) {
       subsets.push_back(*std::move(subset));
     } else {
       wrong.emplace_back(subset.status().message());
+      only_missing = only_missing && absl::IsNotFound(subset.status());
     }
   }
-  if (!wrong.empty()) return absl::DataLossError(absl::StrJoin(wrong, "\n"));
+  if (!wrong.empty()) {
+    const std::string all = absl::StrJoin(wrong, "\n");
+    return only_missing ? absl::NotFoundError(all) : absl::DataLossError(all);
+  }
   OrderedJson pairs = OrderedJson::array();
   for (size_t a = 0; a < subsets.size(); ++a) {
     for (size_t b = a + 1; b < subsets.size(); ++b) {

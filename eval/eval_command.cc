@@ -1,5 +1,6 @@
 #include "eval/eval_command.h"
 
+#include <cmath>
 #include <cstdio>
 #include <memory>
 #include <string>
@@ -39,9 +40,9 @@ OrderedJson loss_json(const SourceLoss& loss) {
   return {{"loss", loss.mean()},
           {"perplexity", loss.perplexity()},
           {"bits_per_byte", loss.bits_per_byte()},
-          {"documents", loss.documents},
-          {"predicted_tokens", loss.predicted},
-          {"bytes", loss.bytes}};
+          {"documents", std::llround(loss.documents)},
+          {"predicted_tokens", std::llround(loss.predicted)},
+          {"bytes", std::llround(loss.bytes)}};
 }
 
 void print_row(const std::string& label, const SourceLoss& loss) {

@@ -89,7 +89,8 @@ OrderedJson report(const Options& options, const OpenedModel& model, const Group
                    const std::vector<ExpertUsage>& usages) {
   OrderedJson labels = OrderedJson::object();
   for (size_t i = 0; i < usages.size(); ++i) {
-    OrderedJson numbers = {{"documents", usages[i].documents}, {"tokens", usages[i].tokens}};
+    OrderedJson numbers = {{"documents", std::llround(usages[i].documents)},
+                           {"tokens", std::llround(usages[i].tokens)}};
     for (const Measure& measure : kMeasures) numbers[measure.name] = values_of(usages[i], measure);
     labels[groups.labels[i]] = numbers;
   }

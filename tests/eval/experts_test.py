@@ -331,6 +331,7 @@ def refused(emo: Program, model: pathlib.Path, subset: pathlib.Path, child: path
             (["experts", "merge", model, model, emo.folder / "never"], 66, ["pruning_metadata.json"]),
             (["experts", "merge", child, child, emo.folder / "never"], 65, ["another model"]),
             (["experts", "compare", model, subset, broken], 65, ["broken.json", "expert 99"]),
+            (["experts", "compare", model, subset, emo.folder / "none.json"], 66, ["none.json"]),
             (["experts", "usage", model, *data, "--label", "none", "--output", emo.folder / "never.json"], 64, ["colours"]),
     ]:
         error = emo.run(*arguments, expect=code).stderr
