@@ -162,7 +162,8 @@ Command generate_command(CLI::App& parent) {
   app->add_option("--stop", generation.stop, "text that ends an answer; may be given several times")
       ->allow_extra_args(false)
       ->check([](const std::string& text) { return text.empty() ? "an empty text" : ""; });
-  app->add_option("--batch", generation.sequences, "prompts at once")
+  app->add_option("--batch", generation.sequences,
+                  "prompts at once on each rank, which shares the prompts with the others")
       ->check(CLI::Range(1, 4096))
       ->capture_default_str();
   app->add_option(

@@ -1,16 +1,18 @@
 #include "eval/generation.h"
 
-#include <ATen/ops/empty.h>
+#include <ATen/ops/full.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
 #include <cstring>
 
 #include "absl/strings/match.h"
+#include "data/json.h"
 #include "data/random_bits.h"
 #include "data/utf8.h"
 #include "eval/sequence_batch.h"
 #include "model/linear.h"
+#include "train/agreement.h"
 
 namespace emo {
 namespace {
@@ -49,7 +51,7 @@ class Generator {
         tokenizer_(tokenizer),
         prompts_(prompts),
         options_(options),
-        slots_(std::min<int64_t>(options.sequences, static_cast<int64_t>(prompts.size()))),
+        slots_(std::min(options.sequences, own_prompts())),
         cache_(model.config, static_cast<int64_t>(slots_.size()), capacity()),
         rope_(cache_.capacity, model.config.head_dim(), model.config.rope_theta),
         results_(prompts.size()) {
@@ -64,16 +66,50 @@ class Generator {
   }
 
   std::vector<Generated> run() {
-    while (fill_slots()) {
+    while (anyone(fill_slots())) {
       const std::vector<int32_t> drawn = step();
       size_t i = 0;
       for (const int64_t slot : cache_.slots) take(slot, drawn[i++]);
     }
-    return std::move(results_);
+    return gather();
   }
 
  private:
   bool pools() const { return options_.pool.kind != PoolPolicy::Kind::kNone; }
+
+  // This rank's prompts are rank, rank + ranks, ...
+  int64_t ranks() const { return mesh_.world->size(); }
+  int64_t own_prompts() const {
+    return (static_cast<int64_t>(prompts_.size()) + ranks() - 1 - mesh_.world->rank()) / ranks();
+  }
+
+  // Collective over ep: whether one of its ranks has something to do.
+  bool anyone(bool self) const {
+    if (mesh_.ep->size() == 1) return self;
+    const at::Tensor active = at::full({1}, self ? 1 : 0, at::kInt);
+    mesh_.ep->all_reduce(active, ReduceOp::kMax);
+    return active.item<int32_t>() != 0;
+  }
+
+  // Collective: the answers of all ranks.
+  std::vector<Generated> gather() {
+    OrderedJson mine = OrderedJson::array();
+    for (size_t i = mesh_.world->rank(); i < results_.size(); i += ranks()) {
+      mine.push_back({results_[i].text, results_[i].tokens, results_[i].end});
+    }
+    // A binary format: a text may end inside a character.
+    const std::vector<uint8_t> packed = OrderedJson::to_msgpack(mine);
+    const std::vector<std::string> all =
+        gather_texts(*mesh_.world, std::string(packed.begin(), packed.end()));
+    for (size_t rank = 0; rank < all.size(); ++rank) {
+      size_t i = rank;
+      for (const OrderedJson& answer : OrderedJson::from_msgpack(all[rank])) {
+        results_[i] = {answer[0], answer[1], answer[2]};
+        i += all.size();
+      }
+    }
+    return std::move(results_);
+  }
 
   // Tokens of the longest sequence there can be.
   int64_t capacity() const {
@@ -90,10 +126,11 @@ class Generator {
     cache_.slots.clear();
     for (size_t slot = 0; slot < slots_.size(); ++slot) {
       Active& active = slots_[slot];
-      if (active.prompt < 0 && begun_ < static_cast<int64_t>(prompts_.size())) {
+      if (active.prompt < 0 && next_ < static_cast<int64_t>(prompts_.size())) {
         active = Active();
-        active.prompt = begun_;
-        active.next = prompts_[begun_++];
+        active.prompt = next_;
+        active.next = prompts_[next_];
+        next_ += ranks();
         active.pools.resize(pools() ? model_.config.n_layers : 0);
         cache_.lengths[slot] = 0;
       }
@@ -147,27 +184,24 @@ class Generator {
     const auto n = static_cast<int64_t>(cache_.slots.size());
     const int64_t D = model_.config.d_model;
     const int64_t V = model_.config.vocab_size;
-    const at::Tensor drawn = at::empty({n}, at::kInt);
-    auto* tokens = drawn.mutable_data_ptr<int32_t>();
-    if (mesh_.is_first()) {
-      const auto* ends = batch.attention_ends.const_data_ptr<int32_t>();
-      const auto* x = memory_.slices[0].normalised.const_data_ptr<float>();
-      last_.resize(n * D);
-      logits_.resize(n * V);
-      for (int64_t i = 0; i < n; ++i) {
-        std::memcpy(last_.data() + i * D, x + (ends[i + 1] - 1) * D, D * sizeof(float));
-      }
-      linear(n, V, D, {last_.data(), D}, {model_.weights.head.w, D}, 0, {logits_.data(), V});
-      const int64_t known = std::min(V, tokenizer_.vocab_size());  // padded rows mean nothing
-      for (int64_t i = 0; i < n; ++i) {
-        const Active& active = slots_[cache_.slots[i]];
-        const uint64_t bits = random_bits(options_.sampling.seed, active.prompt,
-                                          active.seen + static_cast<int64_t>(active.next.size()));
-        tokens[i] = sample(logits_.data() + i * V, known, options_.sampling, bits);
-      }
+    if (n == 0) return {};
+    const auto* ends = batch.attention_ends.const_data_ptr<int32_t>();
+    const auto* x = memory_.slices[0].normalised.const_data_ptr<float>();
+    last_.resize(n * D);
+    logits_.resize(n * V);
+    for (int64_t i = 0; i < n; ++i) {
+      std::memcpy(last_.data() + i * D, x + (ends[i + 1] - 1) * D, D * sizeof(float));
     }
-    mesh_.world->broadcast(drawn, 0);
-    return {tokens, tokens + n};
+    linear(n, V, D, {last_.data(), D}, {model_.weights.head.w, D}, 0, {logits_.data(), V});
+    const int64_t known = std::min(V, tokenizer_.vocab_size());  // padded rows mean nothing
+    std::vector<int32_t> tokens;
+    for (int64_t i = 0; i < n; ++i) {
+      const Active& active = slots_[cache_.slots[i]];
+      const uint64_t bits = random_bits(options_.sampling.seed, active.prompt,
+                                        active.seen + static_cast<int64_t>(active.next.size()));
+      tokens.push_back(sample(logits_.data() + i * V, known, options_.sampling, bits));
+    }
+    return tokens;
   }
 
   // Adds a drawn token to the answer of a slot, which becomes free where it ends.
@@ -204,7 +238,7 @@ class Generator {
   }
 
   void stream(Active* active, bool ended) const {
-    if (!options_.stream || !mesh_.is_first()) return;
+    if (!options_.stream) return;
     const size_t end = ended ? active->text.size() : certain_end(active->text, options_.stop);
     if (end <= active->streamed) return;
     options_.stream(active->prompt, active->text.substr(active->streamed, end - active->streamed));
@@ -220,7 +254,7 @@ class Generator {
   KeyValueCache cache_;
   RopeTable rope_;
   std::vector<Generated> results_;
-  int64_t begun_ = 0;  // prompts
+  int64_t next_ = mesh_.world->rank();  // prompt
   PassOptions pass_;
   PassMemory memory_;
   std::vector<float> last_, logits_;  // [n, D], [n, V]

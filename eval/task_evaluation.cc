@@ -160,10 +160,12 @@ absl::StatusOr<TaskAnswers> answer_generation(const Model& model, const Mesh& me
   generation.pool = eval.pool;
   generation.subsets = eval.subsets;
   generation.routed_off = eval.routed_off;
-  Progress progress(task.name, static_cast<int64_t>(items.size()), "questions",
-                    options.show_progress);
-  int64_t done = 0;
-  generation.ended = [&](int64_t) { progress.update(++done); };
+  const auto questions = static_cast<int64_t>(items.size());
+  Progress progress(task.name, questions, "questions", options.show_progress);
+  int64_t done = 0;  // by this rank; the others are about as far
+  generation.ended = [&](int64_t) {
+    progress.update(std::min(questions, ++done * mesh.world->size()));
+  };
   const std::vector<Generated> texts = generate(model, mesh, tokenizer, *prompts, generation);
   std::vector<Metrics> metrics;
   for (size_t i = 0; i < items.size(); ++i) {

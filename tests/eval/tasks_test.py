@@ -138,6 +138,14 @@ def generation(emo: Program, model: pathlib.Path, tokenizer: Tokenizer) -> None:
     check(emo.json(*arguments, ranks=2)["answers"] == answers, "two ranks, dp 2")
     texts = [a["text"] for a in emo.json(*arguments, "--ep", 2, ranks=2)["answers"]]
     check(sum(a == b["text"] for a, b in zip(texts, answers)) >= 3, "two ranks, ep 2")  # a near tie may flip
+    # A rank without a prompt, and one whose prompts end sooner, serve the others with their experts.
+    for count, pool in ((1, "none"), (3, "none"), (3, "7")):
+        few = ["generate", model, "--max-new-tokens", 9, "--batch", 1, "--pool", pool]
+        few += [a for p in prompts[:count] for a in ("--prompt", p)]
+        alone = [a["text"] for a in emo.json(*few)["answers"]]
+        for ep in (1, 2):
+            shared = [a["text"] for a in emo.json(*few, "--ep", ep, ranks=2)["answers"]]
+            check(len(shared) == count and sum(map(str.__eq__, alone, shared)) >= count - 1, (shared, alone, ep))
     stop = answers[0]["text"][5:8]
     stopped = emo.json("generate", model, "--prompt", prompts[0], "--max-new-tokens", 20, "--stop", stop)["answers"][0]
     check(stopped["text"] == answers[0]["text"].split(stop)[0] and stopped["end"] == "stop", stopped)
