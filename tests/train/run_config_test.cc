@@ -78,7 +78,8 @@ INSTANTIATE_TEST_SUITE_P(
         Mistake{"data.path=somewhere", "either path or synthetic"},
         Mistake{"data.synthetic=none", "either path or synthetic"},
         Mistake{"data.synthetic=5", "none or a map"},
-        Mistake{"train.tokens=100", "either steps or tokens"},
+        Mistake{"train.tokens=100", "train.steps and train.tokens are both given"},
+        Mistake{"train.steps=0", "either steps or tokens"},
         Mistake{"data.synthetic.vocab_size=1000", "above the model's 256"},
         Mistake{"train=3", "unknown key 'train'"}, Mistake{"steps", "section.key=value"}));
 
