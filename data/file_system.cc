@@ -205,14 +205,17 @@ absl::StatusOr<std::string> read_file(const std::string& path, uint64_t max_byte
 
 absl::Status write_file_durably(FileSystem& fs, const std::string& path,
                                 absl::string_view contents) {
-  const std::string temporary = path + ".tmp";
+  const std::string temporary = absl::StrCat(path, ".tmp-", ::getpid());
   absl::StatusOr<std::unique_ptr<WritableFile>> file = fs.create(temporary, Writing::kPrompt);
   if (!file.ok()) return file.status();
   absl::Status status = (*file)->append(contents);
   if (status.ok()) status = (*file)->sync();
   if (status.ok()) status = (*file)->close();
   if (status.ok()) status = fs.rename(temporary, path);
-  if (!status.ok()) return status;
+  if (!status.ok()) {
+    fs.remove_all(temporary).IgnoreError();  // the first error is what matters
+    return status;
+  }
   const std::string parent = std::filesystem::path(path).parent_path().string();
   return fs.sync_directory(parent.empty() ? "." : parent);
 }

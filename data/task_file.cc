@@ -118,6 +118,9 @@ void read_answers(Fields* fields, TaskItem* item) {
   if (!fields->has("answers")) fields->wrong("field 'answers' is missing");
   if (!fields->read("answers", &item->answers)) return;
   if (item->answers.empty()) fields->wrong("no answers");
+  for (const std::string& answer : item->answers) {
+    if (answer.empty()) fields->wrong("an empty answer");
+  }
 }
 
 TaskItem read_item(const Json& object, const std::string& where, TaskKind kind,

@@ -116,6 +116,7 @@ Command bench_step_command(CLI::App& bench) {
       ->capture_default_str();
   app->add_option("--trace", options->bench.trace,
                   "write a timeline of the last step, for ui.perfetto.dev or chrome://tracing");
+  app->add_flag("--overwrite", options->bench.overwrite, "replace the timeline");
   app->add_flag("--json", options->json, "one JSON object on standard output");
   app->footer("Example: OMP_NUM_THREADS=2 emo bench step configs/bench-107m.yaml --json");
   return {app, [options] { return run(*options); }};

@@ -17,6 +17,7 @@
 #include "data/file_system.h"
 #include "eval/device_trace.h"
 #include "eval/median.h"
+#include "eval/output_file.h"
 #include "model/linear.h"
 #include "model/profile.h"
 #include "model/stored.h"
@@ -163,7 +164,8 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
   absl::Status status = agree(*mesh.world, source.status());
   if (!status.ok()) return status;
   if (!options.trace.empty()) {  // what is written at the end must be possible from the start
-    status = write_trace(mesh, options.trace, "");
+    status = agree(*mesh.world, check_new_file(options.trace, options.overwrite));
+    if (status.ok()) status = write_trace(mesh, options.trace, "");
     if (!status.ok()) return status;
   }
   absl::StatusOr<ExpertOrder> order = placement_of_config(config);

@@ -17,6 +17,7 @@ struct BenchOptions {
   // File for a timeline of the last step: of all ranks (parallel/trace.h), or on a device of the
   // first (eval/device_trace.h); empty: none.
   std::string trace;
+  bool overwrite = false;  // the trace's file where it stands already
 };
 
 // Collective. Steps on the config's data from the weights that a new run would begin with
@@ -26,7 +27,7 @@ struct BenchOptions {
 // a rank sends in the expert exchange, the mean over ranks; gradients and parameters are not in it.
 // `exchange_wait_seconds_per_step` is what it waits there, `expert_rows_max_over_mean` the pairs of
 // row and expert of the busiest rank over the mean, layer by layer; both only where experts are on
-// several ranks, and on the CPU. The trace's file is replaced.
+// several ranks, and on the CPU.
 absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh,
                                        const BenchOptions& options);
 

@@ -7,6 +7,7 @@
 #include "data/exit_code.h"
 #include "data/json.h"
 #include "eval/exchange.h"
+#include "eval/mesh_options.h"
 
 namespace emo {
 namespace {
@@ -88,7 +89,7 @@ Command export_command(CLI::App& parent) {
   app->footer(
       "Example: emo export runs/quickstart/emo/step-0001000 emo-hf --dtype bf16\n"
       "Then: AutoModelForCausalLM.from_pretrained('emo-hf', trust_remote_code=True)");
-  return {app, [options] { return run_export(*options); }};
+  return {app, [options] { return on_first_rank([&] { return run_export(*options); }); }};
 }
 
 Command import_command(CLI::App& parent) {
@@ -100,7 +101,7 @@ Command import_command(CLI::App& parent) {
   app->add_option("OUT", options->to, "checkpoint folder to make")->required();
   app->add_flag("--json", options->json, "one JSON object on standard output");
   app->footer("Example: emo import OLMoE-1B-7B-0924 runs/olmoe && emo eval runs/olmoe --data DIR");
-  return {app, [options] { return run_import(*options); }};
+  return {app, [options] { return on_first_rank([&] { return run_import(*options); }); }};
 }
 
 }  // namespace emo

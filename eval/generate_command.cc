@@ -1,7 +1,9 @@
 #include "eval/generate_command.h"
 
 #include <chrono>
+#include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <memory>
 #include <string>
 #include <vector>
@@ -138,6 +140,10 @@ absl::StatusOr<int> run(Options options) {
 }  // namespace
 
 Command generate_command(CLI::App& parent) {
+  // Ranges let NaN pass.
+  const auto a_number = [](const std::string& text) -> std::string {
+    return std::isfinite(std::strtod(text.c_str(), nullptr)) ? "" : text + " is not a number";
+  };
   auto options = std::make_shared<Options>();
   GenerationOptions& generation = options->generation;
   CLI::App* app = parent.add_subcommand("generate", "Let a model go on from a text");
@@ -153,10 +159,12 @@ Command generate_command(CLI::App& parent) {
   app->add_option("--temperature", generation.sampling.temperature,
                   "0: always the most likely token")
       ->check(CLI::NonNegativeNumber)
+      ->check(a_number)
       ->capture_default_str();
   app->add_option("--top-p", generation.sampling.top_p,
                   "draw from the most likely tokens that together have this probability")
       ->check(CLI::Range(1e-9, 1.0))
+      ->check(a_number)
       ->capture_default_str();
   app->add_option("--seed", generation.sampling.seed, "of the draws")->capture_default_str();
   app->add_option("--stop", generation.stop, "text that ends an answer; may be given several times")
@@ -168,7 +176,8 @@ Command generate_command(CLI::App& parent) {
       ->capture_default_str();
   app->add_option(
          "--pool", options->pool,
-         "none, or the size N of a pool of experts that is chosen from the prompt and kept")
+         "none, or the size N of a pool of experts that is chosen from the prompt and kept, or "
+         "MIN-MAX: a size drawn for each prompt")
       ->capture_default_str();
   add_mesh_options(app, &options->mesh);
   app->add_flag("--json", options->json, "answers as one JSON object on standard output");

@@ -6,6 +6,7 @@
 #include "train/agreement.h"
 #include "train/cut_model.h"
 #include "train/expert_order.h"
+#include "train/finite.h"
 
 namespace emo {
 namespace {
@@ -37,7 +38,7 @@ absl::StatusOr<OpenedModel> open(const std::string& folder, const std::string& s
     if (!sizes.is_dense(layer) && sizes.routed_experts(layer) < mesh.ep->size()) {
       return absl::InvalidArgumentError(absl::StrCat(sizes.routed_experts(layer),
                                                      " routed experts in layer ", layer, " on ep ",
-                                                     mesh.ep->size()));
+                                                     mesh.ep->size(), "; use a smaller --ep"));
     }
   }
   OpenedModel opened{
@@ -46,6 +47,10 @@ absl::StatusOr<OpenedModel> open(const std::string& folder, const std::string& s
   absl::Status status = read_parameters(*tensors, "", sizes, opened.model->layout, /*exact=*/true,
                                         opened.model->parameters);
   if (!status.ok()) return status;
+  const std::string bad = first_bad_tensor(opened.model->layout, opened.model->parameters);
+  if (!bad.empty()) {
+    return absl::AbortedError(absl::StrCat(folder, ": parameter ", bad, " is not finite"));
+  }
   return opened;
 }
 

@@ -11,6 +11,9 @@ absl::Status check_new_file(const std::string& path, bool overwrite) {
   if (!folder.empty() && !is_directory(folder)) {
     return absl::PermissionDeniedError(path + ": there is no folder " + folder);
   }
+  if (!path.empty() && is_directory(path)) {
+    return absl::AlreadyExistsError(path + ": is a folder; name a file");
+  }
   if (overwrite || path.empty() || !path_exists(path)) return absl::OkStatus();
   return absl::AlreadyExistsError(path + ": stands already; --overwrite replaces it");
 }

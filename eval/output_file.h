@@ -8,7 +8,7 @@
 namespace emo {
 
 // What is written at the end must be possible from the start: PermissionDenied where the folder is
-// not there, AlreadyExists where the file is and `overwrite` is false. OK for "".
+// not there, AlreadyExists where the file is and `overwrite` is false, or a folder is. OK for "".
 absl::Status check_new_file(const std::string& path, bool overwrite);
 
 }  // namespace emo

@@ -259,6 +259,11 @@ void print(const std::vector<NamedSubset>& subsets, bool json) {
 absl::StatusOr<int> rank(const Options& options) {
   absl::StatusOr<Mesh> mesh = open_mesh(options.mesh);
   if (!mesh.ok()) return mesh.status();
+  for (const std::string& label : options.labels) {
+    if (std::count(options.labels.begin(), options.labels.end(), label) > 1) {
+      return absl::InvalidArgumentError("--label " + label + " is given twice");
+    }
+  }
   const size_t asked = std::max<size_t>(1, options.labels.size()) * options.documents.size() *
                        std::max<size_t>(1, options.keep.size());
   if (options.output.empty() == options.folder.empty() || (asked > 1 && options.folder.empty())) {

@@ -39,6 +39,10 @@ absl::StatusOr<int> retention(const RetentionCommandOptions& options) {
     const size_t equals = argument.find('=');
     const std::string name = equals == std::string::npos ? argument : argument.substr(0, equals);
     const std::string folder = equals == std::string::npos ? argument : argument.substr(equals + 1);
+    if (json.contains(name)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("two models are called ", name, "; name them, as in a=", folder));
+    }
     absl::StatusOr<OpenedModel> opened = open_model(folder, *mesh);
     if (!opened.ok()) return opened.status();
     absl::StatusOr<TokenDataset> calibration = open_data_for(*opened, options.calibration, *mesh);

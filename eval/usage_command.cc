@@ -77,6 +77,9 @@ absl::StatusOr<Groups> group_documents(const Options& options, const TokenDatase
   for (size_t i = 0; i < groups.labels.size(); ++i) {
     absl::StatusOr<int32_t> source = find_label(data, groups.labels[i]);
     if (!source.ok()) return source.status();
+    if (std::count(groups.labels.begin(), groups.labels.end(), groups.labels[i]) > 1) {
+      return absl::InvalidArgumentError("--label " + groups.labels[i] + " is given twice");
+    }
     for (const int64_t document :
          choose_documents(data, {{*source}, options.documents, options.seed})) {
       groups.group_of_document[document] = static_cast<int32_t>(i);

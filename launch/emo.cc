@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "data/exit_code.h"
+#include "data/file_system.h"
 #include "launch/commands.h"
 #include "launch/usage.h"
 #include "parallel/mpi_communicator.h"
@@ -42,7 +43,10 @@ int main(int argc, char** argv) {
     app.parse(argc, argv);
     for (const emo::Command& command : commands) {
       if (!command.app->parsed()) continue;
-      const absl::StatusOr<int> result = command.run();
+      absl::StatusOr<int> result = command.run();
+      if (result.ok() && (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)) {
+        result = emo::errno_status("cannot write", "standard output");
+      }
       return result.ok() ? *result : emo::report_error(result.status(), emo::is_first_rank());
     }
   } catch (const CLI::ParseError& error) {

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "absl/strings/str_cat.h"
@@ -142,6 +143,18 @@ void check_layer(const ModelConfig& config, int64_t layer, const std::vector<int
   if (routed == 0) wrong->push_back(absl::StrCat("layer ", layer, ": no routed expert is kept"));
 }
 
+// JSON's reader would round 4.5, and wrap what is too large.
+absl::Status check_whole_numbers(const Json& layers, const std::string& path) {
+  for (const Json& layer : layers) {
+    for (const Json& expert : layer) {
+      if (expert.is_number_integer() && expert <= std::numeric_limits<int32_t>::max()) continue;
+      return absl::DataLossError(absl::StrCat(path, ": experts_kept_per_layer has ", expert.dump(),
+                                              ", expected the number of an expert"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<SubsetFile> read_subset(const std::string& path, const ModelConfig& config,
@@ -166,6 +179,7 @@ absl::StatusOr<SubsetFile> read_subset(const std::string& path, const ModelConfi
   read("scores", &subset.scores);
   absl::StatusOr<KeptExperts> kept = json_field<KeptExperts>(*json, "experts_kept_per_layer", path);
   status.Update(kept.status());
+  if (kept.ok()) status.Update(check_whole_numbers((*json)["experts_kept_per_layer"], path));
   if (!status.ok()) return status;
   subset.experts_kept_per_layer = *std::move(kept);
   if (!identity.empty() && !subset.identity.empty() && subset.identity != identity) {

@@ -1,5 +1,7 @@
 #include "train/model_folder.h"
 
+#include <unistd.h>
+
 #include "absl/strings/str_cat.h"
 #include "data/progress.h"
 #include "train/manifest.h"
@@ -41,9 +43,8 @@ absl::StatusOr<std::vector<WrittenFile>> write_model_folder(FileSystem& fs, cons
   std::string target = folder;
   while (target.size() > 1 && target.back() == '/') target.pop_back();
   if (path_exists(target)) return absl::AlreadyExistsError(target + ": stands already");
-  const std::string temporary = target + ".tmp";
-  absl::Status status = fs.remove_all(temporary);  // what an earlier crash left
-  if (status.ok()) status = fs.make_directories(temporary);
+  const std::string temporary = absl::StrCat(target, ".tmp-", ::getpid());
+  absl::Status status = fs.make_directories(temporary);
   if (!status.ok()) return status;
   absl::StatusOr<std::vector<WrittenFile>> files = write_files(fs, work, temporary, model);
   status = files.ok() ? fs.rename(temporary, target) : files.status();

@@ -50,6 +50,9 @@ absl::Status check_model(const std::string& folder, const RunConfig& config,
     if (was == is) return;
     differences.push_back(absl::StrCat("model.", key, ": is ", was, " there, ", is, " here"));
   };
+  if (config.run.experts.empty()) {  // else they are those of the cut model, see take_weights()
+    compare("num_experts", static_cast<double>(a.num_experts), static_cast<double>(b.num_experts));
+  }
   compare("n_heads", static_cast<double>(a.n_heads), static_cast<double>(b.n_heads));
   compare("rope_theta", a.rope_theta, b.rope_theta);
   compare("norm_epsilon", a.norm_epsilon, b.norm_epsilon);
@@ -108,6 +111,13 @@ absl::StatusOr<std::string> take_weights(const RunConfig& config, const Model& m
   if (!subset.ok()) return subset.status();
   tensors = cut_tensors(*std::move(tensors), parent->config, subset->experts_kept_per_layer);
   if (!tensors.ok()) return tensors.status();
+  const ModelConfig cut = cut_config(parent->config, subset->experts_kept_per_layer);
+  if (cut.num_experts != model.config.num_experts) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(config.run.experts, " keeps ", cut.num_experts,
+                     " experts a layer, model.num_experts is ", model.config.num_experts,
+                     "; set model.num_experts=", cut.num_experts, " and model.top_k=", cut.top_k));
+  }
   absl::Status status =
       read_parameters(*tensors, "", model.config, model.layout, /*exact=*/true, model.parameters);
   if (!status.ok()) return status;

@@ -43,6 +43,7 @@ std::vector<std::pair<std::string, std::string>> tokenizer_files(const std::stri
   if (!pad.empty()) map["pad_token"] = pad;
   OrderedJson config = {{"tokenizer_class", "PreTrainedTokenizerFast"},
                         {"model_max_length", d.max_positions},
+                        {"model_input_names", {"input_ids", "attention_mask"}},
                         {"add_bos_token", false},
                         {"add_eos_token", false},
                         {"clean_up_tokenization_spaces", false}};

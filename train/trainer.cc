@@ -11,6 +11,7 @@
 #include "data/progress.h"
 #include "train/agreement.h"
 #include "train/exchange_metrics.h"
+#include "train/finite.h"
 #include "train/flops.h"
 #include "train/metrics_log.h"
 #include "train/router_metrics.h"
@@ -21,17 +22,6 @@
 
 namespace emo {
 namespace {
-
-// The first tensor of these buffers, on this rank, that is not finite; "" where all are.
-std::string first_bad_tensor(const ParameterLayout& layout, const FlatBuffers& buffers) {
-  for (const ParameterInfo& parameter : layout.parameters) {
-    const float* data = parameter_data(parameter, buffers);
-    for (int64_t i = 0; i < parameter.numel(); ++i) {
-      if (!std::isfinite(data[i])) return parameter.name;
-    }
-  }
-  return "";
-}
 
 // Collective: names the step and the first bad tensor of the first rank that has one.
 absl::Status not_finite(const Mesh& mesh, const StepResult& result, int64_t step,

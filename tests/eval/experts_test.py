@@ -5,6 +5,7 @@ Every method is held against numpy_model.py, which is written from the formulas.
 import json
 import pathlib
 import random
+import shutil
 import sys
 
 import numpy as np
@@ -305,10 +306,22 @@ def refused(emo: Program, model: pathlib.Path, subset: pathlib.Path, child: path
     content = json.loads(subset.read_text())
     other = emo.folder / "other.json"
     other.write_text(json.dumps({**content, "identity": "0" * 64}))
+    half = emo.folder / "half.json"
+    half.write_text(json.dumps({**content, "experts_kept_per_layer": [[4.5, 32], [4, 32]]}))
+    poisoned = emo.folder / "poisoned"
+    shutil.copytree(child, poisoned)
+    from safetensors.numpy import save_file
+    save_file({n: np.full_like(t, np.nan) if n == "model.norm.weight" else t for n, t in tensors_of(child).items()},
+              poisoned / "model.safetensors")
     broken = emo.folder / "broken.json"
     broken.write_text(json.dumps({**content, "experts_kept_per_layer": [[0, 0, 99], [31, 40]]}))
     for arguments, code, hints in [
             ([*rank, "--keep", 33], 64, ["33", "from 2 to 32"]),
+            ([*rank, "--keep", 8, "--label", f"{LABELS[0]},{LABELS[0]}"], 64, ["given twice"]),
+            (["experts", "usage", model, *data, "--label", f"{LABELS[0]},{LABELS[0]}", "--output", emo.folder / "never.json"], 64, ["given twice"]),
+            (["experts", "retention", f"m={model}", f"m={model}", "--calibration", emo.folder / "data", *data], 64, ["called m"]),
+            (["eval", poisoned, *data], 77, ["model.norm.weight is not finite"]),
+            (["experts", "compare", model, subset, half], 65, ["4.5"]),
             ([*rank, "--keep", 1], 64, ["from 2 to 32"]),
             ([*rank, "--keep", "0.x"], 64, ["fraction"]),
             ([*rank], 64, ["--keep"]),
