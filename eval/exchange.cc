@@ -4,6 +4,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "data/tokenizer.h"
 #include "eval/golden_folder.h"
 #include "train/model_folder.h"
 #include "train/pruning_metadata.h"
@@ -98,6 +99,16 @@ absl::Status check_export(const std::string& from, const ModelDescription& d,
         " shared experts. The reference's class weighs them by a softmax over their router rows, "
         "training weighs each by 1, so there it would compute something else than what was "
         "trained. The classes that go with the export weigh by 1; --force exports for them."));
+  }
+  const std::string tokenizer_path = from + "/tokenizer.json";
+  if (options.vocab_size > 0 && path_exists(tokenizer_path)) {
+    absl::StatusOr<Tokenizer> tokenizer = Tokenizer::from_file(tokenizer_path);
+    if (!tokenizer.ok()) return tokenizer.status();
+    if (tokenizer->vocab_size() > options.vocab_size) {
+      return absl::InvalidArgumentError(absl::StrCat("--vocab-size ", options.vocab_size,
+                                                     " leaves out tokens of ", tokenizer_path,
+                                                     ", which has ", tokenizer->vocab_size()));
+    }
   }
   if (options.vocab_size > 0 && options.vocab_size <= d.eos_id) {
     return absl::InvalidArgumentError(absl::StrCat(

@@ -64,7 +64,8 @@ absl::StatusOr<int> extract(const ExtractOptions& options) {
   absl::Status status =
       write_model_folder(posix_file_system(), "extract", options.out, model).status();
   if (!status.ok()) return status;
-  std::fprintf(stderr, "emo: %s: %lld of %lld experts a layer, %.1f MB\n", options.out.c_str(),
+  std::fprintf(stderr, "emo: %s: %s%lld of %lld experts a layer, %.1f MB\n", options.out.c_str(),
+               cut.experts_per_layer.empty() ? "" : "at most ",
                static_cast<long long>(cut.num_experts),
                static_cast<long long>(folder->config.num_experts),
                static_cast<double>(bytes_of(model.copies)) / 1e6);

@@ -2,9 +2,12 @@
 
 #include <cstdio>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "data/exit_code.h"
 #include "data/file_system.h"
 #include "data/json.h"
@@ -28,21 +31,39 @@ struct RetentionCommandOptions {
   bool json = false;
 };
 
+using NamedModel = std::pair<std::string, std::string>;  // name and folder
+
+// From arguments NAME=FOLDER or FOLDER. What is wrong with any of them is said before the first is
+// measured.
+absl::StatusOr<std::vector<NamedModel>> named_models(const std::vector<std::string>& arguments) {
+  std::vector<NamedModel> models;
+  std::set<std::string> names;
+  std::vector<std::string> missing;
+  for (const std::string& argument : arguments) {
+    const size_t equals = argument.find('=');
+    const std::string name = argument.substr(0, equals);
+    const std::string folder = equals == std::string::npos ? argument : argument.substr(equals + 1);
+    if (!names.insert(name).second) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("two models are called ", name, "; name them, as in a=", folder));
+    }
+    if (!path_exists(folder + "/config.json")) missing.push_back(folder + ": no config.json");
+    models.emplace_back(name, folder);
+  }
+  if (!missing.empty()) return absl::NotFoundError(absl::StrJoin(missing, "\n"));
+  return models;
+}
+
 absl::StatusOr<int> retention(const RetentionCommandOptions& options) {
   absl::StatusOr<Mesh> mesh = open_mesh(options.mesh);
   if (!mesh.ok()) return mesh.status();
   absl::Status status = agree(*mesh->world, check_new_file(options.output, options.overwrite));
   if (!status.ok()) return status;
+  absl::StatusOr<std::vector<NamedModel>> models = named_models(options.checkpoints);
+  if (!models.ok()) return models.status();
   std::vector<std::pair<std::string, RetentionReport>> reports;
   OrderedJson json = OrderedJson::object();
-  for (const std::string& argument : options.checkpoints) {
-    const size_t equals = argument.find('=');
-    const std::string name = equals == std::string::npos ? argument : argument.substr(0, equals);
-    const std::string folder = equals == std::string::npos ? argument : argument.substr(equals + 1);
-    if (json.contains(name)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("two models are called ", name, "; name them, as in a=", folder));
-    }
+  for (const auto& [name, folder] : *models) {
     absl::StatusOr<OpenedModel> opened = open_model(folder, *mesh);
     if (!opened.ok()) return opened.status();
     absl::StatusOr<TokenDataset> calibration = open_data_for(*opened, options.calibration, *mesh);

@@ -185,7 +185,7 @@ absl::StatusOr<SubsetFile> read_subset(const std::string& path, const ModelConfi
   if (!identity.empty() && !subset.identity.empty() && subset.identity != identity) {
     return absl::DataLossError(
         absl::StrCat(path, ": these experts were chosen from another model, ", subset.checkpoint,
-                     "; rank those of this one with emo experts rank"));
+                     " or a subset of it; rank those of this one with emo experts rank"));
   }
   const KeptExperts& layers = subset.experts_kept_per_layer;
   std::vector<std::string> wrong;

@@ -144,7 +144,8 @@ def main():
             cut(*arguments)
         elif action == "tokenize":
             tokenizer = AutoTokenizer.from_pretrained(arguments[0], trust_remote_code=True)
-            print(json.dumps({"ids": tokenizer(arguments[1])["input_ids"], "eos": tokenizer.eos_token}))
+            inputs = tokenizer(arguments[1])  # what generate() takes, as docs/serving.md has it
+            print(json.dumps({"ids": inputs["input_ids"], "eos": tokenizer.eos_token, "fields": sorted(inputs)}))
         else:
             sys.exit(__doc__)
 
