@@ -216,8 +216,12 @@ absl::Status write_file_durably(FileSystem& fs, const std::string& path,
     fs.remove_all(temporary).IgnoreError();  // the first error is what matters
     return status;
   }
+  return fs.sync_directory(parent_folder(path));
+}
+
+std::string parent_folder(const std::string& path) {
   const std::string parent = std::filesystem::path(path).parent_path().string();
-  return fs.sync_directory(parent.empty() ? "." : parent);
+  return parent.empty() ? "." : parent;
 }
 
 bool path_exists(const std::string& path) {

@@ -87,6 +87,8 @@ absl::Status write_file_durably(FileSystem& fs, const std::string& path,
 bool path_exists(const std::string& path);
 bool is_directory(const std::string& path);
 
+std::string parent_folder(const std::string& path);  // "." of a name alone
+
 // Names (not paths) of a directory's entries, sorted.
 absl::StatusOr<std::vector<std::string>> list_directory(const std::string& path);
 

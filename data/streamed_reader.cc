@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstdint>
+#include <limits>
 
 #include "absl/strings/str_cat.h"
 
@@ -29,6 +30,12 @@ bool in_cache(absl::string_view mapped) {
   return static_cast<size_t>(count) > resident.size() / 2;
 }
 
+size_t size_of(int fd) {
+  struct stat info {};
+  return ::fstat(fd, &info) == 0 ? static_cast<size_t>(info.st_size)
+                                 : std::numeric_limits<size_t>::max();
+}
+
 // The part's bytes in `buffer`, which has room for a block more at both ends.
 absl::StatusOr<absl::string_view> read_past_cache(int fd, const StreamedReader::Part& part,
                                                   char* buffer) {
@@ -39,11 +46,8 @@ absl::StatusOr<absl::string_view> read_past_cache(int fd, const StreamedReader::
   for (size_t got = 0; got < needed;) {
     const ssize_t count = ::pread(fd, buffer + got, blocks - got, static_cast<off_t>(begin + got));
     if (count < 0 && errno == EINTR) continue;
-    const bool refused = count < 0 && errno == EINVAL;  // after its end, or other blocks than ours
-    if (count < 0 && !refused) return errno_status("cannot read", part.file->path());
-    struct stat info {};
-    const bool ended = ::fstat(fd, &info) == 0 && static_cast<size_t>(info.st_size) <= begin + got;
-    if (refused && !ended) {
+    if (count < 0 && errno != EINVAL) return errno_status("cannot read", part.file->path());
+    if (count < 0 && size_of(fd) > begin + got) {  // it has other blocks than ours
       will_read(part.bytes);
       return part.bytes;
     }

@@ -27,22 +27,16 @@ absl::Status write_folder(FileSystem& fs, const std::string& work, const std::st
   return absl::OkStatus();
 }
 
-// The text of a folder's file, or "" where it has none.
-absl::StatusOr<std::string> optional_text(const std::string& path) {
-  if (!path_exists(path)) return std::string();
-  return read_file(path, 1u << 28);
-}
-
 // tokenizer.json and what goes with it: the folder's own files, and ours where it lacks one.
 absl::Status add_tokenizer(const std::string& from, const ModelDescription& description,
                            ModelFolder* parts, SpecialTokens* special) {
+  absl::StatusOr<TextFiles> files = text_files(from, tokenizer_file_names());
+  if (!files.ok()) return files.status();
   std::set<std::string> have;
-  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-                           "vocab.json", "merges.txt", "chat_template.jinja"}) {
-    absl::StatusOr<std::string> text = optional_text(absl::StrCat(from, "/", name));
-    if (!text.ok()) return text.status();
-    if (text->empty()) continue;
-    if (have.insert(name).second) parts->texts.emplace_back(name, *std::move(text));
+  for (auto& [name, text] : *files) {
+    if (text.empty()) continue;
+    have.insert(name);
+    parts->texts.emplace_back(name, std::move(text));
   }
   if (!have.contains("tokenizer.json")) return absl::OkStatus();
   const std::string tokenizer = parts->texts.front().second;

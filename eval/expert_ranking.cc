@@ -17,6 +17,15 @@ absl::StatusOr<int32_t> find_label(const TokenDataset& data, const std::string& 
                                                  " Labels: ", absl::StrJoin(labels, ", ")));
 }
 
+absl::Status check_labels_differ(const std::vector<std::string>& labels) {
+  for (const std::string& label : labels) {
+    if (std::count(labels.begin(), labels.end(), label) > 1) {
+      return absl::InvalidArgumentError("--label " + label + " is given twice");
+    }
+  }
+  return absl::OkStatus();
+}
+
 ExpertNumbers router_scores(const ExpertUsage& usage) {
   ExpertNumbers scores = usage.probability;
   for (std::vector<double>& layer : scores) {

@@ -14,6 +14,9 @@ namespace emo {
 // is none.
 absl::StatusOr<int32_t> find_label(const TokenDataset& data, const std::string& label);
 
+// InvalidArgument where a --label is given twice.
+absl::Status check_labels_differ(const std::vector<std::string>& labels);
+
 // Scores [L][E] of the one-pass methods: the mean over tokens of the router's softmax over all
 // experts ("router"), or EASY-EP's sums.
 ExpertNumbers router_scores(const ExpertUsage& usage);

@@ -259,18 +259,14 @@ void print(const std::vector<NamedSubset>& subsets, bool json) {
 absl::StatusOr<int> rank(const Options& options) {
   absl::StatusOr<Mesh> mesh = open_mesh(options.mesh);
   if (!mesh.ok()) return mesh.status();
-  for (const std::string& label : options.labels) {
-    if (std::count(options.labels.begin(), options.labels.end(), label) > 1) {
-      return absl::InvalidArgumentError("--label " + label + " is given twice");
-    }
-  }
+  absl::Status status = check_labels_differ(options.labels);
+  if (!status.ok()) return status;
   const size_t asked = std::max<size_t>(1, options.labels.size()) * options.documents.size() *
                        std::max<size_t>(1, options.keep.size());
   if (options.output.empty() == options.folder.empty() || (asked > 1 && options.folder.empty())) {
     return absl::InvalidArgumentError(absl::StrCat(
         "say --output FILE for one subset, --output-folder DIR for several; these are ", asked));
   }
-  absl::Status status;
   if (!options.output.empty()) {
     status = agree(*mesh->world, check_new_file(options.output, options.overwrite));
     if (!status.ok()) return status;

@@ -72,14 +72,13 @@ struct Groups {
 
 // A group for each label, of all that the data has where none is named.
 absl::StatusOr<Groups> group_documents(const Options& options, const TokenDataset& data) {
+  absl::Status status = check_labels_differ(options.labels);
+  if (!status.ok()) return status;
   Groups groups{options.labels.empty() ? data.info().sources : options.labels, {}};
   groups.group_of_document.assign(count_documents(data), -1);
   for (size_t i = 0; i < groups.labels.size(); ++i) {
     absl::StatusOr<int32_t> source = find_label(data, groups.labels[i]);
     if (!source.ok()) return source.status();
-    if (std::count(groups.labels.begin(), groups.labels.end(), groups.labels[i]) > 1) {
-      return absl::InvalidArgumentError("--label " + groups.labels[i] + " is given twice");
-    }
     for (const int64_t document :
          choose_documents(data, {{*source}, options.documents, options.seed})) {
       groups.group_of_document[document] = static_cast<int32_t>(i);

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "data/progress.h"
 #include "train/manifest.h"
+#include "train/tokenizer_files.h"
 
 namespace emo {
 namespace {
@@ -30,11 +31,6 @@ absl::StatusOr<std::vector<WrittenFile>> write_files(FileSystem& fs, const std::
   return files;
 }
 
-std::string parent_of(const std::string& path) {
-  const size_t slash = path.rfind('/');
-  return slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
-}
-
 }  // namespace
 
 absl::StatusOr<std::vector<WrittenFile>> write_model_folder(FileSystem& fs, const std::string& work,
@@ -44,7 +40,8 @@ absl::StatusOr<std::vector<WrittenFile>> write_model_folder(FileSystem& fs, cons
   while (target.size() > 1 && target.back() == '/') target.pop_back();
   if (path_exists(target)) return absl::AlreadyExistsError(target + ": stands already");
   const std::string temporary = absl::StrCat(target, ".tmp-", ::getpid());
-  absl::Status status = fs.make_directories(temporary);
+  absl::Status status = fs.remove_all(temporary);  // a crash of the same number, as in a container
+  if (status.ok()) status = fs.make_directories(temporary);
   if (!status.ok()) return status;
   absl::StatusOr<std::vector<WrittenFile>> files = write_files(fs, work, temporary, model);
   status = files.ok() ? fs.rename(temporary, target) : files.status();
@@ -52,16 +49,15 @@ absl::StatusOr<std::vector<WrittenFile>> write_model_folder(FileSystem& fs, cons
     fs.remove_all(temporary).IgnoreError();  // the first error is what matters
     return status;
   }
-  status = fs.sync_directory(parent_of(target));
+  status = fs.sync_directory(parent_folder(target));
   if (!status.ok()) return status;
   return files;
 }
 
-absl::StatusOr<TextFiles> companion_files(const std::string& folder) {
+absl::StatusOr<TextFiles> text_files(const std::string& folder,
+                                     const std::vector<std::string>& names) {
   TextFiles files;
-  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-                           "vocab.json", "merges.txt", "chat_template.jinja",
-                           "generation_config.json", "configuration_emo.py", "modeling_emo.py"}) {
+  for (const std::string& name : names) {
     const std::string path = absl::StrCat(folder, "/", name);
     if (!path_exists(path)) continue;
     absl::StatusOr<std::string> text = read_file(path, 1u << 28);
@@ -69,6 +65,12 @@ absl::StatusOr<TextFiles> companion_files(const std::string& folder) {
     files.emplace_back(name, *std::move(text));
   }
   return files;
+}
+
+absl::StatusOr<TextFiles> companion_files(const std::string& folder) {
+  std::vector<std::string> names = tokenizer_file_names();
+  names.insert(names.end(), {"generation_config.json", "configuration_emo.py", "modeling_emo.py"});
+  return text_files(folder, names);
 }
 
 }  // namespace emo

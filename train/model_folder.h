@@ -29,6 +29,10 @@ absl::StatusOr<std::vector<WrittenFile>> write_model_folder(FileSystem& fs, cons
                                                             const std::string& folder,
                                                             const ModelFolder& model);
 
+// Those of these files that the folder has.
+absl::StatusOr<TextFiles> text_files(const std::string& folder,
+                                     const std::vector<std::string>& names);
+
 // The small files that belong to a model and are no weights, where the folder has them:
 // tokenizer, generation_config.json, the Python files for transformers.
 absl::StatusOr<TextFiles> companion_files(const std::string& folder);

@@ -34,6 +34,11 @@ SpecialTokens special_tokens(const std::string& tokenizer_json, int32_t eos_id) 
   return special;
 }
 
+std::vector<std::string> tokenizer_file_names() {
+  return {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json",
+          "merges.txt",     "chat_template.jinja"};
+}
+
 std::vector<std::pair<std::string, std::string>> tokenizer_files(const std::string& tokenizer_json,
                                                                  const ModelDescription& d) {
   const SpecialTokens special = special_tokens(tokenizer_json, d.eos_id);

@@ -18,6 +18,9 @@ struct SpecialTokens {
 };
 SpecialTokens special_tokens(const std::string& tokenizer_json, int32_t eos_id);
 
+// What a tokenizer's files may be called; tokenizer.json first.
+std::vector<std::string> tokenizer_file_names();
+
 // (name, text) of tokenizer.json itself, tokenizer_config.json and special_tokens_map.json.
 std::vector<std::pair<std::string, std::string>> tokenizer_files(
     const std::string& tokenizer_json, const ModelDescription& description);
