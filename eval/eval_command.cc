@@ -1,4 +1,4 @@
-#include "eval/eval_command.h"
+#include "eval/commands.h"
 
 #include <cmath>
 #include <cstdio>
@@ -6,19 +6,19 @@
 #include <string>
 #include <vector>
 
-#include "data/exit_code.h"
-#include "data/file_system.h"
-#include "data/json.h"
-#include "eval/mesh_options.h"
-#include "eval/open_model.h"
-#include "eval/output_file.h"
-#include "eval/perplexity.h"
-#include "eval/pool_option.h"
-#include "eval/task_evaluation.h"
-#include "eval/task_report.h"
+#include "data/files/file_system.h"
+#include "data/files/json.h"
+#include "data/program/exit_code.h"
+#include "eval/loss/perplexity.h"
+#include "eval/open/mesh_options.h"
+#include "eval/open/open_model.h"
+#include "eval/open/output_file.h"
+#include "eval/open/pool_option.h"
+#include "eval/tasks/task_evaluation.h"
+#include "eval/tasks/task_report.h"
+#include "parallel/agreement.h"
 #include "parallel/mpi_communicator.h"
-#include "train/agreement.h"
-#include "train/expert_subset.h"
+#include "train/subset/expert_subset.h"
 
 namespace emo {
 namespace {
@@ -175,39 +175,42 @@ absl::StatusOr<int> run(const Options& options) {
 
 }  // namespace
 
-Command eval_command(CLI::App& parent) {
+Command eval_command() {
   auto options = std::make_shared<Options>();
-  CLI::App* app = parent.add_subcommand("eval", "Loss for each source label, and answers to tasks");
-  app->add_option("CHECKPOINT", options->checkpoint, "model folder")->required();
-  add_subset_option(app, &options->experts);
-  app->add_option("--data", options->data, "folder that emo prepare wrote");
-  app->add_option("--tasks", options->tasks, "task files (docs/tasks.md), or folders of them")
-      ->delimiter(',');
-  app->add_option("--split", options->task.split, "questions of which split")
-      ->capture_default_str();
-  app->add_option("--shots", options->task.shots,
-                  "examples before each question; else as many as the task says")
-      ->check(CLI::NonNegativeNumber);
-  app->add_option("--limit", options->task.limit, "only the first so many questions; 0: all")
-      ->check(CLI::NonNegativeNumber)
-      ->capture_default_str();
-  app->add_option("--predictions", options->predictions,
-                  "JSON lines to write: what was answered to each question");
-  app->add_flag("--overwrite", options->overwrite, "replace the predictions");
-  app->add_flag("--full-weights", options->full_weights,
-                "with --experts: weights as in the full model, not a softmax over the kept");
-  app->add_flag("--no-routed-experts", options->routed_off, "all routed experts off");
-  app->add_option("--pool", options->pool, "document pools: none, N or MIN-MAX")
-      ->capture_default_str();
-  add_mesh_options(app, &options->mesh);
-  app->add_flag("--json", options->json, "one JSON object on standard output");
-  app->footer(
+  Command command;
+  command.name = "eval";
+  command.summary = "Loss for each source label, and answers to tasks";
+  command.options.add("CHECKPOINT", &options->checkpoint, "model folder").required();
+  add_subset_option(&command.options, &options->experts);
+  command.options.add("--data", &options->data, "folder that emo prepare wrote");
+  command.options.add("--tasks", &options->tasks, "task files (docs/tasks.md), or folders of them")
+      .commas();
+  command.options.add("--split", &options->task.split, "questions of which split").show_default();
+  command.options
+      .add("--shots", &options->task.shots,
+           "examples before each question; else as many as the task says")
+      .at_least(0);
+  command.options.add("--limit", &options->task.limit, "only the first so many questions; 0: all")
+      .at_least(0)
+      .show_default();
+  command.options.add("--predictions", &options->predictions,
+                      "JSON lines to write: what was answered to each question");
+  command.options.add("--overwrite", &options->overwrite, "replace the predictions");
+  command.options.add("--full-weights", &options->full_weights,
+                      "with --experts: weights as in the full model, not a softmax over the kept");
+  command.options.add("--no-routed-experts", &options->routed_off, "all routed experts off");
+  command.options.add("--pool", &options->pool, "document pools: none, N or MIN-MAX")
+      .show_default();
+  add_mesh_options(&command.options, &options->mesh);
+  command.options.add("--json", &options->json, "one JSON object on standard output");
+  command.footer =
       "Example: emo eval runs/quickstart/emo/step-0001000 --data runs/quickstart/data/test --json\n"
-      "         emo eval runs/quickstart/emo/step-0001000 --tasks runs/quickstart/tasks");
-  return {app, [options] {
-            options->task.show_progress = is_first_rank();
-            return run(*options);
-          }};
+      "         emo eval runs/quickstart/emo/step-0001000 --tasks runs/quickstart/tasks";
+  command.run = [options] {
+    options->task.show_progress = is_first_rank();
+    return run(*options);
+  };
+  return command;
 }
 
 }  // namespace emo

@@ -6,11 +6,11 @@
 #include <optional>
 
 #include "absl/strings/str_cat.h"
-#include "eval/expert_ranking.h"
-#include "eval/perplexity.h"
-#include "eval/training_tasks.h"
-#include "train/agreement.h"
-#include "train/expert_subset.h"
+#include "eval/experts/expert_ranking.h"
+#include "eval/loss/perplexity.h"
+#include "eval/tasks/training_tasks.h"
+#include "parallel/agreement.h"
+#include "train/subset/expert_subset.h"
 
 namespace emo {
 namespace {

@@ -1,14 +1,14 @@
 // The subcommands of the program.
 #pragma once
 
-#include <CLI/CLI.hpp>
 #include <vector>
 
-#include "data/command.h"
+#include "launch/command_line.h"
 
 namespace emo {
 
 // All of them, in the order in which --help shows them.
-std::vector<Command> add_commands(CLI::App& app);
+std::vector<Command> all_commands();
+std::vector<CommandGroup> command_groups();
 
 }  // namespace emo

@@ -6,12 +6,12 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
-#include <vector>
+#include <variant>
 
-#include "data/exit_code.h"
-#include "data/file_system.h"
+#include "data/files/file_system.h"
+#include "data/program/exit_code.h"
+#include "launch/command_line.h"
 #include "launch/commands.h"
-#include "launch/usage.h"
 #include "parallel/mpi_communicator.h"
 
 namespace {
@@ -29,28 +29,22 @@ int main(int argc, char** argv) {
   prepare_memory();
   at::set_num_threads(1);  // libtorch's own: ours are parallel/thread_pool.h
   std::set_terminate([] { emo::abort_job(emo::kExitBug); });  // from threads, where nothing catches
-  CLI::App app{
+  const emo::CommandLine line{
       "emo: pretrain mixture-of-experts language models with document-level routing,\n"
-      "then rank, cut and evaluate their experts."};
-  app.set_version_flag("--version", "emo " EMO_VERSION);
-  app.require_subcommand(1);
-  app.footer(
+      "then rank, cut and evaluate their experts.",
+      "emo " EMO_VERSION,
       "Exit codes: 0 done, 1 a comparison differs, 64 usage or config, 65 bad data, 66 missing\n"
       "input, 69 peer lost, 70 bug, 73 cannot write, 74 I/O, 75 stopped after saving, 76 stalled,\n"
-      "77 numbers not finite.");
-  const std::vector<emo::Command> commands = emo::add_commands(app);
+      "77 numbers not finite.",
+      emo::command_groups(), emo::all_commands()};
   try {
-    app.parse(argc, argv);
-    for (const emo::Command& command : commands) {
-      if (!command.app->parsed()) continue;
-      absl::StatusOr<int> result = command.run();
-      if (result.ok() && (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)) {
-        result = emo::errno_status("cannot write", "standard output");
-      }
-      return result.ok() ? *result : emo::report_error(result.status(), emo::is_first_rank());
+    const auto parsed = emo::parse_arguments(line, argc, argv, emo::is_first_rank());
+    if (const int* code = std::get_if<int>(&parsed)) return *code;
+    absl::StatusOr<int> result = std::get<const emo::Command*>(parsed)->run();
+    if (result.ok() && (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)) {
+      result = emo::errno_status("cannot write", "standard output");
     }
-  } catch (const CLI::ParseError& error) {
-    return emo::explain_parse_error(app, error, argc, argv, emo::is_first_rank());
+    return result.ok() ? *result : emo::report_error(result.status(), emo::is_first_rank());
   } catch (const c10::Error& error) {
     std::fprintf(stderr, "emo: internal error: %s\n", error.what_without_backtrace());
     emo::abort_job(emo::kExitBug);
@@ -58,5 +52,4 @@ int main(int argc, char** argv) {
     std::fprintf(stderr, "emo: internal error: %s\n", error.what());
     emo::abort_job(emo::kExitBug);
   }
-  return emo::kExitUsage;
 }

@@ -268,7 +268,7 @@ def main():
     (temporary / "state.json").write_text(json.dumps(
         {"step": step, "sequences": tokens // size["sequence_length"], "tokens": tokens, "data_fingerprint": "",
          "config": {}, "imported_from": str(options.step_folder)}, indent=1) + "\n")
-    for source in sorted((ROOT / "train/hugging_face").glob("*_emo.py")):
+    for source in sorted((ROOT / "train/model_folder/hugging_face").glob("*_emo.py")):
         shutil.copy(source, temporary)
     if options.tokenizer:
         shutil.copy(options.tokenizer, temporary / "tokenizer.json")

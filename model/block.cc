@@ -3,10 +3,10 @@
 #include <type_traits>
 #include <utility>
 
-#include "model/attention.h"
-#include "model/linear.h"
-#include "model/qk_norm.h"
-#include "model/rms_norm.h"
+#include "model/host/attention.h"
+#include "model/host/linear.h"
+#include "model/host/qk_norm.h"
+#include "model/host/rms_norm.h"
 
 namespace emo {
 namespace {

@@ -8,10 +8,10 @@
 
 #include <vector>
 
-#include "model/key_value_cache.h"
+#include "model/host/key_value_cache.h"
+#include "model/host/rope.h"
 #include "model/micro_batch.h"
 #include "model/moe_layer.h"
-#include "model/rope.h"
 
 namespace emo {
 

@@ -1,5 +1,6 @@
 // What a model is: its sizes, and the contract by which its router chooses experts. Plain values;
-// train/run_config.h reads them from YAML, train/hugging_face.h from config.json.
+// train/config/run_config.h reads them from YAML, train/model_folder/hugging_face.h from
+// config.json.
 #pragma once
 
 #include <algorithm>
@@ -27,7 +28,7 @@ struct ModelConfig {
   std::vector<int64_t> dense_layers;       // layers without experts, ascending
   double rope_theta = 500000;              //
   double norm_epsilon = 1e-6;              //
-  bool qk_norm = false;                    // queries and keys are normalised (model/qk_norm.h)
+  bool qk_norm = false;                    // queries and keys are normalised (model/host/qk_norm.h)
   double init_std = 0.02;                  // of the initial matrices
   uint64_t init_seed = 0;                  //
 

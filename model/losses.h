@@ -5,9 +5,9 @@
 //   language model   sum_t (cross-entropy_t + lm_z_weight * logsumexp_t^2) / N
 //   balance, a layer (E / K) sum_e (C_e / T_c) (sum_t s_te / N), weight balance_weight / MoE layers
 //   router z         sum_t (router logsumexp_t)^2 / N,           weight z_weight / MoE layers
-// N: labels of the whole step, see divisor_share() in train/batch_tensors.h. C_e, T_c: tokens that
-// chose e, and tokens, counted over the contract's balance_scope. The router's two losses are of
-// the tokens t that its losses_over says.
+// N: labels of the whole step, see divisor_share() in train/step/batch_tensors.h. C_e, T_c: tokens
+// that chose e, and tokens, counted over the contract's balance_scope. The router's two losses are
+// of the tokens t that its losses_over says.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <utility>
 
-#include "model/linear.h"
-#include "model/pair_sums.h"
+#include "model/host/linear.h"
+#include "model/host/pair_sums.h"
 
 namespace emo {
 

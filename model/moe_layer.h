@@ -7,12 +7,12 @@
 #include <vector>
 
 #include "model/config.h"
-#include "model/experts.h"
+#include "model/host/experts.h"
+#include "model/host/scratch.h"
+#include "model/host/stored.h"
 #include "model/parameters.h"
 #include "model/profile.h"
 #include "model/router.h"
-#include "model/scratch.h"
-#include "model/stored.h"
 #include "parallel/communicator.h"
 #include "parallel/expert_exchange.h"
 

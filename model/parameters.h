@@ -12,9 +12,9 @@
 #include <vector>
 
 #include "model/config.h"
-#include "model/feed_forward.h"
-#include "model/lm_head.h"
-#include "model/qk_norm.h"
+#include "model/host/feed_forward.h"
+#include "model/host/lm_head.h"
+#include "model/host/qk_norm.h"
 #include "parallel/expert_exchange.h"
 #include "parallel/mesh.h"
 #include "parallel/sharding.h"

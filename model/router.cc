@@ -6,9 +6,9 @@
 #include <algorithm>
 #include <cmath>
 
-#include "model/document_pools.h"
-#include "model/router_softmax.h"
-#include "model/simd.h"
+#include "model/host/document_pools.h"
+#include "model/host/router_softmax.h"
+#include "model/host/simd.h"
 #include "parallel/parallel_for.h"
 
 namespace emo {

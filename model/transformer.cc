@@ -2,9 +2,9 @@
 
 #include <c10/util/Exception.h>
 
-#include "model/embedding.h"
+#include "model/host/embedding.h"
+#include "model/host/rms_norm.h"
 #include "model/pool_sizes.h"
-#include "model/rms_norm.h"
 
 namespace emo {
 namespace {

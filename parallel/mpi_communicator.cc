@@ -18,7 +18,7 @@
 namespace emo {
 namespace {
 
-constexpr int kPeerLost = 69;  // exit code, data/exit_code.h
+constexpr int kPeerLost = 69;  // exit code, data/program/exit_code.h
 constexpr int kUncountedTag = 1;
 constexpr int kPartTag = 2;
 constexpr int64_t kLargest = 1 << 30;  // elements in one MPI call, whose counts are int

@@ -15,7 +15,8 @@
 namespace emo {
 namespace {
 
-// Exit codes, data/exit_code.h: starting again helps where a peer was lost, not after our mistakes.
+// Exit codes, data/program/exit_code.h: starting again helps where a peer was lost, not after our
+// mistakes.
 constexpr int kPeerLost = 69;
 constexpr int kLocalFailure = 70;
 

@@ -5,10 +5,10 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "train/agreement.h"
-#include "train/cut_model.h"
-#include "train/expert_order.h"
-#include "train/pruning_metadata.h"
+#include "parallel/agreement.h"
+#include "train/subset/cut_model.h"
+#include "train/subset/expert_order.h"
+#include "train/subset/pruning_metadata.h"
 
 namespace emo {
 namespace {

@@ -4,11 +4,11 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "data/chunk_source.h"
+#include "data/rows/chunk_source.h"
 #include "parallel/mesh.h"
-#include "train/checkpoint.h"
-#include "train/run_config.h"
-#include "train/training_step.h"
+#include "train/checkpoint/checkpoint.h"
+#include "train/config/run_config.h"
+#include "train/step/training_step.h"
 
 namespace emo {
 

@@ -5,11 +5,11 @@
 #include <string>
 #include <vector>
 
-#include "data/exit_code.h"
+#include "data/program/exit_code.h"
+#include "parallel/agreement.h"
 #include "parallel/parallel_for.h"
-#include "train/agreement.h"
-#include "train/device.h"
-#include "train/precision.h"
+#include "train/step/device.h"
+#include "train/step/precision.h"
 #include "train/trainer.h"
 
 namespace emo {
@@ -59,18 +59,20 @@ absl::StatusOr<int> run(const Options& options, const ObserverFactory& observe) 
 
 }  // namespace
 
-Command train_command(CLI::App& parent, ObserverFactory observe) {
+Command train_command(ObserverFactory observe) {
   auto options = std::make_shared<Options>();
-  CLI::App* app =
-      parent.add_subcommand("train", "Train a model; the same command goes on where it stopped");
-  app->add_option("CONFIG", options->config, "YAML file, see configs/ and docs/config.md")
-      ->required();
-  app->add_option("OVERRIDE", options->overrides, "section.key=value, checked like the file");
-  app->add_flag("--quiet", options->quiet, "no config, no progress line");
-  app->footer(
+  Command command;
+  command.name = "train";
+  command.summary = "Train a model; the same command goes on where it stopped";
+  command.options.add("CONFIG", &options->config, "YAML file, see configs/ and docs/config.md")
+      .required();
+  command.options.add("OVERRIDE", &options->overrides, "section.key=value, checked like the file");
+  command.options.add("--quiet", &options->quiet, "no config, no progress line");
+  command.footer =
       "Example: mpirun -n 2 emo train configs/tiny.yaml parallel.ep=2 train.steps=100\n"
-      "Exits 75 after SIGTERM, SIGINT or SIGUSR1, with a checkpoint saved.");
-  return {app, [options, observe = std::move(observe)] { return run(*options, observe); }};
+      "Exits 75 after SIGTERM, SIGINT or SIGUSR1, with a checkpoint saved.";
+  command.run = [options, observe = std::move(observe)] { return run(*options, observe); };
+  return command;
 }
 
 }  // namespace emo

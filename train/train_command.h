@@ -3,7 +3,7 @@
 
 #include <functional>
 
-#include "data/command.h"
+#include "data/program/command.h"
 #include "train/trainer.h"
 
 namespace emo {
@@ -12,6 +12,6 @@ namespace emo {
 using ObserverFactory =
     std::function<absl::StatusOr<Observer>(const RunConfig& config, const Mesh& mesh)>;
 
-Command train_command(CLI::App& parent, ObserverFactory observe);
+Command train_command(ObserverFactory observe);
 
 }  // namespace emo

@@ -6,12 +6,12 @@
 #include <string>
 
 #include "absl/status/statusor.h"
-#include "data/chunk_source.h"
+#include "data/rows/chunk_source.h"
 #include "parallel/mesh.h"
-#include "train/checkpoint.h"
-#include "train/router_metrics.h"
-#include "train/run_config.h"
-#include "train/stepper.h"
+#include "train/checkpoint/checkpoint.h"
+#include "train/config/run_config.h"
+#include "train/metrics/router_metrics.h"
+#include "train/step/stepper.h"
 
 namespace emo {
 

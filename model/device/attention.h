@@ -1,5 +1,6 @@
-// Causal attention confined to spans (model/attention.h) on a device: libtorch's flash attention
-// with cumulative lengths on a GPU in bf16 (Dao 2023, arXiv 2307.08691), else plain_attention.
+// Causal attention confined to spans (model/host/attention.h) on a device: libtorch's flash
+// attention with cumulative lengths on a GPU in bf16 (Dao 2023, arXiv 2307.08691), else
+// plain_attention.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -8,7 +8,7 @@
 #include <tuple>
 #include <vector>
 
-#include "model/document_pools.h"
+#include "model/host/document_pools.h"
 #include "model/pool_sizes.h"
 
 namespace emo::device {

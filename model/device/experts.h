@@ -1,4 +1,4 @@
-// SwiGLU feed-forwards on a device (model/feed_forward.h): the routed experts of this rank by
+// SwiGLU feed-forwards on a device (model/host/feed_forward.h): the routed experts of this rank by
 // grouped products, shared experts and dense layers by plain ones.
 #pragma once
 

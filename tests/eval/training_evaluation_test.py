@@ -4,7 +4,7 @@ import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
-from tests.eval.experts_test import S, train  # noqa: E402
+from tests.eval.experts.experts_test import S, train  # noqa: E402
 from tests.program import Program, check  # noqa: E402
 
 DOMAINS = {"colours": ["red green green blue red", "blue blue green"], "numbers": ["one two", "three three one two"]}

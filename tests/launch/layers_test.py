@@ -14,13 +14,34 @@ ALLOWED = {
     "eval": {"eval", "train", "data", "model", "parallel"},
     "launch": {"launch", "eval", "train", "data", "model", "parallel"},
 }
-OWN_HEADERS = {"mpi.h": "parallel/mpi_communicator.cc", "nccl.h": "parallel/nccl_communicator.cc"}
+OWN_HEADERS = {"mpi.h": "parallel/mpi_communicator.cc", "nccl.h": "parallel/nccl_communicator.cc",
+               "CLI/CLI.hpp": "launch/command_line.cc", "nlohmann/json.hpp": "data/files/json.h"}
 STAND_IN = ("tests", "nccl_stand_in")  # implements NCCL over MPI
 MOST_LINES = 600
 
 
+def room(name: pathlib.PurePath) -> str:
+    """A folder inside a layer is a room; so is a file (with its header) that stands in the layer itself."""
+    return "/".join(name.parts[:2]) if len(name.parts) > 2 else str(name.with_suffix(""))
+
+
+def circles(arrows: dict[str, set[str]]) -> list[str]:
+    """The rooms that reach themselves, each with the next room on its way."""
+    def reach(start: str) -> set[str]:
+        seen: set[str] = set()
+        ahead = [start]
+        while ahead:
+            for following in arrows.get(ahead.pop(), set()) - seen:
+                seen.add(following)
+                ahead.append(following)
+        return seen
+    return [f"{start} -> {following}: a circle of rooms" for start in sorted(arrows)
+            for following in sorted(arrows[start]) if start in reach(following)]
+
+
 def main() -> None:
     wrong = []
+    arrows: dict[str, set[str]] = {}
     files = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout.split()
     sources = [ROOT / name for name in files if name.endswith((".cc", ".h", ".cu", ".py"))]
     sources = [path for path in sources if path.exists()]
@@ -33,6 +54,10 @@ def main() -> None:
         if re.search(r"(^|/)(utils?|common|helpers?|misc)(\.|/|$)", str(name)):
             wrong.append(f"{name}: a name that says nothing")
         allowed = ALLOWED.get(name.parts[0])
+        for included in re.findall(r'^#include "([^"]+)"', text, re.M) if allowed is not None else ():
+            to = room(pathlib.PurePath(included))
+            if to != room(name) and included.split("/")[0] != "absl":
+                arrows.setdefault(room(name), set()).add(to)
         for quoted, angled in re.findall(r'^#include (?:"([^"]+)"|<([^>]+)>)', text, re.M):
             if quoted and allowed is not None and quoted.split("/")[0] not in allowed | {"absl"}:
                 wrong.append(f"{name}: includes {quoted}")
@@ -40,11 +65,12 @@ def main() -> None:
                 wrong.append(f"{name}: includes {angled}, which only {OWN_HEADERS[angled]} may")
             if name.parts[0] == "data" and angled.startswith(("ATen", "torch", "c10", "mpi")):
                 wrong.append(f"{name}: includes {angled}; data/ knows no torch and no MPI")
-            if angled.startswith("yaml-cpp") and str(name) != "train/config_reader.cc":
-                wrong.append(f"{name}: YAML is parsed in train/config_reader.cc only")
+            if angled.startswith("yaml-cpp") and str(name) != "train/config/config_reader.cc":
+                wrong.append(f"{name}: YAML is parsed in train/config/config_reader.cc only")
+    wrong += circles(arrows)
     if wrong:
         sys.exit("\n".join(wrong))
-    print(f"{len(sources)} files keep to their layers")
+    print(f"{len(sources)} files keep to their layers; {sum(map(len, arrows.values()))} arrows between rooms")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 #include <random>
 #include <vector>
 
-#include "data/batch.h"
+#include "data/rows/batch.h"
 #include "model/transformer.h"
 
 namespace emo {

@@ -8,10 +8,10 @@
 #include <random>
 #include <set>
 
-#include "model/document_pools.h"
+#include "model/host/document_pools.h"
+#include "model/host/simd.h"
 #include "model/philox.h"
 #include "model/pool_sizes.h"
-#include "model/simd.h"
 
 namespace emo {
 namespace {

@@ -8,7 +8,7 @@
 #include "tests/model/random_batch.h"
 #include "tests/model/reference_model.h"
 #include "tests/model/sample_configs.h"
-#include "train/batch_tensors.h"
+#include "train/step/batch_tensors.h"
 
 namespace emo {
 namespace {

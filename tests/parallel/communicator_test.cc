@@ -5,9 +5,9 @@
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
 
+#include "parallel/agreement.h"
 #include "parallel/mesh.h"
 #include "tests/parallel/test_world.h"
-#include "train/agreement.h"
 
 namespace emo {
 namespace {

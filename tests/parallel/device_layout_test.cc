@@ -7,13 +7,13 @@
 #include <map>
 #include <string>
 
-#include "eval/golden_folder.h"
+#include "eval/verify/golden_folder.h"
 #include "parallel/self_communicator.h"
 #include "tests/model/random_batch.h"
 #include "tests/model/sample_configs.h"
 #include "tests/parallel/test_world.h"
-#include "train/batch_tensors.h"
-#include "train/device_step.h"
+#include "train/step/batch_tensors.h"
+#include "train/step/device_step.h"
 
 namespace emo {
 namespace {

@@ -5,14 +5,14 @@
 
 #include <numeric>
 
-#include "data/loader.h"
-#include "eval/golden_folder.h"
+#include "data/rows/loader.h"
+#include "eval/verify/golden_folder.h"
 #include "parallel/self_communicator.h"
 #include "tests/model/random_batch.h"
 #include "tests/model/sample_configs.h"
 #include "tests/parallel/test_world.h"
-#include "train/batch_tensors.h"
-#include "train/training_step.h"
+#include "train/step/batch_tensors.h"
+#include "train/step/training_step.h"
 
 namespace emo {
 namespace {

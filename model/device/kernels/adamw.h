@@ -1,4 +1,5 @@
-// AdamW (train/optimizer.h) and the norm of gradients on a device, without waiting for it.
+// AdamW (train/optimizer/optimizer.h) and the norm of gradients on a device, without waiting for
+// it.
 #pragma once
 
 #include <ATen/core/Tensor.h>

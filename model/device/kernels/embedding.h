@@ -1,4 +1,4 @@
-// Token embedding (model/embedding.h) on a device.
+// Token embedding (model/host/embedding.h) on a device.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -1,5 +1,5 @@
-// Attention (model/attention.h) without any library: for fp32, where flash attention has none, and
-// for the CPU. Work and memory as there; a warp, not a matrix unit, does it.
+// Attention (model/host/attention.h) without any library: for fp32, where flash attention has none,
+// and for the CPU. Work and memory as there; a warp, not a matrix unit, does it.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -1,4 +1,4 @@
-// RMSNorm (model/rms_norm.h) on a device, in fp32 or bf16 (S), with fp32 arithmetic.
+// RMSNorm (model/host/rms_norm.h) on a device, in fp32 or bf16 (S), with fp32 arithmetic.
 #pragma once
 
 #include <ATen/core/Tensor.h>

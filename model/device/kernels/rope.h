@@ -1,9 +1,9 @@
-// Rotary position embedding (model/rope.h) on a device.
+// Rotary position embedding (model/host/rope.h) on a device.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
-#include "model/rope.h"
+#include "model/host/rope.h"
 
 namespace emo::device {
 

@@ -10,8 +10,8 @@
 namespace emo::device {
 
 // From q f64 [N, E] and sizes i32 [N] (for top-p pools an upper bound that is overwritten): pools
-// u8 [N, E], 1 for the experts of the document's pool (model/document_pools.h). `ranked` i32 [N, E]
-// is scratch.
+// u8 [N, E], 1 for the experts of the document's pool (model/host/document_pools.h). `ranked` i32
+// [N, E] is scratch.
 void choose_pools(const at::Tensor& q, const PoolPolicy& policy, const at::Tensor& sizes,
                   const at::Tensor& ranked, const at::Tensor& pools);
 

@@ -6,7 +6,7 @@
 namespace emo::device {
 
 // Made on the host, where spans are known, and copied once for a micro-batch. Pieces are those of
-// model/document_pools.h: parts of one span, so that sums over documents have a fixed order.
+// model/host/document_pools.h: parts of one span, so that sums over documents have a fixed order.
 struct Spans {
   at::Tensor ends;         // i32 [N + 1] the first 0, the last T
   at::Tensor span_of;      // i32 [T] of each token

@@ -1,4 +1,4 @@
-// The activation of a SwiGLU feed-forward (model/feed_forward.h), weighted by row:
+// The activation of a SwiGLU feed-forward (model/host/feed_forward.h), weighted by row:
 //   act = w * SiLU(gate) * up,  hidden = [gate | up]
 #pragma once
 

@@ -5,7 +5,6 @@
 
 #include <cmath>
 
-#include "model/attention.h"
 #include "model/device/attention.h"
 #include "model/device/exchange.h"
 #include "model/device/kernels/adamw.h"
@@ -18,12 +17,13 @@
 #include "model/device/kernels/rows.h"
 #include "model/device/kernels/swiglu.h"
 #include "model/device/matrix.h"
-#include "model/document_pools.h"
-#include "model/rms_norm.h"
-#include "model/rope.h"
+#include "model/host/attention.h"
+#include "model/host/document_pools.h"
+#include "model/host/rms_norm.h"
+#include "model/host/rope.h"
 #include "parallel/self_communicator.h"
 #include "tests/model/device/device_under_test.h"
-#include "train/optimizer.h"
+#include "train/optimizer/optimizer.h"
 
 namespace emo {
 namespace {

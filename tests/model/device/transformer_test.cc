@@ -7,12 +7,12 @@
 #include <string>
 #include <utility>
 
-#include "eval/golden_folder.h"
+#include "eval/verify/golden_folder.h"
 #include "parallel/self_communicator.h"
 #include "tests/model/device/device_under_test.h"
 #include "tests/model/random_batch.h"
 #include "tests/model/sample_configs.h"
-#include "train/batch_tensors.h"
+#include "train/step/batch_tensors.h"
 
 namespace emo {
 namespace {

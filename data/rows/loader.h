@@ -1,0 +1,39 @@
+// Batches out of chunks. A batch is a pure function of (source, options, sequence numbers), so the
+// loader's whole state is the number of the next sequence, and resuming is exact on any world size.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "absl/status/statusor.h"
+#include "data/order/order.h"
+#include "data/rows/batch.h"
+#include "data/rows/chunk_source.h"
+#include "data/rows/instance_filter.h"
+
+namespace emo {
+
+struct LoaderOptions {
+  int64_t sequence_length = 1024;
+  Order order = Order::kOurs;
+  uint64_t seed = 0;
+  bool document_attention = true;  // false: attention spans are whole rows
+  EosRoutesWith eos_routes_with = EosRoutesWith::kPrevious;
+  std::optional<InstanceFilter> filter;  // rows that it hits lose their labels
+};
+
+// A half-open range of sequence numbers.
+struct SequenceRange {
+  int64_t begin = 0;
+  int64_t end = 0;
+};
+
+// The part of `range` that `rank` of `world` ranks takes: consecutive, as even as it goes, the
+// first ranks one more; empty where there are more ranks than sequences.
+SequenceRange share_of(SequenceRange range, int64_t rank, int64_t world);
+
+// The rows of `range`, in order.
+absl::StatusOr<Batch> load(const ChunkSource& source, const LoaderOptions& options,
+                           SequenceRange range);
+
+}  // namespace emo

@@ -1,0 +1,106 @@
+// Prepared text: a folder that `emo prepare` writes and training maps into memory.
+//
+//   dataset.json         what is in it; written last, so a folder without it is not a data set
+//   tokens-00000.npy     token ids, headerless, little-endian uint16 or uint32 (as OLMo's files),
+//                        documents one after another, each with its end-of-document token
+//   tokens-00000.index   one 24-byte DocumentRecord a document
+//   tokens-00000.ids     one line a document: its id
+//   tokenizer.json       a copy of the tokenizer
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "data/files/file_system.h"
+
+namespace emo {
+
+// Little-endian, as in memory.
+struct DocumentRecord {
+  uint64_t end;      // tokens of the shard up to and including this document
+  uint64_t bytes;    // of its UTF-8 text
+  uint32_t source;   // index in DatasetInfo::sources
+  uint32_t context;  // its first tokens that are given and not to be predicted: a task's question;
+                     // 0 for text
+};
+static_assert(sizeof(DocumentRecord) == 24);
+
+struct DatasetInfo {
+  std::string dtype;  // "uint16" or "uint32"
+  int64_t vocab_size = 0;
+  int32_t eos_id = 0;
+  std::string tokenizer_sha256;
+  std::vector<std::string> sources;  // in order of first appearance
+  struct Shard {
+    std::string name;  // "tokens-00000"
+    int64_t tokens = 0;
+    int64_t documents = 0;
+    std::string sha256;  // of the tokens' file
+  };
+  std::vector<Shard> shards;
+};
+
+// Appends documents in order; starts a new shard where the current one is full.
+class ShardWriter {
+ public:
+  // `info` holds vocab_size, eos_id and tokenizer_sha256; the rest is filled in while writing.
+  ShardWriter(FileSystem& fs, std::string folder, DatasetInfo info, int64_t tokens_per_shard);
+  ~ShardWriter();
+
+  // `tokens` with the end-of-document token; `bytes` of the text without it; `context`: see
+  // DocumentRecord.
+  absl::Status append(const std::vector<int32_t>& tokens, uint64_t bytes, const std::string& source,
+                      const std::string& id, uint32_t context = 0);
+  // Closes the last shard and writes dataset.json.
+  absl::StatusOr<DatasetInfo> finish();
+
+ private:
+  struct Open;
+  absl::Status open_shard();
+  absl::Status close_shard();
+  uint32_t source_index(const std::string& source);
+
+  FileSystem& fs_;
+  std::string folder_;
+  DatasetInfo info_;
+  int64_t tokens_per_shard_;
+  std::unique_ptr<Open> open_;
+};
+
+// An opened folder. Movable; views stay valid while it lives.
+class TokenDataset {
+ public:
+  // NotFound without dataset.json; DataLoss where a file's size contradicts it (truncated shard),
+  // an index does not ascend or names a source that is not there.
+  static absl::StatusOr<TokenDataset> open(const std::string& folder);
+
+  const DatasetInfo& info() const { return info_; }
+  const std::string& folder() const { return folder_; }
+  int64_t num_shards() const { return static_cast<int64_t>(shards_.size()); }
+  int64_t tokens(int64_t shard) const { return info_.shards[shard].tokens; }
+  int64_t documents(int64_t shard) const { return info_.shards[shard].documents; }
+  const DocumentRecord* index(int64_t shard) const;  // [documents(shard)]
+
+  // Copies tokens [begin, begin + count) of a shard. DataLoss, naming file, document and offset,
+  // for an id that is not below the vocabulary's size.
+  absl::Status read(int64_t shard, int64_t begin, int64_t count, int32_t* tokens) const;
+
+  // The ids of a shard's documents, in order.
+  absl::StatusOr<std::vector<std::string>> document_ids(int64_t shard) const;
+
+ private:
+  struct Shard {
+    MappedFile tokens;
+    MappedFile index;
+  };
+  std::string folder_;
+  DatasetInfo info_;
+  std::vector<Shard> shards_;
+};
+
+}  // namespace emo

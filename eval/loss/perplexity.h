@@ -1,0 +1,56 @@
+// The loss of a model on documents, each alone (document_batches.h).
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "data/shards/token_shards.h"
+#include "eval/loss/document_batches.h"
+#include "model/transformer.h"
+#include "parallel/mesh.h"
+
+namespace emo {
+
+// Sums over the documents of one source.
+struct SourceLoss {
+  double loss = 0;       // nats
+  double predicted = 0;  // tokens
+  double bytes = 0;      // of UTF-8 text
+  double documents = 0;
+  double mean() const { return loss / predicted; }
+  double perplexity() const;
+  double bits_per_byte() const;
+};
+
+struct EvalOptions {
+  int64_t sequence_length = 1024;     // S
+  std::vector<int64_t> documents;     // by number, see choose_documents()
+  int64_t first_tokens = 0;           // of each document, whose bytes then mean nothing; 0: all
+  PoolPolicy pool;                    // kNone: no pools
+  std::vector<ExpertSubset> subsets;  // [L], or empty
+  bool routed_off = false;
+  // Called after each block of a forward pass of this rank. May be empty.
+  std::function<void(const MicroBatch& batch, int64_t layer, const BlockActivations& block)>
+      observe;
+  uint64_t seed = 0;                // of pool sizes
+  int64_t tokens_per_batch = 8192;  // about; each rank gets as many batches
+};
+
+// A forward pass as the options say, without a backward pass to come.
+PassOptions evaluation_pass(const Mesh& mesh, const EvalOptions& options);
+
+struct EvalResult {
+  std::vector<SourceLoss> sources;  // [sources of the data]
+};
+
+// Collective over the mesh: documents are dealt to ranks, every rank gets the sums over all.
+// `memory` is the passes', for the caller to keep from call to call.
+absl::StatusOr<EvalResult> evaluate(const Model& model, const Mesh& mesh, const TokenDataset& data,
+                                    const EvalOptions& options, PassMemory* memory);
+
+// The sum over sources.
+SourceLoss total(const std::vector<SourceLoss>& sources);
+
+}  // namespace emo

@@ -1,0 +1,107 @@
+#include "eval/tasks/training_tasks.h"
+
+#include "absl/strings/str_cat.h"
+#include "data/documents/task_prompt.h"
+#include "data/shards/token_shards.h"
+
+namespace emo {
+namespace {
+
+constexpr double kTokensOfAGeneratedOne = 10;  // one position at a time costs more than in a row
+
+absl::StatusOr<double> tokens_of(const Tokenizer& tokenizer, const std::string& text,
+                                 Tokenizer::Cache* cache) {
+  std::vector<int32_t> tokens;
+  absl::Status status = tokenizer.encode(text, &tokens, cache);
+  if (!status.ok()) return status;
+  return static_cast<double>(tokens.size());
+}
+
+// What it costs to put a question to the model, in tokens of a forward pass.
+absl::StatusOr<double> cost_of(const Tokenizer& tokenizer, const Task& task, const TaskItem& item,
+                               Tokenizer::Cache* cache) {
+  absl::StatusOr<std::string> prompt = prompt_of(task, item, task.shots);
+  if (!prompt.ok()) return prompt.status();
+  absl::StatusOr<double> question = tokens_of(tokenizer, *prompt, cache);
+  if (!question.ok()) return question.status();
+  if (task.kind == TaskKind::kGeneration) {
+    return *question + kTokensOfAGeneratedOne * static_cast<double>(task.max_new_tokens);
+  }
+  double cost = 0;
+  for (const std::string& choice : item.choices) {
+    absl::StatusOr<double> answer = tokens_of(tokenizer, task.separator + choice, cache);
+    if (!answer.ok()) return answer.status();
+    cost += *question + 2 * *answer;
+  }
+  return cost;
+}
+
+// How many test questions fit into `tokens`; the first always does.
+absl::StatusOr<int64_t> questions_within(const Tokenizer& tokenizer, const Task& task,
+                                         double tokens) {
+  Tokenizer::Cache cache;
+  int64_t count = 0;
+  for (const TaskItem& item : task.items) {
+    if (item.split != "test") continue;
+    absl::StatusOr<double> cost = cost_of(tokenizer, task, item, &cache);
+    if (!cost.ok()) return cost.status();
+    tokens -= *cost;
+    if (tokens < 0 && count > 0) break;
+    ++count;
+  }
+  if (count > 0) return count;
+  return absl::InvalidArgumentError(
+      absl::StrCat("eval.tasks: task ", task.name, " has no question of the split 'test'"));
+}
+
+}  // namespace
+
+absl::StatusOr<TrainingTasks> open_training_tasks(const RunConfig& config, double tokens) {
+  if (config.data.path.empty()) {
+    return absl::InvalidArgumentError("eval.tasks: synthetic data has no tokenizer to read them");
+  }
+  absl::StatusOr<TokenDataset> data = TokenDataset::open(config.data.path);
+  if (!data.ok()) return data.status();
+  absl::StatusOr<Tokenizer> tokenizer = Tokenizer::from_file(config.data.path + "/tokenizer.json");
+  if (!tokenizer.ok()) return tokenizer.status();
+  absl::StatusOr<std::vector<Task>> tasks = read_tasks({config.eval.tasks});
+  if (!tasks.ok()) return tasks.status();
+  TrainingTasks result{*std::move(tasks), {}, *std::move(tokenizer), data->info().eos_id, {}};
+  for (const Task& task : result.tasks) {
+    absl::Status status = check_metric(task);
+    if (!status.ok()) return status;
+    absl::StatusOr<int64_t> questions =
+        questions_within(result.tokenizer, task, tokens / static_cast<double>(result.tasks.size()));
+    if (!questions.ok()) return questions.status();
+    result.questions.push_back(*questions);
+  }
+  const std::optional<int64_t>& pool = config.routing.pool.eval;
+  result.eval.sequence_length = config.data.sequence_length;
+  result.eval.pool = config.routing.pool;
+  result.eval.pool.kind = pool ? PoolPolicy::Kind::kRange : PoolPolicy::Kind::kNone;
+  if (pool) result.eval.pool.min = result.eval.pool.max = *pool;
+  return result;
+}
+
+absl::Status answer_training_tasks(const TrainingTasks& tasks, const Model& model, const Mesh& mesh,
+                                   PassMemory* memory, Metrics* metrics) {
+  for (size_t i = 0; i < tasks.tasks.size(); ++i) {
+    TaskOptions options;
+    options.limit = tasks.questions[i];
+    options.eos_id = tasks.eos_id;
+    absl::StatusOr<TaskAnswers> answers =
+        answer_task(model, mesh, tasks.tokenizer, tasks.tasks[i], options, tasks.eval, memory);
+    if (!answers.ok()) return answers.status();
+    const TaskResult& result = answers->result;
+    const std::string name = absl::StrCat("eval/tasks/", result.task, "/");
+    metrics->emplace_back(name + result.metric, result.primary().mean);
+    for (size_t m = 0; m < result.names.size(); ++m) {
+      if (result.names[m] == "bits_per_byte" && result.metric != "bits_per_byte")
+        metrics->emplace_back(name + result.names[m], result.metrics[m].mean);
+    }
+    metrics->emplace_back(name + "questions", static_cast<double>(result.questions));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace emo

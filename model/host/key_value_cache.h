@@ -1,0 +1,35 @@
+// Decoding: keys and values of the tokens that a model has seen, so that a forward pass over those
+// that follow need not see them again.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "model/config.h"
+#include "model/host/attention.h"
+
+namespace emo {
+
+// Room for `sequences` sequences, each in a slot of its own. Spans of a pass say which slots they
+// go on in; a slot whose length is set to 0 is free for another sequence.
+struct KeyValueCache {
+  int64_t capacity = 0;            // tokens of a sequence
+  std::vector<int64_t> lengths;    // [slots] tokens that are in it
+  std::vector<at::Tensor> layers;  // [L] f32 [slots, capacity, 2 D]
+  std::vector<int64_t> slots;      // [N] of the next pass's attention spans, each at most once
+
+  KeyValueCache(const ModelConfig& config, int64_t sequences, int64_t tokens);
+};
+
+// Copies the keys and values of the spans [span_ends[i], span_ends[i + 1]) of qkv f32 [T, 3 D],
+// rotated already, behind what their slots hold in this layer, and says where each span's now are.
+// Fails where a slot is full. The lengths stay until advance().
+std::vector<CachedSpan> append(KeyValueCache* cache, int64_t layer, const int32_t* span_ends,
+                               const float* qkv);
+
+// After the last layer: the spans' tokens now count as seen.
+void advance(KeyValueCache* cache, const int32_t* span_ends);
+
+}  // namespace emo

@@ -1,0 +1,265 @@
+"""EMO models in transformers: evaluation, generation and plain fine-tuning.
+
+Pre-norm blocks without biases; a router that takes a softmax over the routed experts and weighs the chosen ones by
+it, not renormalised; shared experts with weight 1. There are no document pools: at inference every token may choose
+among all routed experts (cut a model down to pool it).
+"""
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers.cache_utils import DynamicCache
+from transformers.generation import GenerationMixin
+from transformers.modeling_outputs import MoeCausalLMOutputWithPast, MoeModelOutputWithPast
+from transformers.modeling_utils import PreTrainedModel
+
+from .configuration_emo import EmoConfig
+
+
+class EmoRMSNorm(nn.Module):
+    def __init__(self, width: int, epsilon: float):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.epsilon = epsilon
+
+    def forward(self, x):
+        wide = x.float()
+        wide = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.epsilon)
+        return (wide * self.weight.float()).to(x.dtype)
+
+
+def rotations(positions, head_dim: int, theta: float):
+    """Cosines and sines, fp32 [B, 1, S, head_dim / 2]."""
+    exponents = torch.arange(0, head_dim, 2, device=positions.device, dtype=torch.float32) / head_dim
+    angles = positions[:, None, :, None].float() * (1.0 / theta**exponents)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x, cos, sin):
+    """Rotates dimension i of each head together with dimension i + head_dim / 2. x [B, H, S, head_dim]."""
+    a, b = x.float().chunk(2, dim=-1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
+
+
+def attention_bias(mask, rows: int, length: int, past: int, like):
+    """What is added to scores [B, 1, S, past + S]: 0 where a token may look, the lowest number elsewhere.
+
+    `mask`: None (causal), [B, past + S] with 0 for padding, or a whole [B, 1, S, past + S] one, additive or boolean
+    (how documents of a row are confined).
+    """
+    if mask is not None and mask.dim() == 4:
+        if mask.dtype != torch.bool:
+            return mask.to(like.dtype)
+        allowed = mask
+    else:
+        query = torch.arange(past, past + length, device=like.device)[:, None]
+        allowed = (torch.arange(past + length, device=like.device)[None, :] <= query)[None, None]
+        if mask is not None:
+            allowed = allowed & mask[:, None, None, : past + length].bool()
+    bias = torch.zeros(allowed.shape, dtype=like.dtype, device=like.device)
+    return bias.masked_fill(~allowed, torch.finfo(like.dtype).min).expand(rows, 1, length, -1)
+
+
+class EmoAttention(nn.Module):
+    def __init__(self, config: EmoConfig, layer: int):
+        super().__init__()
+        self.config = config
+        self.layer = layer
+        width = config.hidden_size
+        self.heads = config.num_attention_heads
+        self.head_dim = width // self.heads
+        self.q_proj = nn.Linear(width, width, bias=False)
+        self.k_proj = nn.Linear(width, width, bias=False)
+        self.v_proj = nn.Linear(width, width, bias=False)
+        self.o_proj = nn.Linear(width, width, bias=False)
+        if config.qk_norm:
+            self.q_norm = EmoRMSNorm(width, config.rms_norm_eps)
+            self.k_norm = EmoRMSNorm(width, config.rms_norm_eps)
+
+    def split(self, x):
+        return x.view(*x.shape[:2], self.heads, self.head_dim).transpose(1, 2)
+
+    def forward(self, x, bias, cos, sin, cache):
+        q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
+        if self.config.qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k, v = rotate(self.split(q), cos, sin), rotate(self.split(k), cos, sin), self.split(v)
+        if cache is not None:
+            k, v = cache.update(k, v, self.layer)
+        bias = bias[..., : k.shape[-2]]
+        probabilities = None
+        if self.config._attn_implementation == "sdpa":
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        else:
+            scores = q @ k.transpose(-1, -2) * self.head_dim**-0.5 + bias
+            probabilities = scores.softmax(dim=-1, dtype=torch.float32).to(q.dtype)
+            out = probabilities @ v
+        out = out.transpose(1, 2).reshape(x.shape)
+        return self.o_proj(out), probabilities
+
+
+class EmoMLP(nn.Module):
+    def __init__(self, width: int, inner: int):
+        super().__init__()
+        self.gate_proj = nn.Linear(width, inner, bias=False)
+        self.up_proj = nn.Linear(width, inner, bias=False)
+        self.down_proj = nn.Linear(inner, width, bias=False)
+
+    def forward(self, x):
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class EmoSparseMoeBlock(nn.Module):
+    def __init__(self, config: EmoConfig, experts: int):
+        super().__init__()
+        self.shared = config.num_shared_experts
+        self.routed = experts - self.shared
+        self.top_k = min(config.num_experts_per_tok - self.shared, self.routed)
+        self.gate = nn.Linear(config.hidden_size, experts, bias=False)
+        self.experts = nn.ModuleList(EmoMLP(config.hidden_size, config.intermediate_size) for _ in range(experts))
+
+    def forward(self, x):
+        tokens = x.reshape(-1, x.shape[-1])
+        logits = self.gate(tokens)
+        weights, chosen = logits[:, : self.routed].float().softmax(dim=-1).topk(self.top_k, dim=-1)
+        weights = weights.to(tokens.dtype)
+        out = torch.zeros_like(tokens)
+        for expert in range(self.routed):
+            token, slot = (chosen == expert).nonzero(as_tuple=True)
+            if token.numel():
+                out.index_add_(0, token, self.experts[expert](tokens[token]) * weights[token, slot, None])
+        for expert in range(self.routed, self.routed + self.shared):
+            out = out + self.experts[expert](tokens)
+        return out.view(x.shape), logits
+
+
+class EmoDecoderLayer(nn.Module):
+    def __init__(self, config: EmoConfig, layer: int):
+        super().__init__()
+        width, experts = config.hidden_size, config.experts_of_layer(layer)
+        self.pre_attention_layernorm = EmoRMSNorm(width, config.rms_norm_eps)
+        self.self_attn = EmoAttention(config, layer)
+        self.pre_feedforward_layernorm = EmoRMSNorm(width, config.rms_norm_eps)
+        if experts:
+            self.mlp = EmoSparseMoeBlock(config, experts)
+        else:
+            self.mlp = EmoMLP(width, config.dense_intermediate_size or config.intermediate_size)
+
+    def forward(self, x, bias, cos, sin, cache):
+        attended, probabilities = self.self_attn(self.pre_attention_layernorm(x), bias, cos, sin, cache)
+        x = x + attended
+        out = self.mlp(self.pre_feedforward_layernorm(x))
+        out, logits = out if isinstance(out, tuple) else (out, None)
+        return x + out, logits, probabilities
+
+
+class EmoPreTrainedModel(PreTrainedModel):
+    config_class = EmoConfig
+    base_model_prefix = "model"
+    _no_split_modules = ["EmoDecoderLayer"]
+    _skip_keys_device_placement = ["past_key_values"]
+    _supports_sdpa = True
+
+    def _init_weights(self, module):
+        # In place through `init`, which leaves alone what was loaded from a file.
+        if isinstance(module, (nn.Linear, nn.Embedding)):
+            deviation = self.config.initializer_range
+            nn.init.trunc_normal_(module.weight, std=deviation, a=-3 * deviation, b=3 * deviation)
+        elif isinstance(module, EmoRMSNorm):
+            nn.init.ones_(module.weight)
+
+
+class EmoModel(EmoPreTrainedModel):
+    def __init__(self, config: EmoConfig):
+        super().__init__(config)
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.layers = nn.ModuleList(EmoDecoderLayer(config, layer) for layer in range(config.num_hidden_layers))
+        self.norm = EmoRMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.post_init()
+
+    def get_input_embeddings(self):
+        return self.embed_tokens
+
+    def set_input_embeddings(self, value):
+        self.embed_tokens = value
+
+    def forward(self, input_ids=None, attention_mask=None, position_ids=None, past_key_values=None, inputs_embeds=None,
+                use_cache=None, output_hidden_states=None, output_attentions=None, **_):
+        x = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
+        rows, length = x.shape[:2]
+        use_cache = self.config.use_cache if use_cache is None else use_cache
+        if use_cache and past_key_values is None:
+            past_key_values = DynamicCache()
+        cache = past_key_values
+        past = cache.get_seq_length() if cache is not None else 0
+        if position_ids is None:
+            position_ids = torch.arange(past, past + length, device=x.device)[None]
+        bias = attention_bias(attention_mask, rows, length, past, x)
+        cos, sin = rotations(position_ids, self.config.hidden_size // self.config.num_attention_heads,
+                             self.config.rope_theta)
+        hidden, attentions, router_logits = [x], [], []
+        for layer in self.layers:
+            x, logits, probabilities = layer(x, bias, cos, sin, cache)
+            hidden.append(x)
+            attentions.append(probabilities)
+            if logits is not None:
+                router_logits.append(logits)
+        x = self.norm(x)
+        hidden[-1] = x
+        return MoeModelOutputWithPast(
+            last_hidden_state=x,
+            past_key_values=cache,
+            hidden_states=tuple(hidden) if output_hidden_states else None,
+            attentions=tuple(attentions) if output_attentions else None,
+            router_logits=tuple(router_logits),
+        )
+
+
+class EmoForCausalLM(EmoPreTrainedModel, GenerationMixin):
+    def __init__(self, config: EmoConfig):
+        super().__init__(config)
+        self.model = EmoModel(config)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.post_init()
+
+    def get_input_embeddings(self):
+        return self.model.embed_tokens
+
+    def set_input_embeddings(self, value):
+        self.model.embed_tokens = value
+
+    def get_output_embeddings(self):
+        return self.lm_head
+
+    def set_output_embeddings(self, value):
+        self.lm_head = value
+
+    def forward(self, input_ids=None, attention_mask=None, position_ids=None, past_key_values=None, inputs_embeds=None,
+                labels=None, use_cache=None, output_hidden_states=None, output_attentions=None,
+                output_router_logits=None, logits_to_keep=0, **_):
+        """`labels` [B, S]: -100 is ignored; the loss is the next token's cross-entropy, without balance losses."""
+        out = self.model(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            past_key_values=past_key_values,
+            inputs_embeds=inputs_embeds,
+            use_cache=use_cache,
+            output_hidden_states=output_hidden_states,
+            output_attentions=output_attentions,
+        )
+        kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
+        logits = self.lm_head(out.last_hidden_state[:, kept])
+        loss = None
+        if labels is not None:
+            loss = F.cross_entropy(logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
+        return MoeCausalLMOutputWithPast(
+            loss=loss,
+            logits=logits,
+            past_key_values=out.past_key_values,
+            hidden_states=out.hidden_states,
+            attentions=out.attentions,
+            router_logits=out.router_logits if output_router_logits else None,
+        )
+
+
+__all__ = ["EmoConfig", "EmoForCausalLM", "EmoModel", "EmoPreTrainedModel"]

@@ -1,0 +1,72 @@
+// Checkpoints: a Hugging Face model folder plus the training state (design.md, "Checkpoint").
+//
+// <run.folder>/step-0001000/ holds
+// - config.json and tokenizer.json: the model's description (hugging_face.h)
+// - model-0000i-of-0000n.safetensors, one for each writing rank, and model.safetensors.index.json
+// - optimizer-0000i-of-0000n.safetensors, with its index: exp_avg/<name>, exp_avg_sq/<name>
+// - pruning_metadata.json: of a cut model, which experts of which model it has
+// - placement.json: the order in which ranks hold the experts, where there is one (expert_order.h)
+// - state.json: where the run is, its config, versions
+// - MANIFEST: size and SHA-256 of every other file, written last
+//
+// A folder is written under a temporary name, synced and renamed: without MANIFEST there is no
+// checkpoint. Any layout reads any checkpoint.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "data/files/file_system.h"
+#include "model/transformer.h"
+#include "parallel/mesh.h"
+#include "train/config/run_config.h"
+#include "train/model_folder/hugging_face.h"
+#include "train/optimizer/optimizer.h"
+
+namespace emo {
+
+// What state.json holds beside times and versions.
+struct TrainingPosition {
+  int64_t step = 0;       // updates done
+  int64_t sequences = 0;  // rows seen: where the loader goes on
+  int64_t tokens = 0;
+  std::string data_fingerprint;
+  std::vector<std::pair<std::string, std::string>> config;  // to_pairs()
+};
+
+struct CheckpointContents {
+  const Model* model;
+  const OptimizerState* optimizer;
+  const ModelDescription* description;
+  TrainingPosition position;
+  std::string tokenizer_path;  // copied where not ""
+  std::string pruning = {};    // of a cut model: pruning_metadata.json, else ""
+};
+
+// Collective over the mesh; every rank gets the same answer. Writes
+// `run_folder`/step-<position.step> and answers its path. AlreadyExists where it stands already.
+absl::StatusOr<std::string> write_checkpoint(FileSystem& fs, const Mesh& mesh,
+                                             const std::string& run_folder,
+                                             const CheckpointContents& contents);
+
+// The newest complete checkpoint of a run, or "" where there is none.
+absl::StatusOr<std::string> latest_checkpoint(const std::string& run_folder);
+
+// Removes all complete checkpoints but the newest `keep`. Call on one rank.
+absl::Status remove_old_checkpoints(FileSystem& fs, const std::string& run_folder, int64_t keep);
+
+// DataLoss where a file is missing, or its size or SHA-256 is not what MANIFEST says. NotFound
+// without MANIFEST. Files are split over `world`, every rank gets the same answer (collective).
+absl::Status verify_checkpoint(Communicator& world, const std::string& folder);
+
+absl::StatusOr<TrainingPosition> read_position(const std::string& folder);
+
+// Fills what this rank holds. DataLoss listing the tensors that do not fit.
+absl::Status read_model(const std::string& folder, const Model& model);
+absl::Status read_optimizer(const std::string& folder, const Model& model, int64_t step,
+                            OptimizerState* optimizer);
+
+}  // namespace emo

@@ -1,0 +1,104 @@
+// The config of a run: what stands in a YAML file, with defaults, ranges and the checks that need
+// several keys. This is the one place that parses YAML.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "data/rows/dataset_chunks.h"
+#include "data/rows/loader.h"
+#include "data/rows/synthetic.h"
+#include "model/config.h"
+#include "model/host/bf16.h"
+#include "train/optimizer/optimizer.h"
+#include "train/optimizer/schedule.h"
+
+namespace emo {
+
+enum class DeviceKind {
+  kCpu,
+  kCuda,      // one GPU a rank
+  kEmulated,  // the code of the GPU, its kernels as loops on the CPU: slow, to check it
+};
+
+enum class Take { kWeights, kWeightsAndOptimizer, kAll };
+
+struct RunConfig {
+  struct Run {
+    std::string folder;
+    uint64_t seed = 0;           // pool sizes and data order
+    std::string start_from;      // a checkpoint that a new run starts from
+    Take take = Take::kWeights;  // what it takes from there
+    std::string experts;         // SUBSET.json: of its experts only these; with kWeights
+    bool change_contract = false;
+  } run;
+  ModelConfig model;
+  bool document_attention = true;  // false: attention runs across documents
+  EosRoutesWith eos_routes_with = EosRoutesWith::kPrevious;
+  RoutingContract routing;
+  struct Data {
+    std::string path;                           // folder of emo prepare, or ...
+    std::optional<SyntheticOptions> synthetic;  // ... documents that the program makes
+    Order order = Order::kOurs;
+    DocumentPacking documents = DocumentPacking::kCut;
+    int64_t sequence_length = 1024;
+    bool repetition_filter = false;  // the reference's instance filter
+  } data;
+  struct Train {
+    int64_t steps = 0;
+    int64_t tokens = 0;  // another way to say steps: the fewest that see as many tokens
+    int64_t batch = 0;   // sequences of a step
+    int64_t micro_batches = 1;
+    double clip = 1.0;
+    double lm_z_weight = 1e-5;
+    Freeze freeze = Freeze::kNone;
+    int64_t log_every = 1;  // steps between lines of metrics
+  } train;
+  AdamWOptions optimizer;
+  Schedule schedule;
+  struct Parallel {
+    int64_t ep = 1;
+    Recompute recompute = Recompute::kNone;
+    int64_t slices = 1;
+    int64_t zero = 1;       // ZeRO stage: 1 shards moments, 2 gradients too
+    std::string placement;  // file of emo experts place; "": what the checkpoint carries
+    Precision precision = Precision::kFp32;  // asked for: see choose_precision()
+    DeviceKind device = DeviceKind::kCpu;    //
+  } parallel;
+  struct Eval {
+    int64_t every = 0;    // steps; 0: none
+    std::string data;     // folder of emo prepare, its labels the domains
+    std::string tasks;    // task file, or a folder of them
+    double share = 0.01;  // of the training time, which the sample's size follows from
+  } eval;
+  struct Checkpoint {
+    int64_t every = 1000;  // steps; 0: only at the end
+    int64_t keep = 2;      // newest ones; 0: all
+  } checkpoint;
+
+  int64_t total_steps() const;
+  LoaderOptions loader() const;
+};
+
+// Reads a file and overrides ("section.key=value") on top of it. InvalidArgument with all errors at
+// once, one a line: "file:line:column: what; did you mean ...". NotFound where there is no file.
+absl::StatusOr<RunConfig> read_run_config(const std::string& path,
+                                          const std::vector<std::string>& overrides);
+
+// The complete config, defaults included, as YAML that reads back to the same.
+std::string to_yaml(const RunConfig& config);
+
+// The same as flat pairs "section.key" -> value, in order.
+std::vector<std::pair<std::string, std::string>> to_pairs(const RunConfig& config);
+
+// Resuming: what differs between a checkpoint's pairs and now that changes the run, a line each;
+// empty where the run may go on. Keys that only say where and how it runs are left out.
+std::vector<std::string> differences_that_matter(
+    const std::vector<std::pair<std::string, std::string>>& then,
+    const std::vector<std::pair<std::string, std::string>>& now);
+
+}  // namespace emo

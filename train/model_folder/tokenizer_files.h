@@ -1,0 +1,28 @@
+// The files by which transformers' AutoTokenizer and generate() know a model's tokens.
+#pragma once
+
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "train/model_folder/hugging_face.h"
+
+namespace emo {
+
+// Special tokens as tokenizer.json names them; -1 where it has none.
+struct SpecialTokens {
+  std::string eos;  // the text of the model's end-of-document token, "" where it has none
+  int64_t pad_id = -1;
+  std::string pad;
+  int64_t turn_end_id = -1;  // <|im_end|>
+};
+SpecialTokens special_tokens(const std::string& tokenizer_json, int32_t eos_id);
+
+// What a tokenizer's files may be called; tokenizer.json first.
+std::vector<std::string> tokenizer_file_names();
+
+// (name, text) of tokenizer.json itself, tokenizer_config.json and special_tokens_map.json.
+std::vector<std::pair<std::string, std::string>> tokenizer_files(
+    const std::string& tokenizer_json, const ModelDescription& description);
+
+}  // namespace emo

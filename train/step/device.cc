@@ -1,0 +1,76 @@
+#include "train/step/device.h"
+
+#include <ATen/Context.h>
+#include <ATen/detail/CUDAHooksInterface.h>
+
+#include <cstdlib>
+#include <memory>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "parallel/agreement.h"
+#include "parallel/mpi_communicator.h"
+#ifdef EMO_WITH_CUDA
+#include "parallel/nccl_communicator.h"
+#endif
+
+namespace emo {
+namespace {
+
+// This rank's number among those on its machine, as mpirun and Slurm say it.
+int local_rank() {
+  for (const char* name : {"OMPI_COMM_WORLD_LOCAL_RANK", "SLURM_LOCALID"}) {
+    const char* text = std::getenv(name);
+    int rank = 0;
+    if (text != nullptr && absl::SimpleAtoi(text, &rank)) return rank;
+  }
+  return 0;
+}
+
+absl::Status check_gpu() {
+#ifdef EMO_WITH_CUDA
+  const int gpus = at::globalContext().hasCUDA() ? at::detail::getCUDAHooks().deviceCount() : 0;
+  if (local_rank() < gpus) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("parallel.device: cuda: rank ", local_rank(), " of this machine finds ", gpus,
+                   " GPUs; start as many ranks on a machine as it has GPUs"));
+#else
+  return absl::InvalidArgumentError(
+      "parallel.device: cuda: this program was built without CUDA; ./launch/build.sh cuda builds "
+      "build/cuda/emo");
+#endif
+}
+
+}  // namespace
+
+absl::StatusOr<Mesh> open_mesh_for(const RunConfig& config) {
+  std::unique_ptr<Communicator> world = world_communicator();
+  if (config.parallel.device == DeviceKind::kCuda) {
+    absl::Status status = agree(*world, check_gpu());
+    if (!status.ok()) return status;
+#ifdef EMO_WITH_CUDA
+    world = nccl_communicator(std::move(world), device_of(config), nullptr);
+#endif
+  }
+  return make_mesh(std::move(world), /*dp=*/0, config.parallel.ep);
+}
+
+at::Device device_of(const RunConfig& config) {
+  if (config.parallel.device != DeviceKind::kCuda) return at::Device(at::kCPU);
+  return {at::kCUDA, static_cast<at::DeviceIndex>(local_rank())};
+}
+
+const char* device_name(DeviceKind kind) {
+  switch (kind) {
+    case DeviceKind::kCpu:
+      return "cpu";
+    case DeviceKind::kCuda:
+      return "cuda";
+    case DeviceKind::kEmulated:
+      return "emulated";
+  }
+  return "?";
+}
+
+}  // namespace emo

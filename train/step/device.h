@@ -1,0 +1,23 @@
+// Where a run computes (parallel.device): on the CPU, on a GPU a rank, or on the CPU with the code
+// of the GPU.
+#pragma once
+
+#include <c10/core/Device.h>
+
+#include "absl/status/statusor.h"
+#include "parallel/mesh.h"
+#include "train/config/run_config.h"
+
+namespace emo {
+
+// Collective. The ranks of the job as the config's mesh, for tensors where the run computes: over
+// NCCL on GPUs, each rank with the GPU of its number on its machine. InvalidArgument where the
+// program was built without CUDA or a rank has no GPU, and what make_mesh() says.
+absl::StatusOr<Mesh> open_mesh_for(const RunConfig& config);
+
+// This rank's device.
+at::Device device_of(const RunConfig& config);
+
+const char* device_name(DeviceKind kind);
+
+}  // namespace emo

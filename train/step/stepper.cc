@@ -1,0 +1,74 @@
+#include "train/step/stepper.h"
+
+#include <utility>
+
+#include "train/step/device.h"
+#include "train/step/device_step.h"
+
+namespace emo {
+namespace {
+
+class CpuStepper : public Stepper {
+ public:
+  CpuStepper(const RunConfig& config, const Mesh& mesh, ExpertOrder order)
+      : mesh_(mesh),
+        state_(config.model, config.routing, config.data.sequence_length, mesh.position(),
+               state_options_of(config, std::move(order))) {}
+  const Model& model() const override { return state_.model; }
+  OptimizerState* optimizer() override { return &state_.optimizer; }
+  void taken() override {}
+  StepResult step(const StepBatches& batches, const StepOptions& options) override {
+    return training_step(mesh_, batches.micro_batches, batches.divisor_share, options, &state_);
+  }
+  void wait() override { wait_for_parameters(&state_); }
+  void sync() override { wait_for_parameters(&state_); }
+  FlatBuffers gradients() override { return gather_gradients(mesh_, &state_); }
+  PassMemory* memory() override { return &state_.memory; }
+
+ private:
+  const Mesh& mesh_;
+  TrainingState state_;
+};
+
+class DeviceStepper : public Stepper {
+ public:
+  DeviceStepper(const RunConfig& config, const Mesh& mesh, const ExpertOrder& order)
+      : mesh_(mesh),
+        model_(config.model, config.routing, mesh.position(), order),
+        optimizer_(make_optimizer_state(model_.layout)),
+        state_(config.model, config.routing, config.data.sequence_length, mesh.position(),
+               device_of(config),
+               config.parallel.precision == Precision::kBf16 ? at::kBFloat16 : at::kFloat, order) {}
+  const Model& model() const override { return model_; }
+  OptimizerState* optimizer() override { return &optimizer_; }
+  void taken() override { copy_from_host(model_, optimizer_, &state_); }
+  StepResult step(const StepBatches& batches, const StepOptions& options) override {
+    return training_step(mesh_, batches.micro_batches, batches.divisor_share, options, &state_);
+  }
+  void wait() override { wait_for_parameters(&state_); }
+  void sync() override { copy_to_host(mesh_, &state_, model_, &optimizer_); }
+  FlatBuffers gradients() override {
+    const FlatBuffers whole = gather_owned(mesh_, state_.model.layout, state_.model.gradients);
+    return {whole.dense.cpu(), whole.experts.cpu()};
+  }
+  PassMemory* memory() override { return &memory_; }
+
+ private:
+  const Mesh& mesh_;
+  Model model_;
+  OptimizerState optimizer_;
+  DeviceState state_;
+  PassMemory memory_;
+};
+
+}  // namespace
+
+std::unique_ptr<Stepper> make_stepper(const RunConfig& config, const Mesh& mesh,
+                                      ExpertOrder order) {
+  if (config.parallel.device == DeviceKind::kCpu) {
+    return std::make_unique<CpuStepper>(config, mesh, std::move(order));
+  }
+  return std::make_unique<DeviceStepper>(config, mesh, order);
+}
+
+}  // namespace emo
