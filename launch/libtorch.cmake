@@ -30,10 +30,3 @@ if(EMO_WITH_CUDA)
   # these flags the linker leaves it out.
   target_link_libraries(libtorch INTERFACE -Wl,--push-state,--no-as-needed torch_cuda -Wl,--pop-state c10_cuda nccl)
 endif()
-
-# ATen's headers cost seconds in every file: a precompiled header holds those that nearly all include.
-function(emo_precompile_headers target)
-  target_precompile_headers(${target} PRIVATE
-    <ATen/core/Tensor.h> <ATen/ops/empty.h> <ATen/ops/from_blob.h> <algorithm> <cmath> <cstdint>
-    <map> <memory> <string> <vector>)
-endfunction()

@@ -10,7 +10,7 @@
 namespace emo {
 namespace {
 
-void widen(const TensorRecord& record, float* out) {
+void widen_record(const TensorRecord& record, float* out) {
   if (record.dtype == "F32") {
     std::memcpy(out, record.bytes.data(), record.bytes.size());
     return;
@@ -134,7 +134,7 @@ absl::Status read_parameters(const TensorFolder& folder, const std::string& pref
                              ", expected F32 or BF16 ", shape_string(parameter.shape)));
     } else {
       will_read(record->bytes);
-      widen(*record, parameter_data(parameter, buffers));
+      widen_record(*record, parameter_data(parameter, buffers));
       if (record->file != nullptr) release_pages(record->bytes);
     }
   }
