@@ -1,6 +1,10 @@
 """Configuration of EMO models: mixtures of experts with shared experts, and dense layers between them."""
 from transformers.configuration_utils import PretrainedConfig
 
+# What other configs may ask for and these classes do not compute.
+CHANGES_RESULTS = ("norm_topk_prob", "attention_bias", "attention_dropout", "clip_qkv", "sliding_window",
+                   "always_active_experts", "always_active_experts_per_layer", "dense_mlp_bias", "ghost_extend_eval")
+
 
 class EmoConfig(PretrainedConfig):
     """`num_experts` and `num_experts_per_tok` count the shared experts, which are the last ones of a layer.
@@ -10,7 +14,7 @@ class EmoConfig(PretrainedConfig):
     """
 
     model_type = "emo"
-    keys_to_ignore_at_inference = ["past_key_values"]
+    keys_to_ignore_at_inference = ["past_key_values", "cache"]
 
     def __init__(
         self,
@@ -60,10 +64,15 @@ class EmoConfig(PretrainedConfig):
         self.rope_theta = rope.get("rope_theta", rope_theta)
         refuse(hidden_act != "silu", f"hidden_act {hidden_act!r}: experts are SwiGLU")
         refuse(self.num_key_value_heads != num_attention_heads, "num_key_value_heads must be num_attention_heads")
-        refuse(kwargs.get("norm_topk_prob"), "norm_topk_prob: weights are not renormalised")
-        refuse(kwargs.get("attention_bias"), "attention_bias: there are no biases")
-        refuse(kwargs.get("rope_scaling") and kwargs["rope_scaling"].get("rope_type", "default") != "default",
-               "rope_scaling is not supported")
+        refuse(tie_word_embeddings, "tie_word_embeddings: embedding and head are two tensors")
+        for key in ("rope_parameters", "rope_scaling"):
+            kind = kwargs.get(key) or {}
+            kind = kind.get("rope_type", kind.get("type", "default"))
+            refuse(kind != "default", f"{key}: {kind!r} is not supported")
+        shared = kwargs.get("num_shared_experts_per_layer") or []
+        refuse(set(shared) - {0, num_shared_experts}, f"num_shared_experts_per_layer {shared}: one number for all layers")
+        for key in CHANGES_RESULTS:
+            refuse(kwargs.get(key), f"{key} {kwargs.get(key)!r} is not supported")
         super().__init__(
             pad_token_id=pad_token_id,
             bos_token_id=bos_token_id,

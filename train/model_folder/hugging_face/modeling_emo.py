@@ -3,7 +3,11 @@
 Pre-norm blocks without biases; a router that takes a softmax over the routed experts and weighs the chosen ones by
 it, not renormalised; shared experts with weight 1. There are no document pools: at inference every token may choose
 among all routed experts (cut a model down to pool it).
+
+What a caller asks for and these classes do not compute is refused: no argument is dropped without a word.
 """
+from dataclasses import fields
+
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -13,6 +17,24 @@ from transformers.modeling_outputs import MoeCausalLMOutputWithPast, MoeModelOut
 from transformers.modeling_utils import PreTrainedModel
 
 from .configuration_emo import EmoConfig
+
+# What transformers calls keys and values in a model's arguments and answers: `cache` from 5.24 on.
+CACHE = "cache" if "cache" in {field.name for field in fields(MoeModelOutputWithPast)} else "past_key_values"
+
+
+def refuse_others(where: str, others: dict) -> None:
+    """`others`: arguments that `where` does not know. None says nothing, so it may be left out."""
+    asked = sorted(name for name, value in others.items() if value is not None)
+    if asked:
+        raise TypeError(f"{where}: no argument {', '.join(asked)}; it would be ignored, and results may be meant to "
+                        "depend on it. Leave it out, or use another version of transformers if that is what passes it")
+
+
+def the_cache(past_key_values, cache):
+    """The one that was given, under its old or its new name."""
+    if past_key_values is not None and cache is not None and past_key_values is not cache:
+        raise ValueError("past_key_values and cache are two names of one argument; give one")
+    return cache if past_key_values is None else past_key_values
 
 
 class EmoRMSNorm(nn.Module):
@@ -40,23 +62,35 @@ def rotate(x, cos, sin):
     return torch.cat((a * cos - b * sin, b * cos + a * sin), dim=-1).to(x.dtype)
 
 
-def attention_bias(mask, rows: int, length: int, past: int, like):
-    """What is added to scores [B, 1, S, past + S]: 0 where a token may look, the lowest number elsewhere.
+def attention_bias(mask, position_ids, past: int, x):
+    """What is added to scores [B or 1, 1, S, keys]: 0 where a token may look, the lowest number elsewhere.
 
-    `mask`: None (causal), [B, past + S] with 0 for padding, or a whole [B, 1, S, past + S] one, additive or boolean
-    (how documents of a row are confined).
+    `mask`: None (causal), [B, past + S] with 0 for padding, or a whole [B, 1, S, keys], boolean or additive (how
+    documents of a row are confined). Without a mask, positions that start anew begin a document that sees nothing
+    before it, as in transformers' own classes. x [B, S, width].
     """
+    length = x.shape[1]
+    lowest = torch.finfo(x.dtype).min
+    if mask is not None and not isinstance(mask, torch.Tensor):
+        raise TypeError(f"attention_mask is a {type(mask).__name__}, expected a tensor")
     if mask is not None and mask.dim() == 4:
+        if mask.is_floating_point():
+            return mask.clamp(min=lowest).to(x.dtype)
         if mask.dtype != torch.bool:
-            return mask.to(like.dtype)
+            raise ValueError(f"attention_mask of 4 dimensions is {mask.dtype}, expected booleans or what is added")
         allowed = mask
     else:
-        query = torch.arange(past, past + length, device=like.device)[:, None]
-        allowed = (torch.arange(past + length, device=like.device)[None, :] <= query)[None, None]
+        keys = torch.arange(past + length, device=x.device)
+        allowed = (keys[None, :] <= keys[past:, None])[None, None]
         if mask is not None:
-            allowed = allowed & mask[:, None, None, : past + length].bool()
-    bias = torch.zeros(allowed.shape, dtype=like.dtype, device=like.device)
-    return bias.masked_fill(~allowed, torch.finfo(like.dtype).min).expand(rows, 1, length, -1)
+            if mask.dim() != 2 or mask.shape[1] != past + length:
+                raise ValueError(f"attention_mask is {list(mask.shape)}, expected [batch, {past + length}]")
+            allowed = allowed & mask[:, None, None].bool()
+        elif past == 0:
+            steps = position_ids.diff(dim=-1, prepend=position_ids[:, :1] - 1)
+            document = (steps != 1).cumsum(-1)
+            allowed = allowed & (document[:, None, :, None] == document[:, None, None, :])
+    return torch.zeros(allowed.shape, dtype=x.dtype, device=x.device).masked_fill(~allowed, lowest)
 
 
 class EmoAttention(nn.Module):
@@ -78,14 +112,18 @@ class EmoAttention(nn.Module):
     def split(self, x):
         return x.view(*x.shape[:2], self.heads, self.head_dim).transpose(1, 2)
 
-    def forward(self, x, bias, cos, sin, cache):
+    def forward(self, x, bias, cos, sin, cache, cache_position):
         q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
         if self.config.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k, v = rotate(self.split(q), cos, sin), rotate(self.split(k), cos, sin), self.split(v)
         if cache is not None:
-            k, v = cache.update(k, v, self.layer)
-        bias = bias[..., : k.shape[-2]]
+            # In 4.57 and 5.0 a cache of fixed size is told where the new keys stand; in later releases it counts.
+            stored = bias.shape[-1]
+            k, v = cache.update(k, v, self.layer, {"cache_position": cache_position})
+            k, v = k[:, :, :stored], v[:, :, :stored]  # without the room that a cache of fixed size has left
+        if bias.shape[-1] != k.shape[-2]:
+            raise ValueError(f"attention_mask is of {bias.shape[-1]} keys, there are {k.shape[-2]}")
         probabilities = None
         if self.config._attn_implementation == "sdpa":
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
@@ -144,8 +182,9 @@ class EmoDecoderLayer(nn.Module):
         else:
             self.mlp = EmoMLP(width, config.dense_intermediate_size or config.intermediate_size)
 
-    def forward(self, x, bias, cos, sin, cache):
-        attended, probabilities = self.self_attn(self.pre_attention_layernorm(x), bias, cos, sin, cache)
+    def forward(self, x, bias, cos, sin, cache, cache_position):
+        attended, probabilities = self.self_attn(self.pre_attention_layernorm(x), bias, cos, sin, cache,
+                                                 cache_position)
         x = x + attended
         out = self.mlp(self.pre_feedforward_layernorm(x))
         out, logits = out if isinstance(out, tuple) else (out, None)
@@ -156,7 +195,7 @@ class EmoPreTrainedModel(PreTrainedModel):
     config_class = EmoConfig
     base_model_prefix = "model"
     _no_split_modules = ["EmoDecoderLayer"]
-    _skip_keys_device_placement = ["past_key_values"]
+    _skip_keys_device_placement = ["past_key_values", "cache"]
     _supports_sdpa = True
 
     def _init_weights(self, module):
@@ -183,35 +222,54 @@ class EmoModel(EmoPreTrainedModel):
         self.embed_tokens = value
 
     def forward(self, input_ids=None, attention_mask=None, position_ids=None, past_key_values=None, inputs_embeds=None,
-                use_cache=None, output_hidden_states=None, output_attentions=None, **_):
+                use_cache=None, output_hidden_states=None, output_attentions=None, output_router_logits=None,
+                return_dict=None, cache=None, **others):
+        config = self.config
+        cache = the_cache(past_key_values, cache)
+        output_hidden_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        output_attentions = config.output_attentions if output_attentions is None else output_attentions
+        self.refuse_attention(config._attn_implementation, output_attentions)
+        if (input_ids is None) == (inputs_embeds is None):
+            raise ValueError("give input_ids or inputs_embeds, and not both")
         x = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
-        rows, length = x.shape[:2]
-        use_cache = self.config.use_cache if use_cache is None else use_cache
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache()
-        cache = past_key_values
-        past = cache.get_seq_length() if cache is not None else 0
+        if cache is None and (config.use_cache if use_cache is None else use_cache):
+            cache = DynamicCache()
+        past = int(cache.get_seq_length()) if cache is not None else 0
+        cache_position = torch.arange(past, past + x.shape[1], device=x.device)
+        # In 4.57 and 5.0 generate() says where the tokens stand in the cache, which itself knows.
+        said = others.pop("cache_position", None)
+        if said is not None and not torch.equal(said.to(x.device), cache_position):
+            raise ValueError(f"cache_position begins at {said[0].item()}, the cache holds {past} tokens")
+        refuse_others("EmoModel", others)
         if position_ids is None:
-            position_ids = torch.arange(past, past + length, device=x.device)[None]
-        bias = attention_bias(attention_mask, rows, length, past, x)
-        cos, sin = rotations(position_ids, self.config.hidden_size // self.config.num_attention_heads,
-                             self.config.rope_theta)
+            position_ids = cache_position[None]
+        bias = attention_bias(attention_mask, position_ids, past, x)
+        cos, sin = rotations(position_ids, config.hidden_size // config.num_attention_heads, config.rope_theta)
         hidden, attentions, router_logits = [x], [], []
         for layer in self.layers:
-            x, logits, probabilities = layer(x, bias, cos, sin, cache)
+            x, logits, probabilities = layer(x, bias, cos, sin, cache, cache_position)
             hidden.append(x)
             attentions.append(probabilities)
             if logits is not None:
                 router_logits.append(logits)
         x = self.norm(x)
         hidden[-1] = x
-        return MoeModelOutputWithPast(
+        if output_router_logits is None:
+            output_router_logits = getattr(config, "output_router_logits", False)
+        out = MoeModelOutputWithPast(
             last_hidden_state=x,
-            past_key_values=cache,
             hidden_states=tuple(hidden) if output_hidden_states else None,
             attentions=tuple(attentions) if output_attentions else None,
-            router_logits=tuple(router_logits),
+            router_logits=tuple(router_logits) if output_router_logits else None,
+            **{CACHE: cache},
         )
+        return out if (config.return_dict if return_dict is None else return_dict) else out.to_tuple()
+
+    def refuse_attention(self, implementation: str, output_attentions: bool) -> None:
+        if implementation not in ("eager", "sdpa"):
+            raise ValueError(f"attn_implementation {implementation!r}: only 'eager' and 'sdpa' are there")
+        if output_attentions and implementation != "eager":
+            raise ValueError("output_attentions: 'sdpa' does not keep them; load with attn_implementation='eager'")
 
 
 class EmoForCausalLM(EmoPreTrainedModel, GenerationMixin):
@@ -235,31 +293,41 @@ class EmoForCausalLM(EmoPreTrainedModel, GenerationMixin):
 
     def forward(self, input_ids=None, attention_mask=None, position_ids=None, past_key_values=None, inputs_embeds=None,
                 labels=None, use_cache=None, output_hidden_states=None, output_attentions=None,
-                output_router_logits=None, logits_to_keep=0, **_):
-        """`labels` [B, S]: -100 is ignored; the loss is the next token's cross-entropy, without balance losses."""
+                output_router_logits=None, logits_to_keep=0, return_dict=None, num_items_in_batch=None, cache=None,
+                **others):
+        """`labels` [B, S]: -100 is ignored; the loss is the next token's cross-entropy, without balance losses: its
+        mean, or with `num_items_in_batch` its sum divided by that, as Trainer wants it for accumulated gradients."""
         out = self.model(
             input_ids=input_ids,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             inputs_embeds=inputs_embeds,
             use_cache=use_cache,
             output_hidden_states=output_hidden_states,
             output_attentions=output_attentions,
+            output_router_logits=output_router_logits,
+            return_dict=True,
+            cache=the_cache(past_key_values, cache),
+            **others,
         )
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(out.last_hidden_state[:, kept])
-        loss = None
-        if labels is not None:
-            loss = F.cross_entropy(logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
-        return MoeCausalLMOutputWithPast(
-            loss=loss,
+        out = MoeCausalLMOutputWithPast(
+            loss=None if labels is None else next_token_loss(logits, labels, num_items_in_batch),
             logits=logits,
-            past_key_values=out.past_key_values,
             hidden_states=out.hidden_states,
             attentions=out.attentions,
-            router_logits=out.router_logits if output_router_logits else None,
+            router_logits=out.router_logits,
+            **{CACHE: getattr(out, CACHE)},
         )
+        return out if (self.config.return_dict if return_dict is None else return_dict) else out.to_tuple()
+
+
+def next_token_loss(logits, labels, count):
+    """logits [B, S, V], labels [B, S]; the mean where `count` is None, else the sum divided by it."""
+    loss = F.cross_entropy(logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten().to(logits.device),
+                           ignore_index=-100, reduction="mean" if count is None else "sum")
+    return loss if count is None else loss / count
 
 
 __all__ = ["EmoConfig", "EmoForCausalLM", "EmoModel", "EmoPreTrainedModel"]
