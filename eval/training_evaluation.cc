@@ -100,7 +100,7 @@ absl::StatusOr<Curve> open_curve(const RunConfig& config) {
   if (!config.data.path.empty()) {
     absl::StatusOr<TokenDataset> trained = TokenDataset::open(config.data.path);
     if (!trained.ok()) return trained.status();
-    if (trained->info().tokenizer_sha256 != data->info().tokenizer_sha256) {
+    if (!same_tokenizer(trained->info().tokenizer, data->info().tokenizer)) {
       return absl::DataLossError(absl::StrCat("eval.data: ", config.eval.data,
                                               ": prepared with another tokenizer than ",
                                               config.data.path));

@@ -1,10 +1,21 @@
 #!/usr/bin/env bash
-# Makes `import torch` and both lines of transformers work with build/python, for the tests that
-# compare with them: installs launch/requirements-transformers-*.txt into private folders that all
-# clones of this user share, links them as build/transformers-4 and -5, and makes build/absent-cuda.
-# Does nothing, within a second, when all is there. Use:
+# Makes `import torch` and releases of transformers work with build/python, for the tests that compare
+# with them: installs launch/requirements-transformers-*.txt into private folders that all clones of
+# this user share, links them as build/transformers-4, -5.0 and -5, and makes build/absent-cuda.
+# Does nothing, within a second, when all is there.
+#   launch/setup_transformers.sh            those releases
+#   launch/setup_transformers.sh newest     and the newest that pip gives, as build/transformers-newest; its version
+#                                           is printed. Fails where pip cannot say which it is.
+# Use (-5.0 and -newest hold what differs from -5, which must stand behind them):
 #   LD_LIBRARY_PATH=build/absent-cuda PYTHONPATH=build/transformers-5 build/python/bin/python ...
+#   LD_LIBRARY_PATH=build/absent-cuda PYTHONPATH=build/transformers-newest:build/transformers-5 ...
 set -euo pipefail
+usage() { sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"; }
+case "${1:-}" in
+  "" | newest) ;;
+  -h | --help) usage; exit 0 ;;
+  *) usage >&2; exit 64 ;;
+esac
 cd "$(dirname "$0")/.."
 [ -e build/python/complete ] || ./launch/setup.sh
 cache="${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/emo"
@@ -28,10 +39,27 @@ provide() {
 
 install_transformers() {
   local line
-  line=$(basename "$1" | sed 's/transformers-\(.\)-.*/\1/')
+  line=$(basename "$1" | sed 's/transformers-\([^-]*\)-.*/\1/')
   printf '[setup] installing transformers %s\n' "$line" >&2
   build/python/bin/pip install --quiet --no-compile --disable-pip-version-check --no-deps --target "$1" \
     -r "launch/requirements-transformers-$line.txt" >&2
+}
+
+python_pip() { build/python/bin/python -m pip "$@" --quiet --disable-pip-version-check --retries 2 --timeout 15; }
+
+# Of pip's report of what it would install: lines of name==version.
+names_and_versions() {
+  build/python/bin/python -c 'import json, sys
+for entry in json.load(sys.stdin)["install"]: print("{name}=={version}".format(**entry["metadata"]))'
+}
+
+# What the newest release needs and neither build/python nor the pinned 5 line has.
+install_newest() {
+  local -a packages
+  printf '[setup] installing transformers %s, the newest\n' "$newest" >&2
+  mapfile -t packages < <(PYTHONPATH=build/transformers-5 python_pip install --dry-run --report - "transformers==$newest" |
+    names_and_versions)
+  python_pip install --no-compile --no-deps --target "$1" "transformers==$newest" "${packages[@]}" >&2
 }
 
 # torch's Python module is linked with CUDA's libraries, of which nothing is called without a GPU.
@@ -58,7 +86,17 @@ make_absent_cuda() {
 
 # Where libtorch's folder, the compiler of the libraries, or a list of packages changes, so does the folder.
 python_key=$(basename "$(readlink -f build/python)")
-for line in 4 5; do
+for line in 4 5.0 5; do
   provide "transformers-$line" "$(cat "launch/requirements-transformers-$line.txt" launch/setup_transformers.sh | sha256sum | cut -c1-16)" install_transformers
 done
 provide absent-cuda "$(echo "$python_key" | cat - launch/setup_transformers.sh | sha256sum | cut -c1-16)" make_absent_cuda
+
+if [ "${1:-}" = newest ]; then
+  if ! report=$(python_pip install --dry-run --ignore-installed --no-deps --report - transformers); then
+    printf 'setup_transformers: pip cannot say which transformers is the newest (its message stands above)\n' >&2
+    exit 1
+  fi
+  newest=$(names_and_versions <<<"$report" | sed 's/.*==//')
+  provide transformers-newest "$newest-$(cat launch/requirements-transformers-5.txt launch/setup_transformers.sh | sha256sum | cut -c1-16)" install_newest
+  echo "$newest"
+fi

@@ -16,7 +16,7 @@ namespace {
 absl::Status check_resumable(const std::string& folder, const RunConfig& config,
                              const ChunkSource& source, const TrainingPosition& position) {
   std::vector<std::string> differences = differences_that_matter(position.config, to_pairs(config));
-  if (position.data_fingerprint != source.fingerprint()) {
+  if (!source.matches(position.data_fingerprint)) {
     differences.emplace_back("data: its contents are not those that the run has seen");
   }
   if (differences.empty()) return absl::OkStatus();

@@ -13,7 +13,6 @@
 #include "data/documents/task_file.h"
 #include "data/documents/task_prompt.h"
 #include "data/files/file_system.h"
-#include "data/files/sha256.h"
 #include "data/program/progress.h"
 #include "data/shards/token_shards.h"
 #include "data/tokenizer/tokenizer.h"
@@ -241,6 +240,9 @@ absl::StatusOr<PrepareSummary> prepare(const PrepareOptions& options) {
   if (!tokenizer_text.ok()) return tokenizer_text.status();
   absl::StatusOr<Tokenizer> tokenizer = Tokenizer::from_file(options.tokenizer);
   if (!tokenizer.ok()) return tokenizer.status();
+  absl::StatusOr<TokenizerIdentity> identity =
+      identify_tokenizer(*tokenizer_text, options.tokenizer);
+  if (!identity.ok()) return identity.status();
   absl::StatusOr<int32_t> eos = tokenizer->eos_id(options.eos);
   if (!eos.ok()) return eos.status();
   absl::Status status = check_output(options.output);
@@ -251,7 +253,7 @@ absl::StatusOr<PrepareSummary> prepare(const PrepareOptions& options) {
   DatasetInfo info;
   info.vocab_size = tokenizer->vocab_size();
   info.eos_id = *eos;
-  info.tokenizer_sha256 = sha256_hex(*tokenizer_text);
+  info.tokenizer = *std::move(identity);
   ShardWriter writer(fs, options.output, info, options.tokens_per_shard);
 
   PrepareSummary summary;

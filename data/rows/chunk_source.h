@@ -25,6 +25,10 @@ class ChunkSource {
   virtual int32_t eos_id() const = 0;
   // Identifies the data: equal for equal chunks. Written into checkpoints.
   virtual std::string fingerprint() const = 0;
+  // Whether a checkpoint's fingerprint is of this data, also one that an earlier version wrote.
+  virtual bool matches(const std::string& fingerprint) const {
+    return fingerprint == this->fingerprint();
+  }
 };
 
 }  // namespace emo

@@ -118,9 +118,21 @@ absl::Status DatasetChunks::read_whole(const WholeChunk& chunk, int32_t* tokens,
 }
 
 std::string DatasetChunks::fingerprint() const {
+  const std::string& meaning = dataset_.info().tokenizer.meaning;
+  return meaning.empty() ? fingerprint_with(dataset_.info().tokenizer.bytes)
+                         : "v2:" + fingerprint_with(meaning);
+}
+
+bool DatasetChunks::matches(const std::string& fingerprint) const {
+  // Version 0.1.0 knew tokenizers by the bytes of their files.
+  return fingerprint == this->fingerprint() ||
+         fingerprint == fingerprint_with(dataset_.info().tokenizer.bytes);
+}
+
+std::string DatasetChunks::fingerprint_with(const std::string& tokenizer) const {
   const DatasetInfo& info = dataset_.info();
   std::string text =
-      absl::StrCat(info.dtype, " ", info.vocab_size, " ", info.eos_id, " ", info.tokenizer_sha256);
+      absl::StrCat(info.dtype, " ", info.vocab_size, " ", info.eos_id, " ", tokenizer);
   for (const DatasetInfo::Shard& shard : info.shards) {
     absl::StrAppend(&text, " ", shard.tokens, " ", shard.documents, " ", shard.sha256);
   }

@@ -33,6 +33,7 @@ class DatasetChunks : public ChunkSource {
   int64_t vocab_size() const override { return dataset_.info().vocab_size; }
   int32_t eos_id() const override { return dataset_.info().eos_id; }
   std::string fingerprint() const override;
+  bool matches(const std::string& fingerprint) const override;
   const TokenDataset& dataset() const { return dataset_; }
 
  private:
@@ -42,6 +43,7 @@ class DatasetChunks : public ChunkSource {
   };
   DatasetChunks(TokenDataset dataset, int64_t sequence_length, DocumentPacking packing);
   void pack_whole();
+  std::string fingerprint_with(const std::string& tokenizer) const;
   absl::Status read_cut(int64_t chunk, int32_t* tokens, std::vector<int32_t>* document_ends,
                         std::vector<SpanSource>* sources) const;
   absl::Status read_whole(const WholeChunk& chunk, int32_t* tokens,

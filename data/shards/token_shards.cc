@@ -32,7 +32,8 @@ std::string to_json(const DatasetInfo& info) {
                             {"dtype", info.dtype},
                             {"vocab_size", info.vocab_size},
                             {"eos_id", info.eos_id},
-                            {"tokenizer_sha256", info.tokenizer_sha256},
+                            {"tokenizer_identity", info.tokenizer.meaning},
+                            {"tokenizer_sha256", info.tokenizer.bytes},
                             {"tokens", tokens},
                             {"documents", documents},
                             {"sources", info.sources},
@@ -59,7 +60,8 @@ absl::StatusOr<DatasetInfo> from_json(const Json& json, const std::string& where
   read(&info.dtype, "dtype");
   read(&info.vocab_size, "vocab_size");
   read(&info.eos_id, "eos_id");
-  read(&info.tokenizer_sha256, "tokenizer_sha256");
+  read(&info.tokenizer.bytes, "tokenizer_sha256");
+  if (json.contains("tokenizer_identity")) read(&info.tokenizer.meaning, "tokenizer_identity");
   read(&info.sources, "sources");
   std::vector<Json> shards;
   read(&shards, "shards");
@@ -84,6 +86,20 @@ absl::StatusOr<DatasetInfo> from_json(const Json& json, const std::string& where
     return absl::DataLossError(where + ": dtype '" + info.dtype + "', expected uint16 or uint32");
   }
   return info;
+}
+
+// Completes what version 0.1.0 wrote by the folder's copy of the tokenizer, if that is still the
+// one.
+absl::Status complete_identity(const std::string& folder, TokenizerIdentity* identity) {
+  const std::string path = folder + "/tokenizer.json";
+  if (!identity->meaning.empty() || !path_exists(path)) return absl::OkStatus();
+  absl::StatusOr<std::string> text = read_file(path, 1u << 28);
+  if (!text.ok()) return text.status();
+  if (sha256_hex(*text) != identity->bytes) return absl::OkStatus();
+  absl::StatusOr<TokenizerIdentity> whole = identify_tokenizer(*text, path);
+  if (!whole.ok()) return whole.status();
+  *identity = *std::move(whole);
+  return absl::OkStatus();
 }
 
 int64_t dtype_bytes(const DatasetInfo& info) { return info.dtype == "uint16" ? 2 : 4; }
@@ -204,6 +220,8 @@ absl::StatusOr<TokenDataset> TokenDataset::open(const std::string& folder) {
   if (!json.ok()) return json.status();
   absl::StatusOr<DatasetInfo> info = from_json(*json, path);
   if (!info.ok()) return info.status();
+  absl::Status completed = complete_identity(folder, &info->tokenizer);
+  if (!completed.ok()) return completed;
   TokenDataset dataset;
   dataset.folder_ = folder;
   dataset.info_ = *std::move(info);

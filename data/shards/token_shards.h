@@ -17,6 +17,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "data/files/file_system.h"
+#include "data/tokenizer/tokenizer_identity.h"
 
 namespace emo {
 
@@ -34,7 +35,7 @@ struct DatasetInfo {
   std::string dtype;  // "uint16" or "uint32"
   int64_t vocab_size = 0;
   int32_t eos_id = 0;
-  std::string tokenizer_sha256;
+  TokenizerIdentity tokenizer;
   std::vector<std::string> sources;  // in order of first appearance
   struct Shard {
     std::string name;  // "tokens-00000"
@@ -48,7 +49,7 @@ struct DatasetInfo {
 // Appends documents in order; starts a new shard where the current one is full.
 class ShardWriter {
  public:
-  // `info` holds vocab_size, eos_id and tokenizer_sha256; the rest is filled in while writing.
+  // `info` holds vocab_size, eos_id and tokenizer; the rest is filled in while writing.
   ShardWriter(FileSystem& fs, std::string folder, DatasetInfo info, int64_t tokens_per_shard);
   ~ShardWriter();
 
@@ -75,8 +76,10 @@ class ShardWriter {
 // An opened folder. Movable; views stay valid while it lives.
 class TokenDataset {
  public:
-  // NotFound without dataset.json; DataLoss where a file's size contradicts it (truncated shard),
-  // an index does not ascend or names a source that is not there.
+  // Where dataset.json, as version 0.1.0 wrote it, does not say what the tokenizer means, the
+  // folder's copy of that tokenizer does. NotFound without dataset.json; DataLoss where a file's
+  // size contradicts it (truncated shard), an index does not ascend or names a source that is not
+  // there.
   static absl::StatusOr<TokenDataset> open(const std::string& folder);
 
   const DatasetInfo& info() const { return info_; }

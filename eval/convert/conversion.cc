@@ -1,5 +1,6 @@
 #include "eval/convert/conversion.h"
 
+#include <algorithm>
 #include <set>
 
 #include "absl/strings/match.h"
@@ -16,6 +17,8 @@
 
 namespace emo {
 namespace {
+
+constexpr char kGenerationConfig[] = "generation_config.json";
 
 absl::Status write_folder(FileSystem& fs, const std::string& work, const std::string& to,
                           const ModelFolder& parts, ExchangeReport* report) {
@@ -40,7 +43,7 @@ absl::Status add_tokenizer(const std::string& from, const ModelDescription& desc
   }
   if (!have.contains("tokenizer.json")) return absl::OkStatus();
   const std::string tokenizer = parts->texts.front().second;
-  *special = special_tokens(tokenizer, description.eos_id);
+  *special = special_tokens(tokenizer, description);
   for (auto& [name, text] : tokenizer_files(tokenizer, description)) {
     if (!have.contains(name)) parts->texts.emplace_back(name, std::move(text));
   }
@@ -53,16 +56,37 @@ void add_remote_code(TextFiles* texts) {
   }
 }
 
-OrderedJson generation_config(const ModelDescription& description, const SpecialTokens& special) {
+// Takes the folder's own generation_config.json along; whether it has one.
+absl::StatusOr<bool> carry_generation_config(const std::string& from, TextFiles* texts) {
+  absl::StatusOr<TextFiles> files = text_files(from, {kGenerationConfig});
+  if (!files.ok()) return files.status();
+  texts->insert(texts->end(), files->begin(), files->end());
+  return !files->empty();
+}
+
+// What generate() does with the model: a chat's turn ends an answer too, and where there is no
+// padding token, the end token pads. Unlike in config.json that keeps no row from being trained.
+OrderedJson generation_config(const ModelDescription& d, const SpecialTokens& special) {
   OrderedJson ends = OrderedJson::array();
-  if (special.turn_end_id >= 0 && special.turn_end_id < description.config.vocab_size) {
-    ends.push_back(special.turn_end_id);
+  if (d.stop_ids && d.stop_ids->size() > 1) {
+    ends = *d.stop_ids;
+  } else {
+    if (special.turn_end_id >= 0 && special.turn_end_id < d.config.vocab_size) {
+      ends.push_back(special.turn_end_id);
+    }
+    ends.push_back(d.eos_id);
   }
-  ends.push_back(description.eos_id);
-  const bool padded = special.pad_id >= 0 && special.pad_id < description.config.vocab_size;
-  return {{"do_sample", true},
-          {"eos_token_id", ends},
-          {"pad_token_id", padded ? special.pad_id : description.eos_id}};
+  OrderedJson json = {
+      {"do_sample", true}, {"eos_token_id", ends}, {"pad_token_id", d.pad_id.value_or(d.eos_id)}};
+  if (d.bos_id) json["bos_token_id"] = *d.bos_id;
+  return json;
+}
+
+// The padding token is a token that no text has, so that a class which never trains its row (the
+// stock ones) loses nothing: the one that the folder states, else the tokenizer's own, else none.
+void complete_padding(const SpecialTokens& special, ModelDescription* d) {
+  if (d->pad_id || special.pad_id < 0 || special.pad_id >= d->config.vocab_size) return;
+  d->pad_id = special.pad_id;
 }
 
 // Where both the config and the tensors are wrong, one error says both.
@@ -104,9 +128,13 @@ absl::Status check_export(const std::string& from, const ModelDescription& d,
                                                      ", which has ", tokenizer->vocab_size()));
     }
   }
-  if (options.vocab_size > 0 && options.vocab_size <= d.eos_id) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "--vocab-size ", options.vocab_size, " leaves out the end-of-document token ", d.eos_id));
+  if (options.vocab_size == 0) return absl::OkStatus();
+  std::vector<int64_t> ids = d.stop_ids.value_or(std::vector<int64_t>());
+  ids.insert(ids.end(), {d.eos_id, d.pad_id.value_or(0), d.bos_id.value_or(0)});
+  const int64_t largest = *std::max_element(ids.begin(), ids.end());
+  if (options.vocab_size <= largest) {
+    return absl::InvalidArgumentError(absl::StrCat("--vocab-size ", options.vocab_size,
+                                                   " leaves out the special token ", largest));
   }
   return absl::OkStatus();
 }
@@ -150,11 +178,14 @@ absl::StatusOr<ExchangeReport> export_model(FileSystem& fs, const std::string& f
   status = add_tokenizer(from, *description, &parts, &special);
   if (status.ok()) status = carry_pruning(from, &parts.texts);
   if (!status.ok()) return status;
+  complete_padding(special, &*description);
   parts.config = config_json_in(options.architecture, *description);
-  const OrderedJson generation = generation_config(*description, special);
-  parts.config["pad_token_id"] = generation["pad_token_id"];
   parts.config["torch_dtype"] = parts.copies.front().dtype == "F32" ? "float32" : "bfloat16";
-  parts.texts.emplace_back("generation_config.json", to_text(generation));
+  const absl::StatusOr<bool> carried = carry_generation_config(from, &parts.texts);
+  if (!carried.ok()) return carried.status();
+  if (!*carried) {
+    parts.texts.emplace_back(kGenerationConfig, to_text(generation_config(*description, special)));
+  }
   if (options.architecture == Architecture::kEmo) {
     if (description->config.moe_layers() > 0) {
       parts.config["output_router_logits"] = true;
@@ -186,6 +217,7 @@ absl::StatusOr<ExchangeReport> import_model(FileSystem& fs, const std::string& f
   parts.copies = *std::move(copies);
   SpecialTokens special;
   status = add_tokenizer(from, description, &parts, &special);
+  if (status.ok()) status = carry_generation_config(from, &parts.texts).status();
   if (status.ok()) status = carry_pruning(from, &parts.texts);
   if (!status.ok()) return status;
   parts.config = to_config_json(description);

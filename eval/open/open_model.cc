@@ -2,7 +2,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "data/files/file_system.h"
-#include "data/files/sha256.h"
+#include "data/tokenizer/tokenizer_identity.h"
 #include "parallel/agreement.h"
 #include "train/step/finite.h"
 #include "train/subset/cut_model.h"
@@ -66,7 +66,9 @@ absl::StatusOr<TokenDataset> open_data(const OpenedModel& model, const std::stri
   if (!path_exists(tokenizer)) return data;
   absl::StatusOr<std::string> text = read_file(tokenizer, 1u << 28);
   if (!text.ok()) return text.status();
-  if (sha256_hex(*text) != data->info().tokenizer_sha256) {
+  absl::StatusOr<TokenizerIdentity> identity = identify_tokenizer(*text, tokenizer);
+  if (!identity.ok()) return identity.status();
+  if (!same_tokenizer(*identity, data->info().tokenizer)) {
     return absl::DataLossError(
         absl::StrCat(folder, ": prepared with another tokenizer than ", tokenizer));
   }
@@ -77,7 +79,7 @@ absl::StatusOr<TokenDataset> open_data(const OpenedModel& model, const std::stri
 
 void add_subset_option(OptionList* list, std::string* subset) {
   list->add("--experts", subset,
-               "SUBSET.json of emo experts rank: open only the experts that it keeps");
+            "SUBSET.json of emo experts rank: open only the experts that it keeps");
 }
 
 absl::StatusOr<OpenedModel> open_model(const std::string& folder, const Mesh& mesh,

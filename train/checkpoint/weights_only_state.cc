@@ -1,6 +1,7 @@
 #include "train/checkpoint/weights_only_state.h"
 
 #include "absl/strings/match.h"
+#include "data/files/json.h"
 #include "train/config/run_config.h"
 
 namespace emo {

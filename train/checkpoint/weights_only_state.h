@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "train/model_folder/hugging_face.h"
+#include "train/model_folder/model_description.h"
 
 namespace emo {
 

@@ -3,7 +3,7 @@
 #include <algorithm>
 
 #include "absl/strings/str_cat.h"
-#include "train/model_folder/json_fields.h"
+#include "train/model_folder/description_fields.h"
 
 namespace emo {
 namespace {
@@ -127,6 +127,18 @@ void read_layers(JsonFields* fields, ModelConfig* c) {
   if (differ) c->experts_per_layer = std::move(experts);
 }
 
+// Every layer has the same shared experts; one without any is dense.
+void refuse_other_shared_counts(const ModelConfig& c, JsonFields* fields) {
+  std::vector<int64_t> counts;
+  fields->optional("num_shared_experts_per_layer", &counts);
+  for (const int64_t count : counts) {
+    if (count == 0 || count == c.num_shared_experts) continue;
+    fields->wrong(absl::StrCat("num_shared_experts_per_layer says ", count, ", num_shared_experts ",
+                               c.num_shared_experts));
+    return;
+  }
+}
+
 // Sizes that a model can have, so that nothing below has to ask.
 void check_sizes(const ModelConfig& c, JsonFields* fields) {
   const bool moe = c.moe_layers() > 0;
@@ -180,11 +192,12 @@ OrderedJson architecture_json(const ModelDescription& d) {
                       {"num_experts_per_tok", c.top_k},
                       {"num_shared_experts", c.num_shared_experts},
                       {"norm_topk_prob", false},
-                      {"pad_token_id", nullptr},
+                      {"pad_token_id", nullptr},  // these three: see set_special_tokens()
                       {"bos_token_id", nullptr},
-                      {"eos_token_id", d.eos_id},
+                      {"eos_token_id", nullptr},
                       {"use_cache", true},
                       {"torch_dtype", "float32"}};
+  set_special_tokens(d, &json);
   set_expert_counts(c, &json);
   if (c.qk_norm) json["qk_norm"] = true;
   if (!c.dense_layers.empty()) {
@@ -242,6 +255,7 @@ absl::StatusOr<ModelDescription> read_config_json(const std::string& path) {
   fields.refuse_unless_null("always_active_experts_per_layer");
   fields.refuse_unless("dense_mlp_bias", false);
   fields.refuse_unless("ghost_extend_eval", false);
+  refuse_other_shared_counts(c, &fields);
   if (fields.status().ok()) check_sizes(c, &fields);
   if (!fields.status().ok()) return fields.status();
   d.contract.pool.kind = PoolPolicy::Kind::kNone;

@@ -6,21 +6,9 @@
 
 #include "absl/status/statusor.h"
 #include "data/files/json.h"
-#include "data/rows/batch.h"
-#include "model/config.h"
+#include "train/model_folder/model_description.h"
 
 namespace emo {
-
-// What config.json says of a model.
-struct ModelDescription {
-  ModelConfig config;
-  int64_t max_positions = 4096;  // rows of the training run
-  int32_t eos_id = 0;
-  bool document_attention = true;  //
-  EosRoutesWith eos_routes_with = EosRoutesWith::kPrevious;
-  RoutingContract contract;     // pool none where the file states no contract
-  bool contract_stated = true;  // false: the folder does not say how the model was trained
-};
 
 // Sets the keys that say how many experts there are, and leaves all others.
 void set_expert_counts(const ModelConfig& config, OrderedJson* json);

@@ -1,4 +1,4 @@
-// Fields of a Hugging Face config.json, read so that everything wrong is reported at once.
+// The fields of a JSON object, read so that everything wrong is reported at once.
 #pragma once
 
 #include <string>
@@ -6,7 +6,6 @@
 
 #include "absl/status/status.h"
 #include "data/files/json.h"
-#include "train/model_folder/hugging_face.h"
 
 namespace emo {
 
@@ -48,10 +47,5 @@ class JsonFields {
   std::string where_;
   std::vector<std::string> errors_;
 };
-
-// What all architectures say alike: vocabulary, widths, heads, positions, norm, rotary embedding,
-// end-of-document token; refuses what no model of ours has (biases, tied or grouped heads, other
-// activations, scaled rotary embeddings).
-void read_attention_and_sizes(JsonFields* fields, ModelDescription* description);
 
 }  // namespace emo

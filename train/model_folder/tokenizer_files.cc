@@ -4,15 +4,17 @@
 
 namespace emo {
 
-SpecialTokens special_tokens(const std::string& tokenizer_json, int32_t eos_id) {
+SpecialTokens special_tokens(const std::string& tokenizer_json, const ModelDescription& d) {
   SpecialTokens special;
   absl::StatusOr<Json> json = parse_json(tokenizer_json, "tokenizer.json");
   if (!json.ok() || !json->is_object())
     return special;  // data/tokenizer/tokenizer.h reports what is wrong
   const auto see = [&](const std::string& text, const Json& id) {
     if (!id.is_number_integer()) return;
-    if (id == eos_id && special.eos.empty()) special.eos = text;
-    if (text == "<|pad|>" || (text == "<|padding|>" && special.pad_id < 0)) {
+    if (id == d.eos_id && special.eos.empty()) special.eos = text;
+    const bool pads = d.pad_id ? id == *d.pad_id
+                               : text == "<|pad|>" || (text == "<|padding|>" && special.pad_id < 0);
+    if (pads) {
       special.pad_id = id.get<int64_t>();
       special.pad = text;
     }
@@ -29,7 +31,7 @@ SpecialTokens special_tokens(const std::string& tokenizer_json, int32_t eos_id) 
   const Json::json_pointer vocabulary("/model/vocab");
   if (special.eos.empty() && json->contains(vocabulary)) {
     for (const auto& [text, id] : json->at(vocabulary).items()) {
-      if (id == eos_id) special.eos = text;
+      if (id == d.eos_id) special.eos = text;
     }
   }
   return special;
@@ -42,7 +44,7 @@ std::vector<std::string> tokenizer_file_names() {
 
 std::vector<std::pair<std::string, std::string>> tokenizer_files(const std::string& tokenizer_json,
                                                                  const ModelDescription& d) {
-  const SpecialTokens special = special_tokens(tokenizer_json, d.eos_id);
+  const SpecialTokens special = special_tokens(tokenizer_json, d);
   OrderedJson map = OrderedJson::object();
   if (!special.eos.empty()) map["eos_token"] = special.eos;
   const std::string& pad = special.pad.empty() ? special.eos : special.pad;

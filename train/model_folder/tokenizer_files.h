@@ -5,18 +5,20 @@
 #include <utility>
 #include <vector>
 
-#include "train/model_folder/hugging_face.h"
+#include "train/model_folder/model_description.h"
 
 namespace emo {
 
-// Special tokens as tokenizer.json names them; -1 where it has none.
+// Special tokens as tokenizer.json names them; -1 where it has none. The padding token is the one
+// that the description states, else <|pad|> or <|padding|>.
 struct SpecialTokens {
   std::string eos;  // the text of the model's end-of-document token, "" where it has none
   int64_t pad_id = -1;
   std::string pad;
   int64_t turn_end_id = -1;  // <|im_end|>
 };
-SpecialTokens special_tokens(const std::string& tokenizer_json, int32_t eos_id);
+SpecialTokens special_tokens(const std::string& tokenizer_json,
+                             const ModelDescription& description);
 
 // What a tokenizer's files may be called; tokenizer.json first.
 std::vector<std::string> tokenizer_file_names();

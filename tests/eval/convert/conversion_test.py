@@ -1,5 +1,6 @@
-"""Exchange with Hugging Face: export, import, our Python classes under both lines of transformers, OLMoE folders
-in both directions, and what is refused."""
+"""Hugging Face folders: export, import, our Python classes under several releases of transformers, among them the
+newest that pip gives, OLMoE folders in both directions, and what is refused. Usage: conversion_test.py EMO [PART OF A NAME]"""
+import functools
 import json
 import os
 import pathlib
@@ -8,6 +9,8 @@ import shutil
 import struct
 import subprocess
 import sys
+import time
+import traceback
 
 import numpy
 from safetensors.numpy import load_file, save_file
@@ -17,22 +20,52 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[3]))
 from tests.program import ROOT, Program, check, write_tokenizer  # noqa: E402
 
 TOLERANCE = 1e-4
+FOLDERS = {"4.57": ["transformers-4"], "5.0": ["transformers-5.0", "transformers-5"], "5.23": ["transformers-5"],
+           "newest": ["transformers-newest", "transformers-5"]}  # of build/
 
 
-def transformers(line: int, *arguments, folder) -> str:
-    """Runs transformers_side.py with one line of transformers; answers what it printed last."""
-    environment = dict(os.environ, LD_LIBRARY_PATH=str(ROOT / "build/absent-cuda"), OMP_NUM_THREADS="1",
-                       PYTHONPATH=str(ROOT / f"build/transformers-{line}"), HF_HOME=str(folder / f"home-{line}"),
-                       HF_HUB_OFFLINE="1")
-    command = [sys.executable, str(ROOT / "tests/eval/convert/transformers_side.py"), *map(str, arguments)]
-    result = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300,
-                            stdin=subprocess.DEVNULL)
-    if result.returncode != 0:
-        raise AssertionError(f"transformers {line}: {' '.join(command)}\n{result.stderr[-3000:]}")
-    answers = [text for text in result.stdout.splitlines() if text.startswith("{")]
-    if arguments[0] in ("compare", "tokenize") and not answers:
-        raise AssertionError(f"transformers {line}: {' '.join(command)}: no answer: {result.stdout} {result.stderr}")
-    return answers[-1] if answers else ""
+class Side:
+    """transformers_side.py, running with one release of transformers."""
+
+    def __init__(self, emo: Program, release: str):
+        newest = None
+        if release == "newest":
+            asked = subprocess.run([str(ROOT / "launch/setup_transformers.sh"), "newest"], capture_output=True, text=True)
+            check(asked.returncode == 0, f"the newest transformers is not known, so it was not tested:\n{asked.stderr[-2000:]}")
+            newest = asked.stdout.split()[-1]
+            print(f"the newest transformers that pip gives: {newest}", flush=True)
+        path = ":".join(str(ROOT / "build" / name) for name in FOLDERS[release])
+        environment = dict(os.environ, LD_LIBRARY_PATH=str(ROOT / "build/absent-cuda"), OMP_NUM_THREADS="1",
+                           PYTHONPATH=path, HF_HOME=str(emo.folder / f"home-{release}"), HF_HUB_OFFLINE="1")
+        self.release = release
+        self.errors = open(emo.folder / f"errors-{release}.txt", "w+")
+        self.process = subprocess.Popen([sys.executable, str(ROOT / "tests/eval/convert/transformers_side.py")],
+                                        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True,
+                                        env=environment)
+        version = self.ask("version")
+        check(version == newest if newest else version.startswith(release), f"{release} is {version}, pip gave {newest}")
+
+    def ask(self, action, *arguments):
+        print(json.dumps([action, *map(str, arguments)]), file=self.process.stdin, flush=True)
+        line = self.process.stdout.readline()
+        if not line:
+            self.errors.seek(0)
+            raise AssertionError(f"transformers {self.release}: {action}: ended: {self.errors.read()[-3000:]}")
+        answer = json.loads(line)
+        check("error" not in answer, f"transformers {self.release}: {action} {arguments}:\n{answer.get('error')}")
+        return answer["answer"]
+
+
+@functools.cache
+def side(emo: Program, release: str) -> Side:
+    return Side(emo, release)
+
+
+def in_every_release(test):
+    """test(emo, release) as one case for each release."""
+    for release in FOLDERS:
+        globals()[f"test_{test.__name__}_{release}"] = functools.partial(test, release=release)
+    return test
 
 
 def logits(emo, model, ids, ends=None, *options, **more):
@@ -46,13 +79,11 @@ def logits(emo, model, ids, ends=None, *options, **more):
     return load_file(str(out))["logits"]
 
 
-def greedy(emo, model, prompt, count, ends):
+def greedy(emo, model, prompt, count):
     """By computing everything again for every token."""
     tokens = list(map(int, prompt))
     for _ in range(count):
         tokens.append(int(logits(emo, model, [tokens])[0, -1].argmax()))
-        if tokens[-1] in ends:
-            break
     return tokens[len(prompt):]
 
 
@@ -60,44 +91,137 @@ def largest(difference) -> float:
     return float(numpy.abs(difference).max())
 
 
-def test_our_classes(emo, models, lines):
-    """Logits, masks, caches and greedy text of folders of model_type emo; models: (folder, tokens that it knows)."""
-    draw = numpy.random.default_rng(7)
-    ends = [4, 13, 21, 42, 43, 50, 63]
-    arguments, prompts = [], []
-    for number, (model, vocabulary) in enumerate(models):
-        ids = draw.integers(1, vocabulary, (3, 21))
-        path = emo.folder / f"compare-{number}.safetensors"
-        save_file({"input_ids": ids, "document_ends": numpy.array(ends), "rows": logits(emo, model, ids),
-                   "documents": logits(emo, model, ids, ends)}, str(path))
-        arguments += [model, path]
-        prompts.append(ids[0, :5])
-    for line in lines:
-        answers = json.loads(transformers(line, "compare", *arguments, folder=emo.folder))["models"]
-        for (model, _), prompt, found in zip(models, prompts, answers, strict=True):
-            wanted = greedy(emo, model, prompt, len(found["greedy"]), found["ends"])
-            check(found["greedy"] == wanted, f"{model}: greedy {found['greedy']}, expected {wanted}")
+@functools.cache
+def trained(emo):
+    """The folder of a trained model, and how many tokens its tokenizer has; beside it one without experts, and one
+    with a dense layer."""
+    folder = emo.folder
+    write_tokenizer(folder / "tokenizer.json", merges=100)
+    with open(folder / "texts.jsonl", "w") as file:
+        for i in range(60):
+            file.write(json.dumps({"text": "one two three " * (1 + i % 7)}) + "\n")
+    emo.run("prepare", "--tokenizer", folder / "tokenizer.json", "--output", folder / "data", folder / "texts.jsonl")
+    vocabulary = json.loads((folder / "data/dataset.json").read_text())["vocab_size"]
+    run = ["train", "configs/tiny.yaml", f"data.path={folder}/data", "data.synthetic=none", "model.vocab_size=400",
+           "data.sequence_length=64", "train.steps=3", "model.init_std=0.2", "--quiet"]
+    emo.run(*run, f"run.folder={folder}/emo")
+    emo.run(*run, f"run.folder={folder}/dense", "model.dense_layers=all", "model.d_ffn=96", "routing.pool=none")
+    emo.run(*run, f"run.folder={folder}/mixed", "model.dense_layers=[0]", "model.d_ffn=96")
+    return folder / "emo/step-0000003", vocabulary
 
 
-def test_olmoe(emo, line):
-    there, here, back = (emo.folder / f"olmoe-{line}-{name}" for name in ("there", "here", "back"))
-    transformers(line, "make-olmoe", there, folder=emo.folder)
+@functools.cache
+def exported(emo):
+    model, vocabulary = trained(emo)
+    emo.run("export", model, emo.folder / "exported", "--dtype", "bf16", "--max-shard-size", 100_000, "--vocab-size", vocabulary)
+    return emo.folder / "exported"
+
+
+@functools.cache
+def two_shared(emo):
+    emo.run("import", "tests/golden/made_two_shared", emo.folder / "two")
+    emo.run("export", emo.folder / "two", emo.folder / "two-out", "--force")
+    return emo.folder / "two-out"
+
+
+@functools.cache
+def of_0_1_0(emo, name):
+    """What version 0.1.0 wrote, with the Python files of this one."""
+    out = emo.folder / f"0.1.0-{name.replace('/', '-')}"
+    emo.run("export", ROOT / "tests/golden/compat/0.1.0" / name, out)
+    return out
+
+
+@functools.cache
+def olmoe(emo, release):
+    """An OLMoE folder, as that release writes it, and what we import of it."""
+    there, here = (emo.folder / f"olmoe-{release}-{name}" for name in ("there", "here"))
+    side(emo, release).ask("make-olmoe", there)
     report = emo.json("import", there, here)
     check(report["contract"] == "unstated" and report["num_experts"] == 9, str(report))
+    return there, here
+
+
+@functools.cache
+def expected(emo, model, vocabulary):
+    """The file of inputs and of our logits; our greedy text of the first row's first five tokens."""
+    ids = numpy.random.default_rng(7).integers(1, vocabulary, (3, 21))
+    ends = [4, 13, 21, 42, 43, 50, 63]
+    path = emo.folder / f"expected-{model.parent.name}-{model.name}.safetensors"
+    save_file({"input_ids": ids, "document_ends": numpy.array(ends), "rows": logits(emo, model, ids),
+               "documents": logits(emo, model, ids, ends)}, str(path))
+    return path, greedy(emo, model, ids[0, :5], 8)
+
+
+@in_every_release
+def our_classes(emo, release):
+    """Logits, masks, caches and greedy text of folders of model_type emo."""
+    model, vocabulary = trained(emo)
+    for folder, tokens in ((model, vocabulary), (two_shared(emo), 60), (emo.folder / "dense/step-0000003", vocabulary),
+                           (emo.folder / "mixed/step-0000003", vocabulary), (of_0_1_0(emo, "cut"), 320)):
+        path, text = expected(emo, folder, tokens)
+        side(emo, release).ask("compare", folder, path)
+        found = side(emo, release).ask("generate", folder, path)
+        check(found == text, f"{folder}: greedy {found}, expected {text}")
+
+
+@in_every_release
+def arguments(emo, release):
+    side(emo, release).ask("arguments", of_0_1_0(emo, "cut"))
+
+
+@in_every_release
+def layers_with_their_own_experts(emo, release):
+    side(emo, release).ask("cut", trained(emo)[0], emo.folder / f"cut-{release}")
+
+
+@in_every_release
+def olmoe_there_and_back(emo, release):
+    there, here = olmoe(emo, release)
+    back = emo.folder / f"olmoe-{release}-back"
     ids = numpy.random.default_rng(3).integers(0, 97, (2, 33))
     given, wanted = emo.folder / "ids.safetensors", emo.folder / "wanted.safetensors"
     save_file({"input_ids": ids}, str(given))
-    transformers(line, "logits", there, given, wanted, folder=emo.folder)
+    side(emo, release).ask("logits", there, given, wanted)
     wanted = load_file(str(wanted))["logits"]
     check(largest(wanted) > 0.5, "logits are all but zero")
     check(largest(logits(emo, here, ids) - wanted) < TOLERANCE, "an OLMoE computed here")
     check(largest(logits(emo, here, ids, None, "--ep", 2, ranks=2) - wanted) < TOLERANCE, "on two ranks")
-    test_our_classes(emo, [(here, 97)], [line])
+    path, text = expected(emo, here, 97)
+    side(emo, release).ask("compare", here, path)
+    found = side(emo, release).ask("generate", here, path)
+    check(found == text, f"greedy {found}, expected {text}")
     emo.run("export", here, back, "--as", "olmoe")
     again = emo.folder / "again.safetensors"
-    transformers(line, "logits", back, given, again, folder=emo.folder)
+    side(emo, release).ask("logits", back, given, again)
     check(largest(load_file(str(again))["logits"] - wanted) < TOLERANCE, "and back")
-    return there, here
+    # transformers trains no row of the padding token, which is 1 here, and the end token's like all others.
+    rows = side(emo, release).ask("trained-rows", back)
+    check(rows == [row for row in range(96) if row != 1], f"{rows}: the last token predicts nothing")
+
+
+@in_every_release
+def tokenizer(emo, release):
+    text = "a cat, and two hats"
+    found = side(emo, release).ask("tokenize", exported(emo), text)
+    wanted = Tokenizer.from_file(str(emo.folder / "tokenizer.json")).encode(text, add_special_tokens=False).ids
+    check(found == {"ids": wanted, "eos": "<|endoftext|>", "fields": ["attention_mask", "input_ids"]},
+          f"{found}, expected {wanted}")
+
+
+@in_every_release
+def saved_again(emo, release):
+    """What transformers saves is the same model with the same tokenizer, for data that 0.1.0 prepared too."""
+    model, saved = of_0_1_0(emo, "one/step-0000006"), emo.folder / f"saved-{release}"
+    side(emo, release).ask("save", model, saved)
+    data = ROOT / "tests/golden/compat/0.1.0/data/test"
+    loss = emo.json("eval", saved, "--data", data)["loss"]
+    check(abs(loss - emo.json("eval", model, "--data", data)["loss"]) < 1e-6, f"loss {loss}")
+    # And data that is prepared with the tokenizer as transformers writes it is the model's.
+    trained(emo)
+    emo.run("prepare", "--tokenizer", saved / "tokenizer.json", "--output", emo.folder / f"data-{release}",
+            emo.folder / "texts.jsonl")
+    emo.run("eval", model, "--data", emo.folder / f"data-{release}")
 
 
 def read_folder(folder) -> dict:
@@ -114,10 +238,10 @@ def read_folder(folder) -> dict:
     return tensors
 
 
-def test_export(emo, model, tokenizer_size):
+def test_export(emo):
     """Types, shards, vocabulary, files; and that exporting twice gives the same bytes."""
-    out = emo.folder / "exported"
-    report = emo.json("export", model, out, "--dtype", "bf16", "--max-shard-size", 100_000, "--vocab-size", tokenizer_size)
+    model, tokenizer_size = trained(emo)
+    out = exported(emo)
     index = json.loads((out / "model.safetensors.index.json").read_text())
     shards = sorted(set(index["weight_map"].values()))
     check(len(shards) > 3 and all((out / s).exists() for s in shards), f"shards {shards}")
@@ -141,7 +265,7 @@ def test_export(emo, model, tokenizer_size):
         check(path.read_bytes() == (twin / path.name).read_bytes(), f"{path.name} differs between equal exports")
     ids = numpy.random.default_rng(5).integers(1, tokenizer_size, (2, 30))
     full, cut = logits(emo, model, ids), logits(emo, out, ids)
-    check(cut.shape[-1] == tokenizer_size and report["vocab_size"] == tokenizer_size, f"{cut.shape}")
+    check(cut.shape[-1] == tokenizer_size, f"{cut.shape}")
     before, after = read_folder(model), read_folder(out)
     check(set(before) == set(after), "tensors")
     for name, (dtype, data) in after.items():
@@ -156,16 +280,88 @@ def test_export(emo, model, tokenizer_size):
     emo.run("export", model, emo.folder / "no", "--vocab-size", 2, expect=64)
     emo.run("export", emo.folder / "nowhere", emo.folder / "no2", expect=66)
     emo.run("export", model, emo.folder / "no3", "--as", "olmoe", expect=64)
-    return out
 
 
-def test_shared_experts(emo):
-    two = emo.folder / "two"
-    emo.run("import", "tests/golden/made_two_shared", two)
-    error = emo.run("export", two, emo.folder / "two-out", expect=64).stderr
+def test_the_contract_survives_both_ways(emo):
+    imported = emo.folder / "imported"
+    emo.run("import", exported(emo), imported)
+    contract = json.loads((imported / "config.json").read_text())["emo_routing"]
+    check(contract == json.loads((trained(emo)[0] / "config.json").read_text())["emo_routing"], str(contract))
+
+
+SPECIAL = ("pad_token_id", "bos_token_id", "eos_token_id")
+
+
+def change_json(path, **values):
+    """Sets keys; a value of ... takes the key away."""
+    content = json.loads(path.read_text()) | values
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not ...}))
+
+
+def special_tokens(folder):
+    config = json.loads((folder / "config.json").read_text())
+    return [config[key] for key in SPECIAL]
+
+
+def test_special_tokens_stay_those_of_the_source(emo):
+    emo.run("export", emo.folder / "dense/step-0000003", emo.folder / "dense-out", "--as", "olmo2_noqknorm_prenorm")
+    there, _ = olmoe(emo, "5.23")
+    for number, (source, architecture) in enumerate(((exported(emo), "emo"), (there, "olmoe"),
+                                                     (emo.folder / "dense-out", "olmo2_noqknorm_prenorm"))):
+        for stated in ([5, 7, [9, 3]], [None, None, 4], [2, None, None]):
+            copy, here, back = (emo.folder / f"special-{number}-{stated[0]}-{name}" for name in ("copy", "here", "back"))
+            shutil.copytree(source, copy)
+            change_json(copy / "config.json", **dict(zip(SPECIAL, stated)))
+            generation = {"eos_token_id": [3, 4], "pad_token_id": 6, "temperature": 0.5}
+            (copy / "generation_config.json").write_text(json.dumps(generation))
+            emo.run("import", copy, here)
+            emo.run("export", here, back, "--as", architecture)
+            for folder in (here, back):
+                check(special_tokens(folder) == stated, f"{folder}: {special_tokens(folder)}, the source says {stated}")
+                check(json.loads((folder / "generation_config.json").read_text()) == generation, f"{folder}: generation")
+    error = emo.run("export", emo.folder / "special-1-5-here", emo.folder / "no4", "--vocab-size", 9, expect=64).stderr
+    check("special token 9" in error, error)
+
+
+def test_special_tokens_that_nobody_states(emo):
+    """The end token pads in generate(), and no row of the embedding stays untrained for it."""
+    for name in ("emo", "dense"):
+        out = emo.folder / f"nobody-{name}"
+        emo.run("export", emo.folder / name / "step-0000003", out)
+        pad, bos, eos = special_tokens(out)
+        check(pad is None and bos is None, f"{out}: padding {pad}, begin {bos}")
+        generation = json.loads((out / "generation_config.json").read_text())
+        check(generation == {"do_sample": True, "eos_token_id": [eos], "pad_token_id": eos}, str(generation))
+    back = emo.folder / "nobody-olmoe"
+    emo.run("export", trained_from_import(emo), back, "--as", "olmoe")
+    check(special_tokens(back)[0] is None, str(special_tokens(back)))
+    rows = side(emo, "5.23").ask("trained-rows", back)
+    check(rows == list(range(96)), f"{rows}")
+    # What an OLMoE config leaves out, its class says.
+    copy = emo.folder / "left-out"
+    shutil.copytree(olmoe(emo, "5.23")[0], copy)
+    change_json(copy / "config.json", **dict.fromkeys(SPECIAL, ...))
+    emo.run("import", copy, emo.folder / "left-out-here")
+    check(special_tokens(emo.folder / "left-out-here") == [1, None, 50279], "the class's defaults")
+
+
+def test_padding_token_of_the_tokenizer(emo):
+    model = emo.folder / "padded-model"
+    shutil.copytree(trained(emo)[0], model)
+    content = json.loads((model / "tokenizer.json").read_text())
+    token = content["added_tokens"][0]
+    content["added_tokens"].append(token | {"id": 399, "content": "<|pad|>"})
+    (model / "tokenizer.json").write_text(json.dumps(content))
+    emo.run("export", model, emo.folder / "padded-out")
+    check(special_tokens(emo.folder / "padded-out")[0] == 399, str(special_tokens(emo.folder / "padded-out")))
+    generation = json.loads((emo.folder / "padded-out/generation_config.json").read_text())
+    check(generation["pad_token_id"] == 399, str(generation))
+
+
+def test_several_shared_experts_need_force(emo):
+    two_shared(emo)
+    error = emo.run("export", emo.folder / "two", emo.folder / "two-refused", expect=64).stderr
     check("2 shared experts" in error and "--force" in error, error)
-    emo.run("export", two, emo.folder / "two-out", "--force")
-    return emo.folder / "two-out"
 
 
 def rewrite(folder, change):
@@ -175,8 +371,10 @@ def rewrite(folder, change):
     save_file(tensors, str(folder / "model.safetensors"), {"format": "pt"})
 
 
-def test_refusals(emo, good):
+def test_refusals(emo):
     """Everything wrong is in one error."""
+    good, _ = olmoe(emo, "5.23")
+
     def broken(name):
         copy = emo.folder / f"broken-{name}"
         shutil.copytree(good, copy)
@@ -221,6 +419,10 @@ def test_refusals(emo, good):
     error = importing(folder, 65)
     for part in ("clip_qkv", "grouped queries", "norm_topk_prob", "tie_word_embeddings", "yarn", "model.safetensors"):
         check(part in error, f"'{part}' is not in: {error}")
+    emo_folder = emo.folder / "broken-shared"
+    shutil.copytree(two_shared(emo), emo_folder)
+    change_json(emo_folder / "config.json", num_shared_experts_per_layer=[2, 1])
+    check("num_shared_experts_per_layer" in importing(emo_folder, 65), "another number of shared experts in a layer")
     config["model_type"] = "llama"
     (folder / "config.json").write_text(json.dumps(config))
     check("'llama'" in importing(folder, 65), "another architecture")
@@ -231,15 +433,17 @@ def test_refusals(emo, good):
     check("emo import" in error, error)
 
 
-def test_training_from_import(emo, olmoe):
+@functools.cache
+def trained_from_import(emo):
     """An imported model trains once a contract is stated, and its own sizes are insisted on."""
+    _, imported = olmoe(emo, "5.23")
     sizes = ["model.vocab_size=97", "model.d_model=48", "model.n_layers=3", "model.n_heads=4", "model.d_expert=20",
              "model.num_experts=9", "model.num_shared_experts=0", "model.top_k=3", "model.qk_norm=true",
              "model.rope_theta=10000", "model.norm_epsilon=1e-5", "routing.pool={min: 3, max: 9, eval: none}",
              "data.synthetic.vocab_size=97", "train.steps=2", "--quiet"]
 
     def train(name, *more, expect=0):
-        return emo.run("train", "configs/tiny.yaml", f"run.folder={emo.folder / name}", f"run.start_from={olmoe}",
+        return emo.run("train", "configs/tiny.yaml", f"run.folder={emo.folder / name}", f"run.start_from={imported}",
                        *sizes, *more, expect=expect).stderr
     check("not stated" in train("unstated", expect=64), "the contract must be stated")
     train("stated", "run.change_contract=true")
@@ -247,6 +451,13 @@ def test_training_from_import(emo, olmoe):
     trained = emo.folder / "stated/step-0000002"
     check(json.loads((trained / "config.json").read_text())["qk_norm"] is True, "the checkpoint lost its QK-norm")
     return trained
+
+
+def test_training_from_import(emo):
+    path, text = expected(emo, trained_from_import(emo), 97)
+    side(emo, "5.23").ask("compare", trained_from_import(emo), path)
+    found = side(emo, "5.23").ask("generate", trained_from_import(emo), path)
+    check(found == text, f"greedy {found}, expected {text}")
 
 
 def write_sparse_model(folder, experts):
@@ -298,40 +509,21 @@ def test_memory(emo):
 def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     subprocess.run([str(ROOT / "launch/setup_transformers.sh")], check=True)
+    wanted = sys.argv[2] if len(sys.argv) > 2 else ""
+    cases = {name: case for name, case in globals().items() if name.startswith("test_") and wanted in name}
+    failed = []
     with Program(sys.argv[1]) as emo:
-        folder = emo.folder
-        write_tokenizer(folder / "tokenizer.json", merges=100)
-        with open(folder / "texts.jsonl", "w") as file:
-            for i in range(60):
-                file.write(json.dumps({"text": "one two three " * (1 + i % 7)}) + "\n")
-        emo.run("prepare", "--tokenizer", folder / "tokenizer.json", "--output", folder / "data", folder / "texts.jsonl")
-        vocabulary = json.loads((folder / "data/dataset.json").read_text())["vocab_size"]
-        run = ["train", "configs/tiny.yaml", f"data.path={folder}/data", "data.synthetic=none", "model.vocab_size=400",
-               "data.sequence_length=64", "train.steps=3", "model.init_std=0.2", "--quiet"]
-        emo.run(*run, f"run.folder={folder}/emo")
-        emo.run(*run, f"run.folder={folder}/dense", "model.dense_layers=all", "model.d_ffn=96", "routing.pool=none")
-        emo.run(*run, f"run.folder={folder}/mixed", "model.dense_layers=[0]", "model.d_ffn=96")
-        model = folder / "emo/step-0000003"
-        exported = test_export(emo, model, vocabulary)
-        two_shared = test_shared_experts(emo)
-        imported = folder / "imported"
-        emo.run("import", exported, imported)
-        check(json.loads((imported / "config.json").read_text())["emo_routing"] ==
-              json.loads((model / "config.json").read_text())["emo_routing"], "the contract survives both ways")
-        test_our_classes(emo, [(model, vocabulary), (two_shared, 60), (folder / "dense/step-0000003", vocabulary),
-                               (folder / "mixed/step-0000003", vocabulary)], (4, 5))
-        for line in (4, 5):
-            transformers(line, "cut", model, folder / f"cut-{line}", folder=folder)
-            text = "a cat, and two hats"
-            found = json.loads(transformers(line, "tokenize", exported, text, folder=folder))
-            wanted = Tokenizer.from_file(str(folder / "tokenizer.json")).encode(text, add_special_tokens=False).ids
-            fields = ["attention_mask", "input_ids"]
-            check(found == {"ids": wanted, "eos": "<|endoftext|>", "fields": fields}, f"{found}, expected {wanted}")
-            there, olmoe = test_olmoe(emo, line)
-        test_refusals(emo, there)
-        test_our_classes(emo, [(test_training_from_import(emo, olmoe), 97)], [5])
-        test_memory(emo)
-    print("exchange: all checks hold")
+        for name, case in cases.items():
+            begin = time.monotonic()
+            try:
+                case(emo)
+            except Exception:
+                failed.append(name)
+                print(f"FAILED {name}\n{traceback.format_exc()}", flush=True)
+            else:
+                print(f"passed {name} ({time.monotonic() - begin:.1f} s)", flush=True)
+    if failed or not cases:
+        sys.exit(f"{len(failed)} of {len(cases)} cases failed: {' '.join(failed)}")
 
 
 if __name__ == "__main__":
