@@ -10,7 +10,7 @@
 namespace emo {
 namespace {
 
-constexpr int64_t kOlmoeStop = 50279;
+constexpr int32_t kOlmoeStop = 50279;
 
 absl::StatusOr<ModelDescription> read_olmoe(const Json& json, const std::string& path) {
   JsonFields fields(json, path);
@@ -22,11 +22,11 @@ absl::StatusOr<ModelDescription> read_olmoe(const Json& json, const std::string&
   c.rope_theta = 10000;
   d.pad_id = 1;
   d.stop_ids = {kOlmoeStop};
+  d.eos_id = kOlmoeStop;
   fields.required("num_experts", &c.num_experts);
   fields.required("num_experts_per_tok", &c.top_k);
   fields.required("intermediate_size", &c.d_expert);
   read_attention_and_sizes(&fields, &d);
-  if (!json.contains("eos_token_id") && c.vocab_size > kOlmoeStop) d.eos_id = kOlmoeStop;
   if (c.d_expert < 1 || c.top_k < 1 || c.num_experts < c.top_k || c.num_experts > (1 << 16)) {
     fields.wrong(absl::StrCat("these sizes are not possible together: intermediate_size ",
                               c.d_expert, ", num_experts ", c.num_experts, ", num_experts_per_tok ",

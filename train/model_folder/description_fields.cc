@@ -1,5 +1,7 @@
 #include "train/model_folder/description_fields.h"
 
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 
 namespace emo {
@@ -55,9 +57,10 @@ void read_special_tokens(JsonFields* fields, ModelDescription* d) {
   }
   d->stop_ids = ids;
   if (ids.empty()) return;
-  // Of several, the last one ends documents, as generation configs of EMO say it.
-  if (ids.back() < 0 || ids.back() >= d->config.vocab_size) {
-    fields->wrong(absl::StrCat(key, " ", ids.back(), " with vocab_size ", d->config.vocab_size));
+  // Of several, the last one ends documents, as generation configs of EMO say it. One that the
+  // vocabulary does not have, as tiny models have it, ends nothing.
+  if (!std::in_range<int32_t>(ids.back())) {
+    fields->wrong(absl::StrCat(key, " ", ids.back()));
     return;
   }
   d->eos_id = static_cast<int32_t>(ids.back());

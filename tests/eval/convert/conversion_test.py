@@ -1,5 +1,6 @@
 """Hugging Face folders: export, import, our Python classes under several releases of transformers, among them the
-newest that pip gives, OLMoE folders in both directions, and what is refused. Usage: conversion_test.py EMO [PART OF A NAME]"""
+newest that pip gives, OLMoE folders in both directions, and what is refused.
+Usage: conversion_test.py EMO [PART OF A CASE'S NAME]"""
 import functools
 import json
 import os
@@ -30,8 +31,9 @@ class Side:
     def __init__(self, emo: Program, release: str):
         newest = None
         if release == "newest":
-            asked = subprocess.run([str(ROOT / "launch/setup_transformers.sh"), "newest"], capture_output=True, text=True)
-            check(asked.returncode == 0, f"the newest transformers is not known, so it was not tested:\n{asked.stderr[-2000:]}")
+            command = [str(ROOT / "launch/setup_transformers.sh"), "newest"]
+            asked = subprocess.run(command, capture_output=True, text=True)
+            check(asked.returncode == 0, f"the newest transformers was not tested: it is not known\n{asked.stderr[-2000:]}")
             newest = asked.stdout.split()[-1]
             print(f"the newest transformers that pip gives: {newest}", flush=True)
         path = ":".join(str(ROOT / "build" / name) for name in FOLDERS[release])
@@ -43,7 +45,7 @@ class Side:
                                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, text=True,
                                         env=environment)
         version = self.ask("version")
-        check(version == newest if newest else version.startswith(release), f"{release} is {version}, pip gave {newest}")
+        check(version == newest if newest else version.startswith(release), f"{release}: {version}, pip gave {newest}")
 
     def ask(self, action, *arguments):
         print(json.dumps([action, *map(str, arguments)]), file=self.process.stdin, flush=True)
@@ -113,7 +115,8 @@ def trained(emo):
 @functools.cache
 def exported(emo):
     model, vocabulary = trained(emo)
-    emo.run("export", model, emo.folder / "exported", "--dtype", "bf16", "--max-shard-size", 100_000, "--vocab-size", vocabulary)
+    emo.run("export", model, emo.folder / "exported", "--dtype", "bf16", "--max-shard-size", 100_000,
+            "--vocab-size", vocabulary)
     return emo.folder / "exported"
 
 
@@ -309,7 +312,8 @@ def test_special_tokens_stay_those_of_the_source(emo):
     for number, (source, architecture) in enumerate(((exported(emo), "emo"), (there, "olmoe"),
                                                      (emo.folder / "dense-out", "olmo2_noqknorm_prenorm"))):
         for stated in ([5, 7, [9, 3]], [None, None, 4], [2, None, None]):
-            copy, here, back = (emo.folder / f"special-{number}-{stated[0]}-{name}" for name in ("copy", "here", "back"))
+            copy, here, back = (emo.folder / f"special-{number}-{stated[0]}-{name}"
+                                for name in ("copy", "here", "back"))
             shutil.copytree(source, copy)
             change_json(copy / "config.json", **dict(zip(SPECIAL, stated)))
             generation = {"eos_token_id": [3, 4], "pad_token_id": 6, "temperature": 0.5}
@@ -318,7 +322,7 @@ def test_special_tokens_stay_those_of_the_source(emo):
             emo.run("export", here, back, "--as", architecture)
             for folder in (here, back):
                 check(special_tokens(folder) == stated, f"{folder}: {special_tokens(folder)}, the source says {stated}")
-                check(json.loads((folder / "generation_config.json").read_text()) == generation, f"{folder}: generation")
+                check(json.loads((folder / "generation_config.json").read_text()) == generation, f"{folder}: generated")
     error = emo.run("export", emo.folder / "special-1-5-here", emo.folder / "no4", "--vocab-size", 9, expect=64).stderr
     check("special token 9" in error, error)
 

@@ -1,6 +1,6 @@
-"""What conversion_test.py asks of one release of transformers: it answers requests, a JSON list of an action and its
-arguments a line, with a JSON object a line, {"answer": ...} or {"error": ...}, until its input ends. Every check compares
-with the logits that `emo logits` wrote.
+"""What conversion_test.py asks of one release of transformers: answers requests, a JSON list of an action and its
+arguments a line, with a JSON object a line, {"answer": ...} or {"error": ...}, until its input ends. Every check
+compares with the logits that `emo logits` wrote.
 
   version
   make-olmoe FOLDER        writes an OLMoE of random weights, norms included
@@ -127,8 +127,9 @@ def generate(folder, path):
         batch, mask = torch.zeros(3, 8, dtype=torch.long), torch.zeros(3, 8, dtype=torch.long)
         for i, prompt in enumerate(prompts):
             batch[i, 8 - len(prompt):], mask[i, 8 - len(prompt):] = prompt, 1
+        fixed = {"cache_implementation": "static", "disable_compile": True}
         for name, options in {"no cache": {"use_cache": False}, "a cache": {}, "a given cache": {CACHE: DynamicCache()},
-                              "a cache of fixed size": {"cache_implementation": "static", "disable_compile": True}}.items():
+                              "a cache of fixed size": fixed}.items():
             found = continued(batch, mask, **options)
             assert found == alone, f"{attention}, {name}, padded left: {found}, alone {alone}"
         beams = [continued(batch, mask, num_beams=3, use_cache=use) for use in (True, False)]
@@ -159,12 +160,14 @@ def arguments(folder):
     refused = {"cu_seq_lens_q": torch.tensor([0, 4, 9]), "is_causal": False, "head_mask": torch.ones(1),
                "token_type_ids": ids, "seq_idx": ids, "shift_labels": labels, "output_attentions": True,
                "attention_mask": torch.ones(2, 5), "cache_position": torch.arange(3, 12),
+               "attention_mask ": torch.ones(2, 1, 9, 5), "cache_position ": torch.arange(9).flip(0),
+               "attention_mask  ": torch.ones(2, 1, 9, 9, dtype=torch.long),
                "inputs_embeds": model.get_input_embeddings()(ids)}
     for name, value in refused.items():
         try:
-            model(ids, **{name: value})
+            model(ids, **{name.strip(): value})
         except (TypeError, ValueError) as error:
-            assert name in str(error), f"{name}: {error}"
+            assert name.strip() in str(error), f"{name}: {error}"
         else:
             raise AssertionError(f"{name} was accepted and ignored")
     config = type(model.config)

@@ -70,7 +70,7 @@ class EmoConfig(PretrainedConfig):
             kind = kind.get("rope_type", kind.get("type", "default"))
             refuse(kind != "default", f"{key}: {kind!r} is not supported")
         shared = kwargs.get("num_shared_experts_per_layer") or []
-        refuse(set(shared) - {0, num_shared_experts}, f"num_shared_experts_per_layer {shared}: one number for all layers")
+        refuse(set(shared) - {0, num_shared_experts}, f"num_shared_experts_per_layer {shared}: all layers have as many")
         for key in CHANGES_RESULTS:
             refuse(kwargs.get(key), f"{key} {kwargs.get(key)!r} is not supported")
         super().__init__(

@@ -112,18 +112,19 @@ class EmoAttention(nn.Module):
     def split(self, x):
         return x.view(*x.shape[:2], self.heads, self.head_dim).transpose(1, 2)
 
-    def forward(self, x, bias, cos, sin, cache, cache_position):
+    def forward(self, x, bias, cos, sin, cache, past):
         q, k, v = self.q_proj(x), self.k_proj(x), self.v_proj(x)
         if self.config.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k, v = rotate(self.split(q), cos, sin), rotate(self.split(k), cos, sin), self.split(v)
         if cache is not None:
             # In 4.57 and 5.0 a cache of fixed size is told where the new keys stand; in later releases it counts.
-            stored = bias.shape[-1]
-            k, v = cache.update(k, v, self.layer, {"cache_position": cache_position})
-            k, v = k[:, :, :stored], v[:, :, :stored]  # without the room that a cache of fixed size has left
+            filled = past + x.shape[1]
+            k, v = cache.update(k, v, self.layer, {"cache_position": torch.arange(past, filled, device=x.device)})
+            if bias.shape[-1] == filled:  # it may have more room, which only masks that generate() makes know
+                k, v = k[:, :, :filled], v[:, :, :filled]
         if bias.shape[-1] != k.shape[-2]:
-            raise ValueError(f"attention_mask is of {bias.shape[-1]} keys, there are {k.shape[-2]}")
+            raise ValueError(f"attention_mask and cache_position are of {bias.shape[-1]} keys, there are {k.shape[-2]}")
         probabilities = None
         if self.config._attn_implementation == "sdpa":
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
@@ -182,9 +183,8 @@ class EmoDecoderLayer(nn.Module):
         else:
             self.mlp = EmoMLP(width, config.dense_intermediate_size or config.intermediate_size)
 
-    def forward(self, x, bias, cos, sin, cache, cache_position):
-        attended, probabilities = self.self_attn(self.pre_attention_layernorm(x), bias, cos, sin, cache,
-                                                 cache_position)
+    def forward(self, x, bias, cos, sin, cache, past):
+        attended, probabilities = self.self_attn(self.pre_attention_layernorm(x), bias, cos, sin, cache, past)
         x = x + attended
         out = self.mlp(self.pre_feedforward_layernorm(x))
         out, logits = out if isinstance(out, tuple) else (out, None)
@@ -234,20 +234,24 @@ class EmoModel(EmoPreTrainedModel):
         x = self.embed_tokens(input_ids) if inputs_embeds is None else inputs_embeds
         if cache is None and (config.use_cache if use_cache is None else use_cache):
             cache = DynamicCache()
-        past = int(cache.get_seq_length()) if cache is not None else 0
-        cache_position = torch.arange(past, past + x.shape[1], device=x.device)
-        # In 4.57 and 5.0 generate() says where the tokens stand in the cache, which itself knows.
+        # In 4.57 and 5.0 generate() says where the tokens stand; a cache of fixed size there counts keys that are not
+        # zero, which falls short where a padding token's embedding is.
         said = others.pop("cache_position", None)
-        if said is not None and not torch.equal(said.to(x.device), cache_position):
-            raise ValueError(f"cache_position begins at {said[0].item()}, the cache holds {past} tokens")
+        if said is not None:
+            past = int(said[0])
+        else:
+            past = int(cache.get_seq_length()) if cache is not None else 0
+        positions = torch.arange(past, past + x.shape[1], device=x.device)
+        if said is not None and not torch.equal(said.to(x.device), positions):
+            raise ValueError(f"cache_position {said.tolist()}: expected as many positions in a row as there are tokens")
         refuse_others("EmoModel", others)
         if position_ids is None:
-            position_ids = cache_position[None]
+            position_ids = positions[None]
         bias = attention_bias(attention_mask, position_ids, past, x)
         cos, sin = rotations(position_ids, config.hidden_size // config.num_attention_heads, config.rope_theta)
         hidden, attentions, router_logits = [x], [], []
         for layer in self.layers:
-            x, logits, probabilities = layer(x, bias, cos, sin, cache, cache_position)
+            x, logits, probabilities = layer(x, bias, cos, sin, cache, past)
             hidden.append(x)
             attentions.append(probabilities)
             if logits is not None:
