@@ -1,12 +1,68 @@
 """What the tests that drive the program from outside share: running it, and its files."""
+import functools
+import inspect
 import json
 import os
 import pathlib
 import shutil
 import subprocess
+import sys
 import tempfile
+import time
+import traceback
+import typing
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+Made = typing.TypeVar("Made")
+
+
+def once(make: typing.Callable[["Program"], Made]) -> typing.Callable[["Program"], Made]:
+    """What several cases need and is dear to make: made for the first that asks. Where making it failed, each of
+    the others fails with the same error, at once."""
+    made: list[Made] = []
+    failed: list[Exception] = []
+
+    @functools.wraps(make)
+    def get(emo: "Program") -> Made:
+        if failed:
+            raise AssertionError(f"{make.__name__} failed already: {failed[0]}")
+        if not made:
+            try:
+                made.append(make(emo))
+            except Exception as error:
+                failed.append(error)
+                raise
+        return made[0]
+
+    return get
+
+
+def run_cases(names: dict[str, typing.Any]) -> typing.NoReturn:
+    """Runs every `test_...` function of a module (its globals()) in the order in which they stand, each to its own
+    end: after a failure the rest runs too. A case gets as many of its arguments as it takes: the Program, of the
+    executable that the command line names. Arguments after it choose cases by a part of their name. Ends with 1
+    where one failed, 64 where none was chosen."""
+    executable, *filters = sys.argv[1:] or [""]
+    cases = [case for name, case in names.items() if name.startswith("test_") and inspect.isfunction(case)]
+    chosen = [case for case in cases if not filters or any(part in case.__name__ for part in filters)]
+    if not chosen:
+        sys.exit(f"no such case; there are {', '.join(case.__name__ for case in cases)}")
+    failed = []
+    with Program(executable) as emo:
+        for case in chosen:
+            begin = time.monotonic()
+            try:
+                case(*[emo][:len(inspect.signature(case).parameters)])
+                verdict = "ok"
+            except (Exception, SystemExit):
+                verdict = "FAILED"
+                failed.append(case.__name__)
+                traceback.print_exc()
+            print(f"{verdict:6} {case.__name__} ({time.monotonic() - begin:.1f} s)", flush=True)
+    print(f"{len(chosen) - len(failed)} of {len(chosen)} cases passed" + "".join(f"\nFAILED {name}" for name in failed))
+    sys.exit(1 if failed else 0)
 
 
 class Program:
