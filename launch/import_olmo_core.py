@@ -6,10 +6,10 @@ do not say, STEP_FOLDER/config.json; options win over it. Holds one layer in mem
 safetensors (launch/setup_transformers.sh tells how to run Python with them). The routing contract becomes
 `unstated`: a run that starts from here says in its own config which one it trains with.
 
+Example:
   python launch/import_olmo_core.py checkpoints/emo_1t/step238419 runs/emo-1t/step-0238419
   build/release/emo train anneal.yaml run.start_from=runs/emo-1t/step-0238419 run.take=all run.change_contract=true
 """
-import argparse
 import dataclasses
 import hashlib
 import io
@@ -19,11 +19,15 @@ import pickle
 import re
 import shutil
 import sys
-
-import torch
-from safetensors.torch import save_file
+import typing
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from launch.arguments import Arguments  # noqa: E402
+
+if typing.TYPE_CHECKING:  # torch takes seconds to import, and --help does without
+    import torch
+
 LAYER_NAMES = {  # after model.layers.i. -> after blocks.i.
     "self_attn.q_proj.weight": "attention.w_q.weight",
     "self_attn.k_proj.weight": "attention.w_k.weight",
@@ -61,6 +65,7 @@ class MetadataUnpickler(pickle.Unpickler):
         return getattr(owner, name)
 
     def find_class(self, module, name):
+        import torch
         if name == "_StorageInfo":
             return StorageInfo
         if (module, name) == ("builtins", "getattr"):
@@ -91,7 +96,8 @@ class Tensors:
     def shape(self, name):
         return tuple(self.entries[name].size) if name in self.entries else None
 
-    def read(self, name) -> torch.Tensor:
+    def read(self, name) -> "torch.Tensor":
+        import torch
         entry = self.entries[name]
         whole = torch.empty(entry.size, dtype=entry.properties.dtype)
         for chunk in entry.chunks:
@@ -181,6 +187,7 @@ def check_complete(tensors, groups, prefixes):
 
 def write_tensors(tensors, groups, out, stem, prefixes):
     """One file for each group, and the index. prefixes: (ours, theirs before the name, theirs after it)."""
+    from safetensors.torch import save_file
     index, total = {}, 0
     for number, group in enumerate(groups, 1):
         name = f"{stem}-{number:05d}-of-{len(groups):05d}.safetensors"
@@ -230,7 +237,7 @@ def write_manifest(out):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Arguments(__doc__)
     parser.add_argument("step_folder", type=pathlib.Path, help="folder with model_and_optim/ and config.json")
     parser.add_argument("out", type=pathlib.Path, help="checkpoint folder to make")
     parser.add_argument("--weights-only", action="store_true", help="leave the optimizer's moments out")

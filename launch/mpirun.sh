@@ -2,7 +2,11 @@
 # mpirun with what this program needs: root allowed, one thread a rank unless OMP_NUM_THREADS says
 # otherwise, more ranks than cores allowed, no busy waiting against each other.
 # Usage: launch/mpirun.sh RANKS PROGRAM [ARGUMENTS...]
+# Example: launch/mpirun.sh 2 build/release/emo train configs/tiny.yaml parallel.ep=2
 set -euo pipefail
+source "$(dirname "$0")/usage.sh"
+[[ ${1:-} =~ ^[1-9][0-9]*$ ]] || wrong_usage "'${1:-}' is not a number of ranks"
+[ $# -ge 2 ] || wrong_usage "which program?"
 ranks=$1
 shift
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1

@@ -11,12 +11,14 @@ file is given, or its answers are not public, the validation file is the test. E
 training file (OLMES has hand-picked ones, which its files do not say); mmlu and mmlu_pro have theirs in --dev or
 --validation.
 """
-import argparse
 import collections
 import json
 import pathlib
 import random
 import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from launch.arguments import Arguments  # noqa: E402
 
 MMLU_SUBJECTS = {
     "biology": "college_biology high_school_biology",
@@ -154,7 +156,7 @@ def split_plain(of: dict, shots: int) -> dict[str, list[dict]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Arguments(__doc__)
     parser.add_argument("benchmark", choices=BENCHMARKS)
     parser.add_argument("output", type=pathlib.Path)
     for split in ("train", "validation", "test", "dev"):

@@ -5,7 +5,11 @@
 #
 # Environment: QUICKSTART_FOLDER (runs/quickstart), QUICKSTART_TOKENS (what each model sees; the
 # configs say 1.8M), QUICKSTART_SEED (1).
+# Usage: launch/quickstart.sh
+# Example: QUICKSTART_FOLDER=runs/second QUICKSTART_SEED=2 ./launch/quickstart.sh
 set -euo pipefail
+source "$(dirname "$0")/usage.sh"
+no_arguments "$@"
 cd "$(dirname "$0")/.."
 folder=${QUICKSTART_FOLDER:-runs/quickstart}
 data=$folder/data

@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
 # Installs what building and testing need: Debian packages, and Python packages into a private
 # folder that all clones of this user share. Does nothing, within a second or two, when all is there.
-# Usage: launch/setup.sh          (works as root, or as a user who may use sudo)
+# Usage: launch/setup.sh          works as root, or as a user who may use sudo
+# Example: ./launch/setup.sh && ls build/python/bin
 set -euo pipefail
+source "$(dirname "$0")/usage.sh"
+no_arguments "$@"
 cd "$(dirname "$0")/.."
 
 # package=upstream version. A Debian release moves only the part after the dash (security fixes),

@@ -1,7 +1,11 @@
 #!/usr/bin/env bash
 # Installs launch/requirements-full.txt into a private folder that all clones of this user share, and
 # links it as build/python-full.
+# Usage: launch/setup_full.sh
+# Example: ./launch/setup_full.sh && ls build/python-full/bin
 set -euo pipefail
+source "$(dirname "$0")/usage.sh"
+no_arguments "$@"
 cd "$(dirname "$0")/.."
 ./launch/setup.sh
 key=$(sha256sum launch/requirements-full.txt | cut -c1-16)

@@ -2,19 +2,18 @@
 # Makes `import torch` and releases of transformers work with build/python, for the tests that compare
 # with them: installs launch/requirements-transformers-*.txt into private folders that all clones of
 # this user share, links them as build/transformers-4, -5.0 and -5, and makes build/absent-cuda.
-# Does nothing, within a second, when all is there.
-#   launch/setup_transformers.sh            those releases
-#   launch/setup_transformers.sh newest     and the newest that pip gives, as build/transformers-newest; its version
-#                                           is printed. Fails where pip cannot say which it is.
+# Does nothing, within a second, when all is there. "newest" adds the newest release that pip gives, as
+# build/transformers-newest; its version is printed. Fails where pip cannot say which it is.
+# Usage: launch/setup_transformers.sh [newest]
+# Example: ./launch/setup_transformers.sh newest
 # Use (-5.0 and -newest hold what differs from -5, which must stand behind them):
 #   LD_LIBRARY_PATH=build/absent-cuda PYTHONPATH=build/transformers-5 build/python/bin/python ...
 #   LD_LIBRARY_PATH=build/absent-cuda PYTHONPATH=build/transformers-newest:build/transformers-5 ...
 set -euo pipefail
-usage() { sed -n '2,/^set /{/^#/s/^# \{0,1\}//p}' "$0"; }
+source "$(dirname "$0")/usage.sh"
 case "${1:-}" in
   "" | newest) ;;
-  -h | --help) usage; exit 0 ;;
-  *) usage >&2; exit 64 ;;
+  *) wrong_usage "there is no '$1'" ;;
 esac
 cd "$(dirname "$0")/.."
 [ -e build/python/complete ] || ./launch/setup.sh

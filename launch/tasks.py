@@ -1,6 +1,7 @@
 """Seven task sets from held-out documents of the quick start (launch/texts.py), in the format of docs/tasks.md.
 
 Usage: tasks.py TEXT_FOLDER OUTPUT_FOLDER
+Example: /usr/bin/python3 launch/tasks.py runs/quickstart/data runs/tasks
 
 Questions of the split "test" come from TEXT_FOLDER/test.jsonl; "shots" and "train" (to choose experts by,
 and to tune on) from validation.jsonl, so no document of the training text is used. Every draw is a hash
@@ -12,6 +13,9 @@ import pathlib
 import random
 import re
 import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from launch.arguments import Arguments  # noqa: E402
 
 QUESTIONS = 600  # at most, of each split
 SHOTS = 8
@@ -177,7 +181,11 @@ def drawn(questions, most: int) -> list[dict]:
 
 
 def main() -> None:
-    source, output = map(pathlib.Path, sys.argv[1:3])
+    parser = Arguments(__doc__)
+    parser.add_argument("source", type=pathlib.Path, help="folder with test.jsonl and validation.jsonl of texts.py")
+    parser.add_argument("output", type=pathlib.Path, help="folder to write the task files into")
+    options = parser.parse_args()
+    source, output = options.source, options.output
     output.mkdir(parents=True, exist_ok=True)
     held_out, validation = Texts(source / "test.jsonl"), Texts(source / "validation.jsonl")
     for name, (questions_of, header) in TASKS.items():

@@ -4,7 +4,11 @@
 #                                 sanitizers on what needs no torch, and the quick start at a reduced size
 #        launch/test.sh --quick   build and quick tests only
 #        launch/test.sh --all     the same as CI, with clang-tidy on every file
+# Example: ./launch/test.sh --quick
 set -euo pipefail
+source "$(dirname "$0")/usage.sh"
+case "${1:-}" in '' | --quick | --all) ;; *) wrong_usage "there is no option '$1'" ;; esac
+[ $# -le 1 ] || wrong_usage "takes one option, not $#"
 cd "$(dirname "$0")/.."
 mode=${1:-ci}
 say() { printf '\n[test %4ds] %s\n' "$SECONDS" "$*" >&2; }

@@ -1,6 +1,7 @@
 """Real text of distinct domains: fixed Debian packages become JSON lines.
 
 Usage: texts.py OUTPUT_FOLDER [quickstart|retention]
+Example: /usr/bin/python3 launch/texts.py runs/texts
 
 Packages are downloaded and unpacked into OUTPUT_FOLDER/packages, never installed. Writes train.jsonl,
 validation.jsonl and test.jsonl with {"text", "source", "id"}, split by a hash of the documents' ids.
@@ -18,6 +19,9 @@ import re
 import subprocess
 import sys
 import typing
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from launch.arguments import Arguments  # noqa: E402
 
 SHORTEST_DOCUMENT = 200
 
@@ -184,8 +188,11 @@ def documents_of(texts, longest: int) -> dict[str, str]:
 
 
 def main() -> None:
-    output = pathlib.Path(sys.argv[1])
-    chosen = TEXT_SETS[sys.argv[2] if len(sys.argv) > 2 else "quickstart"]
+    parser = Arguments(__doc__)
+    parser.add_argument("output", type=pathlib.Path, help="folder to write into")
+    parser.add_argument("texts", nargs="?", choices=TEXT_SETS, default="quickstart", help="which domains")
+    options = parser.parse_args()
+    output, chosen = options.output, TEXT_SETS[options.texts]
     packages = output / "packages"
     packages.mkdir(parents=True, exist_ok=True)
     provide_package_lists(next(iter(chosen.domains.values()))[0][0])

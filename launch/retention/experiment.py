@@ -2,6 +2,8 @@
 
 A job is one command of `emo`, or a short series; what it has written stands under the folder's
 `results`, and a job whose result stands there is not run again. See docs/retention.md.
+
+Example: ./launch/experiment.sh retention --quick
 """
 import argparse
 import concurrent.futures
@@ -16,8 +18,9 @@ import threading
 import time
 import typing
 
-from launch.retention import report
-from launch.retention.arms import ARMS, FULL, KEEPS, METHODS, QUICK, TUNED_ARMS, Plan
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
+from launch.arguments import Arguments  # noqa: E402
+from launch.retention.arms import ARMS, FULL, KEEPS, METHODS, QUICK, TUNED_ARMS, Plan  # noqa: E402
 
 EMO = "build/release/emo"
 CONFIG = "configs/retention.yaml"
@@ -306,8 +309,7 @@ def run_all(experiment: Experiment, jobs: list[Job], workers: int) -> None:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="launch/experiment.sh retention", description=__doc__,
-                                     epilog="Example: ./launch/experiment.sh retention --quick")
+    parser = Arguments(__doc__, prog="launch/experiment.sh retention")
     parser.add_argument("--quick", action="store_true", help="one seed, fewer tokens and documents")
     parser.add_argument("--folder", type=pathlib.Path, help="where everything goes (runs/retention, or with --quick "
                         "runs/retention-quick)")
@@ -343,6 +345,7 @@ def main() -> int:
     except (Failed, subprocess.CalledProcessError) as error:
         print(f"experiment: {error}\nThe same command goes on from there.", file=sys.stderr)
         return 70
+    from launch.retention import report  # matplotlib takes seconds to import, and --help does without
     report.write(folder)
     say(f"done: {folder}/report/index.html")
     return 0

@@ -3,7 +3,6 @@ import html
 import json
 import pathlib
 import statistics
-import sys
 
 from launch.retention import plots
 from launch.retention.arms import ARMS, KEEPS
@@ -139,7 +138,3 @@ def write(folder: pathlib.Path) -> None:
     (report / "retention.json").write_text(json.dumps(to_json(results), indent=1))
     write_csv(results, report / "retention.csv")
     (report / "index.html").write_text(page(results), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    write(pathlib.Path(sys.argv[1]))

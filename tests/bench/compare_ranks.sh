@@ -5,6 +5,9 @@
 # First checks that the Gloo program's gradients are those of one process.
 # Usage: tests/bench/compare_ranks.sh [RANKS] [ROUNDS] [--batch ROWS_OF_A_RANK] [--layers N] [--steps N]
 #        [--minutes M] [--json]
+# Example: tests/bench/compare_ranks.sh 2 1 --layers 2
 set -euo pipefail
+source "$(dirname "$0")/../../launch/usage.sh"
+only_known_options "$@"
 cd "$(dirname "$0")/../.."
 exec ./tests/bench/prepare.sh full tests/bench/compare_ranks.py "$@"

@@ -17,6 +17,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT))
+from launch.arguments import Arguments  # noqa: E402
+
 EMO = "./build/release/emo"
 
 
@@ -133,7 +136,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def arguments(usage: str, *positional: tuple[str, int, str]) -> argparse.ArgumentParser:
     """What all scripts take: `positional` (name, default, help), --minutes, --json."""
-    parser = argparse.ArgumentParser(description=usage.splitlines()[0])
+    parser = Arguments(usage.splitlines()[0])
     for name, default, text in positional:
         parser.add_argument(name, nargs="?", type=positive, default=default, help=f"{text} (default {default})")
     parser.add_argument("--minutes", type=float, default=8, help="begin no round that ends later (default 8)")

@@ -4,6 +4,9 @@
 # other, which is the most that two ranks can reach on this machine. Prints tokens/s, the ratio to one rank,
 # the efficiency, and memory a rank beside the formula (memory_formula.py). About a minute and a half a round.
 # Usage: tests/bench/scaling.sh [ROUNDS] [--batch ROWS_OF_A_RANK] [--steps N] [--layers N] [--minutes M] [--json]
+# Example: tests/bench/scaling.sh 1 --json
 set -euo pipefail
+source "$(dirname "$0")/../../launch/usage.sh"
+only_known_options "$@"
 cd "$(dirname "$0")/../.."
 exec ./tests/bench/prepare.sh plain tests/bench/scaling.py "$@"

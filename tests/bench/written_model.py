@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from interleave import EMO, ROOT, BenchError, positive
+from launch.arguments import Arguments
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ def extract(folder: pathlib.Path) -> None:
 
 
 def read_options(about: str, layers: int, layers_are: str) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=about.splitlines()[0])
+    parser = Arguments(about.splitlines()[0])
     parser.add_argument("--layers", type=positive, default=layers, help=f"of the model (default {layers}{layers_are})")
     parser.add_argument("--folder", type=pathlib.Path, help="where to write (default: the temporary folder)")
     parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")

@@ -2,8 +2,9 @@
 model and a tuned cut model, with what they must give. Later versions read and resume all of it
 (tests/train/compat_test.py).
 
-Usage: make.py EMO OUT        with an `emo` of the version; OUT must not stand yet
+Example: make.py build/release/emo tests/golden/compat/0.1.0
 """
+import argparse
 import json
 import os
 import pathlib
@@ -92,7 +93,11 @@ def train(program: str, folder: pathlib.Path, run: str) -> dict:
 
 
 def main() -> None:
-    program, folder = os.path.abspath(sys.argv[1]), pathlib.Path(sys.argv[2])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("emo", help="a program of the version")
+    parser.add_argument("out", type=pathlib.Path, help="folder to make; must not stand yet")
+    options = parser.parse_args()
+    program, folder = os.path.abspath(options.emo), options.out
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(CONFIG)
     prepare(program, folder)
