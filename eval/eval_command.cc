@@ -18,6 +18,7 @@
 #include "eval/tasks/task_report.h"
 #include "parallel/agreement.h"
 #include "parallel/mpi_communicator.h"
+#include "train/checkpoint/find_model.h"
 #include "train/subset/expert_subset.h"
 
 namespace emo {
@@ -92,11 +93,11 @@ absl::StatusOr<std::vector<TaskResult>> answer_tasks(const Options& options,
   return results;
 }
 
-OrderedJson report(const Options& options, const Losses& losses,
+OrderedJson report(const Options& options, const OpenedModel& model, const Losses& losses,
                    const std::vector<TaskResult>& tasks) {
   OrderedJson json = OrderedJson::object();
   if (!options.data.empty()) json = loss_json(total(losses.sources));
-  json["checkpoint"] = options.checkpoint;
+  json["checkpoint"] = model.folder;
   json["pool"] = options.pool;
   json["experts"] = options.experts.empty() ? OrderedJson(nullptr) : OrderedJson(options.experts);
   if (!options.data.empty()) {
@@ -168,7 +169,7 @@ absl::StatusOr<int> run(const Options& options) {
   if (!tasks->empty()) results = answer_tasks(options, *opened, *mesh, *tasks, *eval, &memory);
   if (!results.ok()) return results.status();
   if (!mesh->is_first()) return kExitDone;
-  if (options.json) std::printf("%s", to_text(report(options, *losses, *results)).c_str());
+  if (options.json) std::printf("%s", to_text(report(options, *opened, *losses, *results)).c_str());
   if (!options.json) print(options, *losses, *results);
   return kExitDone;
 }
@@ -180,7 +181,7 @@ Command eval_command() {
   Command command;
   command.name = "eval";
   command.summary = "Loss for each source label, and answers to tasks";
-  command.options.add("CHECKPOINT", &options->checkpoint, "model folder").required();
+  command.options.add("CHECKPOINT", &options->checkpoint, kModelHelp).required();
   add_subset_option(&command.options, &options->experts);
   command.options.add("--data", &options->data, "folder that emo prepare wrote");
   command.options.add("--tasks", &options->tasks, "task files (docs/tasks.md), or folders of them")
@@ -204,8 +205,8 @@ Command eval_command() {
   add_mesh_options(&command.options, &options->mesh);
   command.options.add("--json", &options->json, "one JSON object on standard output");
   command.footer =
-      "Example: emo eval runs/quickstart/emo/step-0001000 --data runs/quickstart/data/test --json\n"
-      "         emo eval runs/quickstart/emo/step-0001000 --tasks runs/quickstart/tasks";
+      "Example: emo eval runs/quickstart/emo --data runs/quickstart/data/test --json\n"
+      "         emo eval runs/quickstart/emo --tasks runs/quickstart/tasks";
   command.run = [options] {
     options->task.show_progress = is_first_rank();
     return run(*options);

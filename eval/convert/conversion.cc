@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "data/tokenizer/tokenizer.h"
 #include "eval/verify/golden_folder.h"
+#include "train/checkpoint/find_model.h"
 #include "train/checkpoint/weights_only_state.h"
 #include "train/config/run_config.h"
 #include "train/model_folder/model_folder.h"
@@ -152,13 +153,12 @@ void convert(const ExportOptions& options, ModelFolder* parts) {
 
 }  // namespace
 
-absl::StatusOr<ExchangeReport> export_model(FileSystem& fs, const std::string& from,
+absl::StatusOr<ExchangeReport> export_model(FileSystem& fs, const std::string& path,
                                             const std::string& to, const ExportOptions& options) {
   if (path_exists(to)) return absl::AlreadyExistsError(to + ": stands already");
-  if (!path_exists(from + "/config.json")) {
-    return absl::NotFoundError(
-        from + ": no config.json; name a checkpoint, such as runs/tiny/step-0000060");
-  }
+  absl::StatusOr<std::string> found = find_model(path);
+  if (!found.ok()) return found.status();
+  const std::string& from = *found;
   absl::StatusOr<ModelDescription> description = read_config_json(from + "/config.json");
   absl::StatusOr<TensorFolder> tensors = TensorFolder::open(from, "model");
   absl::Status status = both(description.status(), tensors.status());

@@ -8,6 +8,7 @@
 #include "data/program/exit_code.h"
 #include "eval/convert/conversion.h"
 #include "eval/open/mesh_options.h"
+#include "train/checkpoint/find_model.h"
 
 namespace emo {
 namespace {
@@ -70,7 +71,7 @@ Command export_command() {
   Command command;
   command.name = "export";
   command.summary = "A checkpoint as a Hugging Face folder: another type, vocabulary or sharding";
-  command.options.add("CHECKPOINT", &options->from, "model folder").required();
+  command.options.add("CHECKPOINT", &options->from, kModelHelp).required();
   command.options.add("OUT", &options->to, "folder to make").required();
   command.options.add("--dtype", &options->write.dtype, "fp32 or bf16; otherwise the checkpoint's")
       .one_of({"fp32", "bf16"});
@@ -90,7 +91,7 @@ Command export_command() {
                       "also a model that the reference's class would compute differently");
   command.options.add("--json", &options->json, "one JSON object on standard output");
   command.footer =
-      "Example: emo export runs/quickstart/emo/step-0001000 emo-hf --dtype bf16\n"
+      "Example: emo export runs/quickstart/emo emo-hf --dtype bf16\n"
       "Then: AutoModelForCausalLM.from_pretrained('emo-hf', trust_remote_code=True)";
   command.run = [options] { return on_first_rank([&] { return run_export(*options); }); };
   return command;

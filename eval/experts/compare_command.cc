@@ -12,6 +12,7 @@
 #include "data/files/json.h"
 #include "data/program/exit_code.h"
 #include "eval/open/mesh_options.h"
+#include "train/checkpoint/find_model.h"
 #include "train/model_folder/hugging_face.h"
 #include "train/subset/expert_subset.h"
 
@@ -72,7 +73,9 @@ double by_chance(const ModelConfig& config, const KeptExperts& a, const KeptExpe
 }
 
 absl::StatusOr<int> compare(const Options& options) {
-  absl::StatusOr<ModelDescription> model = read_config_json(options.checkpoint + "/config.json");
+  absl::StatusOr<std::string> folder = find_model(options.checkpoint);
+  if (!folder.ok()) return folder.status();
+  absl::StatusOr<ModelDescription> model = read_config_json(*folder + "/config.json");
   if (!model.ok()) return model.status();
   const ModelConfig& config = model->config;
   if (config.moe_layers() == 0) {
@@ -131,7 +134,9 @@ Command experts_compare_command() {
   Command command;
   command.name = "experts compare";
   command.summary = "How much subsets of experts have in common: Jaccard overlap of routed experts";
-  command.options.add("CHECKPOINT", &options->checkpoint, "a model folder of the subsets' sizes")
+  command.options
+      .add("CHECKPOINT", &options->checkpoint,
+           "model folder of the subsets' sizes, or a run's folder")
       .required();
   command.options.add("SUBSET", &options->subsets, "two SUBSET.json or more")
       .required()
@@ -139,7 +144,7 @@ Command experts_compare_command() {
   command.options.add("--json", &options->json,
                       "one JSON object on standard output instead of the table");
   command.footer =
-      "Example: emo experts compare runs/quickstart/emo/step-0001000 subsets/*.json\n"
+      "Example: emo experts compare runs/quickstart/emo subsets/*.json\n"
       "overlap: mean over layers; chance: of two random choices of these sizes, about; least and\n"
       "most: of one layer. Subsets may be of other domains, sizes, seeds, or checkpoints of a "
       "run.";

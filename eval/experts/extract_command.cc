@@ -8,6 +8,7 @@
 #include "data/files/json.h"
 #include "data/program/exit_code.h"
 #include "eval/open/mesh_options.h"
+#include "train/checkpoint/find_model.h"
 #include "train/checkpoint/weights_only_state.h"
 #include "train/model_folder/hugging_face.h"
 #include "train/model_folder/model_folder.h"
@@ -18,23 +19,28 @@
 namespace emo {
 namespace {
 
-// A folder's description, as it stands in config.json and as we read it, and its tensors.
+// A model's folder, its description, as it stands in config.json and as we read it, and its
+// tensors.
 struct Folder {
+  std::string path;
   ModelDescription description;
   ModelConfig config;
   OrderedJson json;
   TensorFolder tensors;
 };
 
-absl::StatusOr<Folder> open_folder(const std::string& folder) {
-  const std::string path = folder + "/config.json";
+absl::StatusOr<Folder> open_folder(const std::string& model) {
+  absl::StatusOr<std::string> folder = find_model(model);
+  if (!folder.ok()) return folder.status();
+  const std::string path = *folder + "/config.json";
   absl::StatusOr<ModelDescription> description = read_config_json(path);
   if (!description.ok()) return description.status();
   absl::StatusOr<std::string> text = read_file(path, 1u << 24);
   if (!text.ok()) return text.status();
-  absl::StatusOr<TensorFolder> tensors = TensorFolder::open(folder, "model");
+  absl::StatusOr<TensorFolder> tensors = TensorFolder::open(*folder, "model");
   if (!tensors.ok()) return tensors.status();
-  return Folder{*description, description->config, OrderedJson::parse(*text), *std::move(tensors)};
+  return Folder{*folder, *description, description->config, OrderedJson::parse(*text),
+                *std::move(tensors)};
 }
 
 struct ExtractOptions {
@@ -52,14 +58,13 @@ absl::StatusOr<int> extract(const ExtractOptions& options) {
   absl::StatusOr<TensorFolder> tensors =
       cut_tensors(std::move(folder->tensors), folder->config, subset->experts_kept_per_layer);
   if (!tensors.ok()) return tensors.status();
-  absl::StatusOr<TextFiles> texts = companion_files(options.checkpoint);
+  absl::StatusOr<TextFiles> texts = companion_files(folder->path);
   if (!texts.ok()) return texts.status();
   const ModelConfig cut = cut_config(folder->config, subset->experts_kept_per_layer);
   ModelFolder model{std::move(folder->json), *std::move(texts), all_tensors(*tensors),
                     options.max_shard_megabytes * 1000000};
   set_expert_counts(cut, &model.config);
-  model.texts.emplace_back("state.json",
-                           weights_only_state(options.checkpoint, folder->description));
+  model.texts.emplace_back("state.json", weights_only_state(folder->path, folder->description));
   model.texts.emplace_back(kPruningFile, to_text(pruning_json(*subset, folder->config)));
   absl::Status status =
       write_model_folder(posix_file_system(), "extract", options.out, model).status();
@@ -82,19 +87,21 @@ absl::StatusOr<int> merge(const MergeCommandOptions& options) {
   if (path_exists(options.out)) return absl::AlreadyExistsError(options.out + ": stands already");
   absl::StatusOr<Folder> parent = open_folder(options.parent);
   if (!parent.ok()) return parent.status();
+  absl::StatusOr<std::string> tuned_folder = find_model(options.tuned);
+  if (!tuned_folder.ok()) return tuned_folder.status();
   absl::StatusOr<SubsetFile> subset =
-      read_pruning(options.tuned, parent->config, model_identity(parent->tensors));
+      read_pruning(*tuned_folder, parent->config, model_identity(parent->tensors));
   if (!subset.ok()) return subset.status();
-  absl::StatusOr<TensorFolder> tuned = TensorFolder::open(options.tuned, "model");
+  absl::StatusOr<TensorFolder> tuned = TensorFolder::open(*tuned_folder, "model");
   if (!tuned.ok()) return tuned.status();
   absl::StatusOr<TensorFolder> merged =
       merge_models(std::move(parent->tensors), *std::move(tuned), parent->config,
                    subset->experts_kept_per_layer, options.merge);
   if (!merged.ok()) return merged.status();
-  absl::StatusOr<TextFiles> texts = companion_files(options.parent);
+  absl::StatusOr<TextFiles> texts = companion_files(parent->path);
   if (!texts.ok()) return texts.status();
-  texts->emplace_back("state.json", weights_only_state(options.parent, parent->description));
-  absl::Status status = carry_pruning(options.parent, &*texts);  // where it was cut itself
+  texts->emplace_back("state.json", weights_only_state(parent->path, parent->description));
+  absl::Status status = carry_pruning(parent->path, &*texts);  // where it was cut itself
   if (!status.ok()) return status;
   const ModelFolder model{std::move(parent->json), *std::move(texts), all_tensors(*merged),
                           options.max_shard_megabytes * 1000000};
@@ -116,12 +123,12 @@ Command experts_extract_command() {
   Command command;
   command.name = "experts extract";
   command.summary = "Write a smaller model that has only a subset's experts";
-  command.options.add("CHECKPOINT", &options->checkpoint, "model folder").required();
+  command.options.add("CHECKPOINT", &options->checkpoint, kModelHelp).required();
   command.options.add("SUBSET", &options->subset, "SUBSET.json of emo experts rank").required();
   command.options.add("OUT", &options->out, "folder to write; must not stand yet").required();
   add_shard_option(&command.options, &options->max_shard_megabytes);
   command.footer =
-      "Example: emo experts extract runs/quickstart/emo/step-0001000 scripture.json "
+      "Example: emo experts extract runs/quickstart/emo scripture.json "
       "scripture-model\n"
       "Kept experts and their router rows are copied as they are, numbered anew in their old "
       "order,\n"
@@ -149,8 +156,7 @@ Command experts_merge_command() {
   command.options.add("--shared", &options->merge.shared, "also the shared experts");
   command.options.add("--rest", &options->merge.rest, "also attention, norms, embedding and head");
   add_shard_option(&command.options, &options->max_shard_megabytes);
-  command.footer =
-      "Example: emo experts merge runs/quickstart/emo/step-0001000 tuned merged --alpha 0.5";
+  command.footer = "Example: emo experts merge runs/quickstart/emo tuned merged --alpha 0.5";
   command.run = [options] { return on_first_rank([&] { return merge(*options); }); };
   return command;
 }

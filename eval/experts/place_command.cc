@@ -20,6 +20,7 @@
 #include "eval/open/output_file.h"
 #include "eval/open/pool_option.h"
 #include "parallel/agreement.h"
+#include "train/checkpoint/find_model.h"
 #include "train/subset/expert_order.h"
 
 namespace emo {
@@ -134,7 +135,8 @@ OrderedJson cost_json(const PlacementCost& cost) {
           {"load_max_over_mean", cost.load_max_over_mean()}};
 }
 
-OrderedJson report(const Options& options, const std::vector<Comparison>& layers) {
+OrderedJson report(const Options& options, const OpenedModel& model,
+                   const std::vector<Comparison>& layers) {
   OrderedJson rows = OrderedJson::array();
   ExpertOrder order;
   double before = 0, after = 0, moe_layers = 0, tokens = 0;
@@ -150,7 +152,7 @@ OrderedJson report(const Options& options, const std::vector<Comparison>& layers
                     {"before", cost_json(compared.before)},
                     {"after", cost_json(compared.after)}});
   }
-  OrderedJson json = {{"checkpoint", options.checkpoint},
+  OrderedJson json = {{"checkpoint", model.folder},
                       {"ranks", options.ranks},
                       {"pool", options.pool},
                       {"compared_on_tokens", tokens},
@@ -211,7 +213,7 @@ absl::StatusOr<int> place(const Options& options) {
     layers[layer] = place_layer(*mesh->world, opened->model->layout.placements[layer], options,
                                 layer, &choices[layer]);
   }
-  const OrderedJson json = report(options, layers);
+  const OrderedJson json = report(options, *opened, layers);
   if (json["compared_on_tokens"].get<double>() == 0) {
     return absl::DataLossError(options.data +
                                ": too few documents; some are used to place, others to compare");
@@ -233,7 +235,7 @@ Command experts_place_command() {
   Command command;
   command.name = "experts place";
   command.summary = "Choose which experts share a rank: those that tokens use together";
-  command.options.add("CHECKPOINT", &options->checkpoint, "model folder").required();
+  command.options.add("CHECKPOINT", &options->checkpoint, kModelHelp).required();
   add_subset_option(&command.options, &options->experts);
   command.options.add("--data", &options->data, "folder that emo prepare wrote").required();
   command.options.add("--ranks", &options->ranks, "ranks that will share the experts (parallel.ep)")
@@ -261,7 +263,7 @@ Command experts_place_command() {
   command.options.add("--json", &options->json,
                       "one JSON object on standard output instead of the table");
   command.footer =
-      "Example: emo experts place runs/quickstart/emo/step-0001000 --data\n"
+      "Example: emo experts place runs/quickstart/emo --data\n"
       "         runs/quickstart/data/validation --ranks 4 --output placement.json\n"
       "Then train with parallel.placement=placement.json: checkpoints carry it, results stay the\n"
       "same, fewer copies of tokens travel.";

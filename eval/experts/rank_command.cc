@@ -23,6 +23,7 @@
 #include "eval/open/open_model.h"
 #include "eval/open/output_file.h"
 #include "parallel/agreement.h"
+#include "train/checkpoint/find_model.h"
 #include "train/subset/cut_model.h"
 
 namespace emo {
@@ -302,7 +303,7 @@ Command experts_rank_command() {
   Command command;
   command.name = "experts rank";
   command.summary = "Choose the experts that documents use most";
-  command.options.add("CHECKPOINT", &options->checkpoint, "model folder").required();
+  command.options.add("CHECKPOINT", &options->checkpoint, kModelHelp).required();
   add_subset_option(&command.options, &options->experts);
   add_calibration_options(&command.options, &options->calibration);
   command.options
@@ -339,11 +340,11 @@ Command experts_rank_command() {
   add_mesh_options(&command.options, &options->mesh);
   command.options.add("--json", &options->json, "one JSON object that lists the subsets");
   command.footer =
-      "Example: emo experts rank runs/quickstart/emo/step-0001000 --data "
+      "Example: emo experts rank runs/quickstart/emo --data "
       "runs/quickstart/data/validation\n"
       "         --label scripture --keep 0.25 --output scripture.json\n"
-      "Then: emo eval runs/quickstart/emo/step-0001000 --experts scripture.json --data ...\n"
-      "      emo experts extract runs/quickstart/emo/step-0001000 scripture.json OUT";
+      "Then: emo eval runs/quickstart/emo --experts scripture.json --data ...\n"
+      "      emo experts extract runs/quickstart/emo scripture.json OUT";
   command.run = [options] { return rank(*options); };
   return command;
 }

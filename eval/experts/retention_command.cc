@@ -17,6 +17,7 @@
 #include "eval/open/open_model.h"
 #include "eval/open/output_file.h"
 #include "parallel/agreement.h"
+#include "train/checkpoint/find_model.h"
 #include "train/subset/expert_subset.h"
 
 namespace emo {
@@ -47,7 +48,9 @@ absl::StatusOr<std::vector<NamedModel>> named_models(const std::vector<std::stri
       return absl::InvalidArgumentError(
           absl::StrCat("two models are called ", name, "; name them, as in a=", folder));
     }
-    if (!path_exists(folder + "/config.json")) missing.push_back(folder + ": no config.json");
+    if (absl::Status found = find_model(folder).status(); !found.ok()) {
+      missing.emplace_back(found.message());
+    }
     models.emplace_back(name, folder);
   }
   if (!missing.empty()) return absl::NotFoundError(absl::StrJoin(missing, "\n"));
@@ -94,7 +97,7 @@ Command experts_retention_command() {
   command.summary =
       "Loss that is left when only each domain's experts are kept, for one or more models";
   command.options
-      .add("CHECKPOINT", &options->checkpoints, "model folders, each as FOLDER or NAME=FOLDER")
+      .add("CHECKPOINT", &options->checkpoints, "models or runs, each as FOLDER or NAME=FOLDER")
       .required();
   command.options
       .add("--calibration", &options->calibration, "prepared documents to rank experts by")
@@ -130,8 +133,8 @@ Command experts_retention_command() {
   command.options.add("--json", &options->json,
                       "one JSON object on standard output instead of the table");
   command.footer =
-      "Example: emo experts retention emo=runs/quickstart/emo/step-0001000\n"
-      "         standard=runs/quickstart/standard/step-0001000\n"
+      "Example: emo experts retention emo=runs/quickstart/emo\n"
+      "         standard=runs/quickstart/standard\n"
       "         --calibration runs/quickstart/data/validation --data runs/quickstart/data/test";
   command.run = [options] { return retention(*options); };
   return command;

@@ -21,6 +21,7 @@
 #include "eval/open/output_file.h"
 #include "eval/open/pool_option.h"
 #include "parallel/agreement.h"
+#include "train/checkpoint/find_model.h"
 
 namespace emo {
 namespace {
@@ -96,7 +97,7 @@ OrderedJson report(const Options& options, const OpenedModel& model, const Group
     for (const Measure& measure : kMeasures) numbers[measure.name] = values_of(usages[i], measure);
     labels[groups.labels[i]] = numbers;
   }
-  return {{"checkpoint", options.checkpoint},
+  return {{"checkpoint", model.folder},
           {"identity", model.identity},
           {"data", options.calibration.data},
           {"tasks", options.calibration.tasks},
@@ -224,7 +225,7 @@ Command experts_usage_command() {
   Command command;
   command.name = "experts usage";
   command.summary = "How much each label's documents use each expert: all measures from one pass";
-  command.options.add("CHECKPOINT", &options->checkpoint, "model folder").required();
+  command.options.add("CHECKPOINT", &options->checkpoint, kModelHelp).required();
   add_subset_option(&command.options, &options->experts);
   add_calibration_options(&command.options, &options->calibration);
   command.options.add("--label", &options->labels, "source labels; none: each that the data has")
@@ -249,7 +250,7 @@ Command experts_usage_command() {
   add_mesh_options(&command.options, &options->mesh);
   command.options.add("--json", &options->json, "the JSON on standard output instead of the table");
   command.footer =
-      "Example: emo experts usage runs/quickstart/emo/step-0001000\n"
+      "Example: emo experts usage runs/quickstart/emo\n"
       "         --data runs/quickstart/data/validation --documents 100 --output usage.json\n"
       "For each label, layer and expert: mean_probability (of the router's softmax), "
       "selection_share\n"

@@ -17,6 +17,7 @@
 #include "eval/open/open_model.h"
 #include "eval/open/pool_option.h"
 #include "parallel/agreement.h"
+#include "train/checkpoint/find_model.h"
 
 namespace emo {
 namespace {
@@ -71,8 +72,9 @@ absl::StatusOr<std::vector<std::vector<int32_t>>> tokenize(const Tokenizer& toke
   return all;
 }
 
-void print_json(const Options& options, const std::vector<std::string>& prompts,
-                const std::vector<Generated>& results, double seconds) {
+void print_json(const Options& options, const OpenedModel& model,
+                const std::vector<std::string>& prompts, const std::vector<Generated>& results,
+                double seconds) {
   int64_t tokens = 0;
   OrderedJson answers = OrderedJson::array();
   for (size_t i = 0; i < results.size(); ++i) {
@@ -82,7 +84,7 @@ void print_json(const Options& options, const std::vector<std::string>& prompts,
                        {"tokens", results[i].tokens},
                        {"end", results[i].end}});
   }
-  const OrderedJson json = {{"checkpoint", options.checkpoint},
+  const OrderedJson json = {{"checkpoint", model.folder},
                             {"pool", options.pool},
                             {"new_tokens", tokens},
                             {"seconds", seconds},
@@ -128,7 +130,7 @@ absl::StatusOr<int> run(Options options) {
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (!mesh->is_first()) return kExitDone;
-  if (options.json) print_json(options, *prompts, results, seconds);
+  if (options.json) print_json(options, *opened, *prompts, results, seconds);
   for (size_t i = 0; i < results.size() && !options.json && !one; ++i) {
     std::printf("%s== %zu ==\n%s%s\n", i > 0 ? "\n" : "", i, (*prompts)[i].c_str(),
                 results[i].text.c_str());
@@ -149,7 +151,7 @@ Command generate_command() {
   Command command;
   command.name = "generate";
   command.summary = "Let a model go on from a text";
-  command.options.add("CHECKPOINT", &options->checkpoint, "model folder").required();
+  command.options.add("CHECKPOINT", &options->checkpoint, kModelHelp).required();
   add_subset_option(&command.options, &options->experts);
   command.options
       .add("--prompt", &options->prompts, "text to go on from; may be given several times")
@@ -189,7 +191,7 @@ Command generate_command() {
   add_mesh_options(&command.options, &options->mesh);
   command.options.add("--json", &options->json, "answers as one JSON object on standard output");
   command.footer =
-      "Example: emo generate runs/quickstart/emo/step-0001000 --prompt 'In the beginning' "
+      "Example: emo generate runs/quickstart/emo --prompt 'In the beginning' "
       "--max-new-tokens 60";
   command.run = [options] { return run(*options); };
   return command;

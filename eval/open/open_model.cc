@@ -4,6 +4,7 @@
 #include "data/files/file_system.h"
 #include "data/tokenizer/tokenizer_identity.h"
 #include "parallel/agreement.h"
+#include "train/checkpoint/find_model.h"
 #include "train/step/finite.h"
 #include "train/subset/cut_model.h"
 #include "train/subset/expert_order.h"
@@ -13,12 +14,7 @@ namespace {
 
 absl::StatusOr<OpenedModel> open(const std::string& folder, const std::string& subset_path,
                                  const Mesh& mesh) {
-  const std::string config = folder + "/config.json";
-  if (!path_exists(config)) {
-    return absl::NotFoundError(
-        folder + ": no config.json; name a checkpoint, such as runs/tiny/step-0000060");
-  }
-  absl::StatusOr<ModelDescription> description = read_config_json(config);
+  absl::StatusOr<ModelDescription> description = read_config_json(folder + "/config.json");
   if (!description.ok()) return description.status();
   absl::StatusOr<TensorFolder> tensors = TensorFolder::open(folder, "model");
   if (!tensors.ok()) return tensors.status();
@@ -82,10 +78,15 @@ void add_subset_option(OptionList* list, std::string* subset) {
             "SUBSET.json of emo experts rank: open only the experts that it keeps");
 }
 
-absl::StatusOr<OpenedModel> open_model(const std::string& folder, const Mesh& mesh,
+absl::StatusOr<OpenedModel> open_model(const std::string& path, const Mesh& mesh,
                                        const std::string& subset) {
+  absl::StatusOr<std::string> found = find_model(path);
+  absl::Status status = agree(*mesh.world, found.status());
+  if (!status.ok()) return status;
+  // A run may write a checkpoint meanwhile: all ranks open what the first one found.
+  const std::string folder = gather_texts(*mesh.world, *found).front();
   absl::StatusOr<OpenedModel> opened = open(folder, subset, mesh);
-  absl::Status status = agree(*mesh.world, opened.status());
+  status = agree(*mesh.world, opened.status());
   if (!status.ok()) return status;
   return opened;
 }

@@ -24,9 +24,10 @@ struct OpenedModel {
 
 // Collective; every rank gets the same answer. Reads config.json and this rank's parameters, and
 // with a `subset`, the path of a SUBSET.json, only those of the experts that it keeps: the same
-// model that `emo experts extract` writes. NotFound where `folder` is not a model folder; DataLoss
-// where files do not fit, or the subset was chosen from another model.
-absl::StatusOr<OpenedModel> open_model(const std::string& folder, const Mesh& mesh,
+// model that `emo experts extract` writes. `path`: a model folder, or a run's folder, which stands
+// for its newest checkpoint (find_model). NotFound where it is neither; DataLoss where files do not
+// fit, or the subset was chosen from another model.
+absl::StatusOr<OpenedModel> open_model(const std::string& path, const Mesh& mesh,
                                        const std::string& subset = "");
 
 // --experts SUBSET.json

@@ -15,6 +15,7 @@
 #include "eval/open/output_file.h"
 #include "eval/open/pool_option.h"
 #include "parallel/agreement.h"
+#include "train/checkpoint/find_model.h"
 #include "train/model_folder/model_files.h"
 #include "train/step/batch_tensors.h"
 
@@ -143,7 +144,7 @@ Command logits_command() {
   Command command;
   command.name = "logits";
   command.summary = "A model's logits for given tokens, as safetensors";
-  command.options.add("MODEL", &options->model, "model folder").required();
+  command.options.add("MODEL", &options->model, kModelHelp).required();
   command.options
       .add("--tokens", &options->input,
            "safetensors file with input_ids [rows, length] and, optionally, document_ends")
@@ -156,7 +157,7 @@ Command logits_command() {
   add_mesh_options(&command.options, &options->mesh);
   command.options.add("--overwrite", &options->overwrite, "replace the output file");
   command.footer =
-      "Example: emo logits runs/tiny/step-0000060 --tokens in.safetensors --output "
+      "Example: emo logits runs/tiny --tokens in.safetensors --output "
       "out.safetensors";
   command.run = [options] { return run(*options); };
   return command;

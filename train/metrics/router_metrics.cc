@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_format.h"
 
 namespace emo {
@@ -40,34 +41,39 @@ Metrics layer_metrics(const ModelConfig& config, const RoutingContract& contract
   return metrics;
 }
 
+// One metric of all layers, as one number.
+std::pair<std::string, double> over_layers(const std::string& name,
+                                           const std::vector<double>& values) {
+  double sum = 0;
+  for (const double value : values) sum += value;
+  if (name == "load imbalance") {
+    return {"max " + name, *std::max_element(values.begin(), values.end())};
+  }
+  if (absl::StrContains(name, "loss")) return {name, sum};
+  return {"mean " + name, sum / static_cast<double>(values.size())};
+}
+
 }  // namespace
 
 Metrics router_metrics(const ModelConfig& config, const RoutingContract& contract,
                        const LossSums& sums, double divisor) {
   Metrics all;
-  Metrics over_layers;
+  std::vector<std::pair<std::string, std::vector<double>>> by_name;  // [metrics], of each layer
   const auto moe_layers = static_cast<double>(config.moe_layers());
   size_t next = 0;
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
     if (config.is_dense(layer)) continue;
     const Metrics metrics =
-        layer_metrics(config, contract, layer, sums.layers[next], moe_layers, divisor);
+        layer_metrics(config, contract, layer, sums.layers[next++], moe_layers, divisor);
+    by_name.resize(metrics.size());
     for (size_t i = 0; i < metrics.size(); ++i) {
       const auto& [name, value] = metrics[i];
       all.emplace_back(absl::StrFormat("block %02d/%s", layer, name), value);
-      if (next == 0) {
-        over_layers.emplace_back(name, 0);
-      }
-      double& total = over_layers[i].second;
-      if (name == "load imbalance") {
-        total = std::max(total, value);
-      } else {
-        total += name == "dead experts" || name == "pool size" ? value / moe_layers : value;
-      }
+      by_name[i].first = name;
+      by_name[i].second.push_back(value);
     }
-    ++next;
   }
-  all.insert(all.end(), over_layers.begin(), over_layers.end());
+  for (const auto& [name, values] : by_name) all.push_back(over_layers(name, values));
   return all;
 }
 

@@ -1,4 +1,4 @@
-// What a step's router sums say, under OLMo-core's metric names (emo-facts 1.7).
+// What a step's router sums say, of each MoE layer and of all of them (docs/metrics.md).
 #pragma once
 
 #include <string>
@@ -12,10 +12,10 @@ namespace emo {
 
 using Metrics = std::vector<std::pair<std::string, double>>;  // in a fixed order
 
-// For each MoE layer "block NN/<name>", and over layers "<name>": the sum, or the largest for "load
-// imbalance". `sums` are those of all ranks. Beside the reference's names: "dead experts" (routed
+// For each MoE layer "block NN/<name>", under OLMo-core's names and, ours, "dead experts" (routed
 // experts that no token chose, of those that the losses are of) and "pool size" (the mean over
-// documents), both averaged over layers.
+// documents). Then over the layers: sums of losses, as they enter the objective, under the same
+// name; "max load imbalance"; of all else "mean <name>". `sums` are those of all ranks.
 Metrics router_metrics(const ModelConfig& config, const RoutingContract& contract,
                        const LossSums& sums, double divisor);
 
