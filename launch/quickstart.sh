@@ -49,25 +49,25 @@ for model in emo standard; do
   say "training $model (the same command goes on where it stopped)"
   ./launch/mpirun.sh 2 $emo train "configs/quickstart-$model.yaml" "run.folder=$folder/$model" "${overrides[@]}"
 done
-newest() { find "$folder/$1" -maxdepth 1 -name 'step-*' ! -name '*.tmp' | sort | tail -n 1; }
 
 say "what is left when only a domain's experts are kept"
-./launch/mpirun.sh 2 $emo experts retention "emo=$(newest emo)" "standard=$(newest standard)" \
+./launch/mpirun.sh 2 $emo experts retention "emo=$folder/emo" "standard=$folder/standard" \
   --calibration "$data/validation" --data "$data/test" --ep 2 \
   --output "$folder/retention.json.new" --overwrite | tee "$folder/report.txt"
 cat >>"$folder/report.txt" <<EOF
 Where things are:
   $folder/retention.json          the numbers above
-  $(newest emo)   the model; $(newest standard) the standard MoE
-  $folder/*/metrics.jsonl         every step's metrics; tensorboard --logdir $folder shows them
+  $folder/emo                     the model's run; $folder/standard that of the standard MoE
+  $folder/*/metrics.jsonl         every step's metrics (docs/metrics.md)
   $folder/data                    documents, tokenizer, token shards
 Next:
-  $emo experts rank $(newest emo) --data $data/validation --label scripture --keep 8 --output scripture.json
-  $emo eval $(newest emo) --data $data/test --experts scripture.json
-  $emo eval $(newest emo) --tasks $folder/tasks
-  $emo generate $(newest emo) --prompt 'And God said' --max-new-tokens 40
+  build/python/bin/tensorboard --logdir $folder
+  $emo experts rank $folder/emo --data $data/validation --label scripture --keep 8 --output scripture.json
+  $emo eval $folder/emo --data $data/test --experts scripture.json
+  $emo eval $folder/emo --tasks $folder/tasks
+  $emo generate $folder/emo --prompt 'And God said' --max-new-tokens 40
   $emo data show $data/train --batch 0 --sequence-length 512
 EOF
-tail -n 11 "$folder/report.txt"
+tail -n 12 "$folder/report.txt"
 mv "$folder/retention.json.new" "$folder/retention.json"
 say "done"

@@ -46,5 +46,5 @@ done
 say "the quick start's whole path, reduced"
 rm -rf runs/quickstart-test
 QUICKSTART_FOLDER=runs/quickstart-test QUICKSTART_TOKENS=${QUICKSTART_TOKENS:-150000} ./launch/quickstart.sh
-build/python/bin/python tests/launch/quickstart_report_test.py runs/quickstart-test/retention.json
+build/python/bin/python tests/launch/quickstart_report_test.py build/release/emo runs/quickstart-test
 say "all tests pass"

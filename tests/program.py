@@ -59,7 +59,7 @@ def run_cases(names: dict[str, typing.Any]) -> typing.NoReturn:
             except (Exception, SystemExit):
                 verdict = "FAILED"
                 failed.append(case.__name__)
-                traceback.print_exc()
+                traceback.print_exc(file=sys.stdout)
             print(f"{verdict:6} {case.__name__} ({time.monotonic() - begin:.1f} s)", flush=True)
     print(f"{len(chosen) - len(failed)} of {len(chosen)} cases passed" + "".join(f"\nFAILED {name}" for name in failed))
     sys.exit(1 if failed else 0)
