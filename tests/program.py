@@ -103,11 +103,12 @@ def close(a: float, b: float, tolerance: float) -> bool:
 
 
 def write_tokenizer(path: pathlib.Path, merges: int = 300) -> None:
-    """A byte-level tokenizer, trained on this folder's own Python files."""
+    """A byte-level tokenizer, trained on files of Python's library: on files of ours, every edit would change the
+    tokens that tests compare numbers on."""
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    texts = [file.read_text() for file in sorted(ROOT.glob("tests/**/*.py"))]
+    texts = [file.read_text() for file in sorted(pathlib.Path(json.__file__).parent.glob("*.py"))]
     tokenizer.train_from_iterator(texts, trainers.BpeTrainer(
         vocab_size=257 + merges, special_tokens=["<|endoftext|>"], show_progress=False,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet()))
