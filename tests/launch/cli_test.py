@@ -3,42 +3,55 @@ import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
-from tests.program import Program, check  # noqa: E402
+from tests.program import check, run_cases  # noqa: E402
 
 COMMANDS = [["prepare"], ["data", "show"], ["train"], ["eval"], ["experts", "rank"],
             ["experts", "retention"], ["check"], ["bench", "step"], ["bench", "exchange"]]
 
 
-def main() -> None:
-    with Program(sys.argv[1]) as emo:
-        for command in COMMANDS:
-            help_text = emo.run(*command, "--help").stdout
-            check("Example: " in help_text, f"{command}: no example in --help")
-        listed = emo.run("--help").stdout
-        for command in COMMANDS:
-            check(command[0] in listed, f"{command[0]} is not in emo --help")
-        for arguments, hint in [
-                (["trian", "x.yaml"], "did you mean 'train'?"),
-                (["train", "configs/tiny.yaml", "--quite"], "did you mean '--quiet'?"),
-                (["experts", "rnk"], "did you mean 'rank'?"),
-                (["train"], "CONFIG"), ([], "subcommand"),
-                (["eval", "somewhere"], "--data"),
-                (["bench", "step", "configs/tiny.yaml", "--steps", "0"], "--steps"),
-                (["train", "configs/tiny.yaml", "model.d_modle=3"], "did you mean 'model.d_model'?")]:
-            result = emo.run(*arguments, expect=64)
-            check(hint in result.stderr, f"{arguments}: no hint {hint!r} in {result.stderr!r}")
-            check(result.stdout == "", f"{arguments}: wrote to standard output")
-        emo.run("train", "nowhere.yaml", expect=66)
-        emo.run("eval", emo.folder, "--data", emo.folder, expect=66)
-        emo.run("check", emo.folder, expect=66)
-        result = emo.run("train", "configs/tiny.yaml", "parallel.ep=2", expect=64)
-        check("is not the world's 1 rank" in result.stderr, result.stderr)
-        result = emo.run("check", "tests/golden/emo_a", "--dp", "3", ranks=2, expect=64)
-        check(result.stderr.count("is not the world's") == 1, "an error is printed once, not on every rank")
-        check(emo.run("train", "configs/tiny.yaml", "run.folder=/proc/nowhere", expect=None).returncode == 73,
-              "a folder that cannot be written")
-    print("the command line is as described")
+def test_every_command_s_help_has_an_example(emo):
+    for command in COMMANDS:
+        help_text = emo.run(*command, "--help").stdout
+        check("Example: " in help_text, f"{command}: no example in --help")
+
+
+def test_emo_help_lists_every_command(emo):
+    listed = emo.run("--help").stdout
+    for command in COMMANDS:
+        check(command[0] in listed, f"{command[0]} is not in emo --help")
+
+
+def test_wrong_usage_ends_with_64_and_a_hint(emo):
+    for arguments, hint in [
+            (["trian", "x.yaml"], "did you mean 'train'?"),
+            (["train", "configs/tiny.yaml", "--quite"], "did you mean '--quiet'?"),
+            (["experts", "rnk"], "did you mean 'rank'?"),
+            (["train"], "CONFIG"), ([], "subcommand"),
+            (["eval", "somewhere"], "--data"),
+            (["bench", "step", "configs/tiny.yaml", "--steps", "0"], "--steps"),
+            (["train", "configs/tiny.yaml", "model.d_modle=3"], "did you mean 'model.d_model'?")]:
+        result = emo.run(*arguments, expect=64)
+        check(hint in result.stderr, f"{arguments}: no hint {hint!r} in {result.stderr!r}")
+        check(result.stdout == "", f"{arguments}: wrote to standard output")
+
+
+def test_missing_inputs_end_with_66(emo):
+    emo.run("train", "nowhere.yaml", expect=66)
+    emo.run("eval", emo.folder, "--data", emo.folder, expect=66)
+    emo.run("check", emo.folder, expect=66)
+
+
+def test_a_layout_that_is_not_the_world_s(emo):
+    result = emo.run("train", "configs/tiny.yaml", "parallel.ep=2", expect=64)
+    check("is not the world's 1 rank" in result.stderr, result.stderr)
+    result = emo.run("check", "tests/golden/emo_a", "--dp", "3", ranks=2, expect=64)
+    check(result.stderr.count("is not the world's") == 1, "an error is printed once, not on every rank")
+
+
+def test_a_folder_that_cannot_be_written(emo):
+    check(emo.run("train", "configs/tiny.yaml", "run.folder=/proc/nowhere", expect=None).returncode == 73,
+          "a folder that cannot be written")
 
 
 if __name__ == "__main__":
-    main()
+    run_cases(globals())

@@ -8,7 +8,7 @@ import sys
 import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
-from tests.program import ROOT, Program, check  # noqa: E402
+from tests.program import ROOT, Program, check, once, run_cases  # noqa: E402
 
 TINY = "configs/tiny.yaml"
 # What a step's line says of the run and not of the clock.
@@ -25,10 +25,32 @@ def weights(folder: pathlib.Path, step: int) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in (folder / f"step-{step:07d}").glob("*.safetensors")}
 
 
-def resumes_bit_for_bit(emo: Program, ranks: int, *overrides: str) -> None:
-    whole, parts = emo.folder / f"whole{ranks}", emo.folder / f"parts{ranks}"
-    common = ["train.micro_batches=2", "schedule.warmup_steps=3", *overrides, "--quiet"]
-    emo.run("train", TINY, f"run.folder={whole}", "train.steps=12", "checkpoint.every=5", *common, ranks=ranks)
+COMMON = ["train.micro_batches=2", "schedule.warmup_steps=3"]
+
+
+def train_whole(emo: Program, ranks: int, *overrides: str) -> pathlib.Path:
+    """Twelve steps with checkpoints of the fifth, the tenth and the last."""
+    whole = emo.folder / f"whole{ranks}"
+    emo.run("train", TINY, f"run.folder={whole}", "train.steps=12", "checkpoint.every=5", *COMMON, *overrides, "--quiet",
+            ranks=ranks)
+    return whole
+
+
+LAYOUTS = {0: [], 2: ["parallel.ep=2"], 4: ["parallel.ep=2"]}  # with 4 moments are cut over 4 and 2 ranks
+
+
+@once
+def whole_of_one(emo: Program) -> pathlib.Path:
+    return train_whole(emo, 0, "checkpoint.keep=0", *LAYOUTS[0])
+
+
+@once
+def whole_of_four(emo: Program) -> pathlib.Path:
+    return train_whole(emo, 4, "checkpoint.keep=0", *LAYOUTS[4])
+
+
+def resumes_bit_for_bit(emo: Program, whole: pathlib.Path, ranks: int) -> None:
+    parts = emo.folder / f"parts{ranks}"
     # The rate depends on the length of the run, so it is stopped by removing what came after step 5.
     shutil.copytree(whole, parts)
     for later in (10, 12):
@@ -36,101 +58,117 @@ def resumes_bit_for_bit(emo: Program, ranks: int, *overrides: str) -> None:
     if not (parts / "step-0000005").exists():
         emo_keep = [p.name for p in whole.glob("step-*")]
         raise AssertionError(f"no checkpoint of step 5 among {emo_keep}")
-    result = emo.run("train", TINY, f"run.folder={parts}", "train.steps=12", "checkpoint.every=5", *common, ranks=ranks)
+    result = emo.run("train", TINY, f"run.folder={parts}", "train.steps=12", "checkpoint.every=5", *COMMON,
+                     "checkpoint.keep=0", *LAYOUTS[ranks], "--quiet", ranks=ranks)
     check("going on from" in result.stderr, result.stderr)
     check(metrics(whole) == metrics(parts), "metrics differ after resuming")
     check(len(metrics(parts)) == 12, "a step's line is missing or doubled")
     check(weights(whole, 12) == weights(parts, 12), "weights or moments differ after resuming")
 
 
-def main() -> None:
-    with Program(sys.argv[1]) as emo:
-        resumes_bit_for_bit(emo, 0, "checkpoint.keep=0")
-        resumes_bit_for_bit(emo, 2, "checkpoint.keep=0", "parallel.ep=2")
-        resumes_bit_for_bit(emo, 4, "checkpoint.keep=0", "parallel.ep=2")  # moments cut over 4 and 2 ranks
+def test_one_rank_resumes_bit_for_bit(emo):
+    resumes_bit_for_bit(emo, whole_of_one(emo), 0)
 
-        # The number of threads, and what is computed again, change no bit.
-        for name, threads, recompute in [("one", 1, "none"), ("three", 3, "none"), ("again", 2, "block"),
-                                         ("experts", 1, "moe")]:
-            emo.run("train", TINY, f"run.folder={emo.folder / name}", "train.steps=6", "--quiet",
-                    f"parallel.recompute={recompute}", threads=threads)
-            check(metrics(emo.folder / name) == metrics(emo.folder / "one"), f"metrics of {name} differ")
-            check(weights(emo.folder / name, 6) == weights(emo.folder / "one", 6), f"weights of {name} differ")
 
-        # Another layout goes on from the same checkpoint, to the same losses within rounding.
-        for ranks, layout in [(0, []), (2, ["parallel.ep=1"]), (4, ["parallel.ep=4"]), (0, ["parallel.slices=3"])]:
-            other = emo.folder / f"other{ranks}{len(layout)}"
-            shutil.copytree(emo.folder / "whole4", other)
-            for later in (10, 12):
-                shutil.rmtree(other / f"step-{later:07d}")
-            emo.run("train", TINY, f"run.folder={other}", "train.steps=12", "train.micro_batches=2",
-                    "schedule.warmup_steps=3", "checkpoint.keep=0", "--quiet", *layout, ranks=ranks)
-            for a, b in zip(metrics(other), metrics(emo.folder / "whole4")):
-                check(abs(a["train/CE loss"] - b["train/CE loss"]) < 1e-4, f"step {a['step']} on another layout")
+def test_two_ranks_resume_bit_for_bit(emo):
+    resumes_bit_for_bit(emo, train_whole(emo, 2, "checkpoint.keep=0", *LAYOUTS[2]), 2)
 
-        # A config that changes the run is refused, with the key; one that does not is taken.
-        run = emo.folder / "whole0"
-        result = emo.run("train", TINY, f"run.folder={run}", "train.steps=12", "model.init_seed=7",
-                         "train.micro_batches=2", "schedule.warmup_steps=3", expect=64)
-        check("model.init_seed: was 0, is 7" in result.stderr, result.stderr)
-        result = emo.run("train", TINY, f"run.folder={run}", "train.steps=12", "data.synthetic.seed=5",
-                         "train.micro_batches=2", "schedule.warmup_steps=3", expect=64)
-        check("data.synthetic" in result.stderr, result.stderr)
 
-        # A damaged checkpoint is refused by name.
-        damaged = emo.folder / "damaged"
-        shutil.copytree(run, damaged)
-        path = damaged / "step-0000012/model-00001-of-00001.safetensors"
-        data = bytearray(path.read_bytes())
-        data[len(data) // 2] ^= 1
-        path.write_bytes(data)
-        result = emo.run("train", TINY, f"run.folder={damaged}", "train.steps=14", "train.micro_batches=2",
-                         "schedule.warmup_steps=3", expect=65)
-        check("model-00001-of-00001.safetensors" in result.stderr, result.stderr)
+def test_four_ranks_resume_bit_for_bit(emo):
+    resumes_bit_for_bit(emo, whole_of_four(emo), 4)
 
-        # A new run from a checkpoint: weights alone, and another contract only when it is meant.
-        start = [f"run.start_from={run}/step-0000012", "train.steps=2", "--quiet"]
-        emo.run("train", TINY, f"run.folder={emo.folder}/tuned", *start)
-        result = emo.run("train", TINY, f"run.folder={emo.folder}/anneal", *start, "routing.pool=none", expect=64)
-        check("routing.pool" in result.stderr and "change_contract" in result.stderr, result.stderr)
-        emo.run("train", TINY, f"run.folder={emo.folder}/anneal", *start, "routing.pool=none",
-                "run.change_contract=true")
 
-        # Numbers that are not finite end the run with 77, naming step and tensor.
-        result = emo.run("train", TINY, f"run.folder={emo.folder}/nan", "schedule.peak=1e3", "train.clip=0",
-                         "schedule.warmup_steps=0", "train.lm_z_weight=1e30", expect=77)
-        check("first bad tensor" in result.stderr and "step " in result.stderr, result.stderr)
+def test_threads_and_recomputation_change_no_bit(emo):
+    for name, threads, recompute in [("one", 1, "none"), ("three", 3, "none"), ("again", 2, "block"),
+                                     ("experts", 1, "moe")]:
+        emo.run("train", TINY, f"run.folder={emo.folder / name}", "train.steps=6", "--quiet",
+                f"parallel.recompute={recompute}", threads=threads)
+        check(metrics(emo.folder / name) == metrics(emo.folder / "one"), f"metrics of {name} differ")
+        check(weights(emo.folder / name, 6) == weights(emo.folder / "one", 6), f"weights of {name} differ")
 
-        # A signal lets the step end, saves, and exits with 75; the same command goes on.
-        command = [emo.executable, "train", TINY, f"run.folder={emo.folder}/stopped", "train.steps=100000",
-                   "schedule.kind=constant", "--quiet"]
-        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
-        log = emo.folder / "stopped/metrics.jsonl"
-        deadline = time.time() + 60
-        while time.time() < deadline and not (log.exists() and log.read_text().count("\n") > 3):
-            time.sleep(0.1)
-        process.send_signal(signal.SIGTERM)
-        process.wait(timeout=60)
-        check(process.returncode == 75, f"exit code {process.returncode} after SIGTERM")
-        steps = len(metrics(emo.folder / "stopped"))
-        check((emo.folder / f"stopped/step-{steps:07d}/MANIFEST").exists(), "no checkpoint after SIGTERM")
-        emo.run("train", TINY, f"run.folder={emo.folder}/stopped", f"train.steps={steps + 2}",
-                "schedule.kind=constant", "--quiet")
-        check([m["step"] for m in metrics(emo.folder / "stopped")] == list(range(1, steps + 3)), "steps after going on")
 
-        # Under mpirun SIGUSR1 goes to every rank and kills none.
-        command = [str(ROOT / "launch/mpirun.sh"), "2", emo.executable, "train", TINY, "parallel.ep=2",
-                   f"run.folder={emo.folder}/stopped2", "train.steps=100000", "schedule.kind=constant", "--quiet"]
-        process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
-        log = emo.folder / "stopped2/metrics.jsonl"
-        deadline = time.time() + 60
-        while time.time() < deadline and not (log.exists() and log.read_text().count("\n") > 3):
-            time.sleep(0.1)
-        process.send_signal(signal.SIGUSR1)
-        check(process.wait(timeout=60) == 75, f"exit code {process.returncode} after SIGUSR1 to mpirun")
-        check(list((emo.folder / "stopped2").glob("step-*/MANIFEST")), "no checkpoint after SIGUSR1 to mpirun")
-    print("runs stop, go on and refuse as described")
+def test_another_layout_goes_on_to_the_same_losses(emo):
+    """From the same checkpoint, within rounding."""
+    whole = whole_of_four(emo)
+    for ranks, layout in [(0, []), (2, ["parallel.ep=1"]), (4, ["parallel.ep=4"]), (0, ["parallel.slices=3"])]:
+        other = emo.folder / f"other{ranks}{len(layout)}"
+        shutil.copytree(whole, other)
+        for later in (10, 12):
+            shutil.rmtree(other / f"step-{later:07d}")
+        emo.run("train", TINY, f"run.folder={other}", "train.steps=12", *COMMON, "checkpoint.keep=0", "--quiet", *layout,
+                ranks=ranks)
+        for a, b in zip(metrics(other), metrics(whole), strict=True):
+            check(abs(a["train/CE loss"] - b["train/CE loss"]) < 1e-4, f"step {a['step']} on another layout")
+
+
+def test_a_config_that_changes_the_run_is_refused_with_the_key(emo):
+    run = whole_of_one(emo)
+    result = emo.run("train", TINY, f"run.folder={run}", "train.steps=12", "model.init_seed=7", *COMMON, expect=64)
+    check("model.init_seed: was 0, is 7" in result.stderr, result.stderr)
+    result = emo.run("train", TINY, f"run.folder={run}", "train.steps=12", "data.synthetic.seed=5", *COMMON, expect=64)
+    check("data.synthetic" in result.stderr, result.stderr)
+
+
+def test_a_damaged_checkpoint_is_refused_by_name(emo):
+    damaged = emo.folder / "damaged"
+    shutil.copytree(whole_of_one(emo), damaged)
+    path = damaged / "step-0000012/model-00001-of-00001.safetensors"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    result = emo.run("train", TINY, f"run.folder={damaged}", "train.steps=14", *COMMON, expect=65)
+    check("model-00001-of-00001.safetensors" in result.stderr, result.stderr)
+
+
+def test_a_new_run_starts_from_a_checkpoint(emo):
+    """From weights alone, and with another contract only when it is meant."""
+    start = [f"run.start_from={whole_of_one(emo)}/step-0000012", "train.steps=2", "--quiet"]
+    emo.run("train", TINY, f"run.folder={emo.folder}/tuned", *start)
+    result = emo.run("train", TINY, f"run.folder={emo.folder}/anneal", *start, "routing.pool=none", expect=64)
+    check("routing.pool" in result.stderr and "change_contract" in result.stderr, result.stderr)
+    emo.run("train", TINY, f"run.folder={emo.folder}/anneal", *start, "routing.pool=none",
+            "run.change_contract=true")
+
+
+def test_numbers_that_are_not_finite_end_the_run(emo):
+    """With 77, naming step and tensor."""
+    result = emo.run("train", TINY, f"run.folder={emo.folder}/nan", "schedule.peak=1e3", "train.clip=0",
+                     "schedule.warmup_steps=0", "train.lm_z_weight=1e30", expect=77)
+    check("first bad tensor" in result.stderr and "step " in result.stderr, result.stderr)
+
+
+def wait_for_steps(run: pathlib.Path) -> None:
+    log = run / "metrics.jsonl"
+    deadline = time.time() + 60
+    while time.time() < deadline and not (log.exists() and log.read_text().count("\n") > 3):
+        time.sleep(0.1)
+
+
+def test_a_signal_lets_the_step_end_and_saves(emo):
+    """It exits with 75; the same command goes on."""
+    command = [emo.executable, "train", TINY, f"run.folder={emo.folder}/stopped", "train.steps=100000",
+               "schedule.kind=constant", "--quiet"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    wait_for_steps(emo.folder / "stopped")
+    process.send_signal(signal.SIGTERM)
+    process.wait(timeout=60)
+    check(process.returncode == 75, f"exit code {process.returncode} after SIGTERM")
+    steps = len(metrics(emo.folder / "stopped"))
+    check((emo.folder / f"stopped/step-{steps:07d}/MANIFEST").exists(), "no checkpoint after SIGTERM")
+    emo.run("train", TINY, f"run.folder={emo.folder}/stopped", f"train.steps={steps + 2}",
+            "schedule.kind=constant", "--quiet")
+    check([m["step"] for m in metrics(emo.folder / "stopped")] == list(range(1, steps + 3)), "steps after going on")
+
+
+def test_under_mpirun_a_signal_reaches_every_rank_and_kills_none(emo):
+    command = [str(ROOT / "launch/mpirun.sh"), "2", emo.executable, "train", TINY, "parallel.ep=2",
+               f"run.folder={emo.folder}/stopped2", "train.steps=100000", "schedule.kind=constant", "--quiet"]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    wait_for_steps(emo.folder / "stopped2")
+    process.send_signal(signal.SIGUSR1)
+    check(process.wait(timeout=60) == 75, f"exit code {process.returncode} after SIGUSR1 to mpirun")
+    check(list((emo.folder / "stopped2").glob("step-*/MANIFEST")), "no checkpoint after SIGUSR1 to mpirun")
 
 
 if __name__ == "__main__":
-    main()
+    run_cases(globals())
