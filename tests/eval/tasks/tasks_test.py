@@ -5,8 +5,9 @@ Also: tasks as calibration and training documents, and what is refused.
 import json
 import math
 import pathlib
-import re
 import random
+import re
+import subprocess
 import sys
 
 import numpy as np
@@ -15,7 +16,7 @@ from tokenizers import Tokenizer, decoders
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[3]))
 from tests.eval.experts.experts_test import train  # noqa: E402
-from tests.program import ROOT, Program, check  # noqa: E402
+from tests.program import ROOT, Program, check, once, run_cases  # noqa: E402
 
 POSITIONS = 64
 
@@ -25,7 +26,17 @@ def write_lines(path: pathlib.Path, *objects) -> pathlib.Path:
     return path
 
 
-def make_tasks(folder: pathlib.Path) -> tuple[dict, list[dict]]:
+@once
+def tokenizer_of(emo: Program) -> Tokenizer:
+    train(emo)
+    tokenizer = Tokenizer.from_file(str(emo.folder / "tokenizer.json"))
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+@once
+def guess(emo: Program) -> list[dict]:
+    """The questions of guess.jsonl."""
     draw = random.Random(2)
     words = "red green blue one two three é".split()
     items = []
@@ -35,8 +46,8 @@ def make_tasks(folder: pathlib.Path) -> tuple[dict, list[dict]]:
                       "choices": choices, "gold": i % len(choices), "category": ["a", "b", "other"][i % 3],
                       "split": ["test", "test", "train", "shots"][i % 4]})
     header = {"task": "guess", "metric": "acc_uncond", "shots": 2, "description": "Guess.", "not_averaged": ["other"]}
-    write_lines(folder / "guess.jsonl", header, *items)
-    return header, items
+    write_lines(emo.folder / "guess.jsonl", header, *items)
+    return items
 
 
 class Logits:
@@ -77,8 +88,8 @@ def expected_metrics(item: dict, scores: list[tuple], plain: list[float]) -> dic
     return metrics
 
 
-def choices(emo: Program, model: pathlib.Path, tokenizer: Tokenizer) -> None:
-    header, items = make_tasks(emo.folder)
+def test_choices_are_scored_as_the_formulas_say(emo):
+    model, tokenizer, items = train(emo), tokenizer_of(emo), guess(emo)
     logits = Logits(emo, model)
 
     def encode(text: str) -> list[int]:
@@ -118,14 +129,24 @@ def choices(emo: Program, model: pathlib.Path, tokenizer: Tokenizer) -> None:
           ["tasks"]["guess"]["questions"] == 3, "--limit")
 
 
-def generation(emo: Program, model: pathlib.Path, tokenizer: Tokenizer) -> None:
-    prompts = ["red green", "one", "one two three one two three one two", "blue blue red"]
+PROMPTS = ["red green", "one", "one two three one two three one two", "blue blue red"]
+
+
+def generate_all(emo: Program) -> list:
+    write_lines(emo.folder / "prompts.jsonl", *({"prompt": p} for p in PROMPTS))
+    return ["generate", train(emo), "--prompts", emo.folder / "prompts.jsonl", "--max-new-tokens", 20]
+
+
+@once
+def greedy(emo: Program) -> list[dict]:
+    return emo.json(*generate_all(emo), "--batch", 3)["answers"]
+
+
+def test_greedy_answers_take_the_likeliest_token(emo):
+    model, tokenizer = train(emo), tokenizer_of(emo)
     logits = Logits(emo, model)
-    write_lines(emo.folder / "prompts.jsonl", *({"prompt": p} for p in prompts))
-    arguments = ["generate", model, "--prompts", emo.folder / "prompts.jsonl", "--max-new-tokens", 20]
-    answers = emo.json(*arguments, "--batch", 3)["answers"]
     eos = json.loads((model / "config.json").read_text())["eos_token_id"]
-    for prompt, answer in zip(prompts, answers):
+    for prompt, answer in zip(PROMPTS, greedy(emo), strict=True):
         tokens = tokenizer.encode(prompt, add_special_tokens=False).ids
         for token in answer["tokens"]:
             values = logits.of(tokens)[-1]
@@ -135,22 +156,34 @@ def generation(emo: Program, model: pathlib.Path, tokenizer: Tokenizer) -> None:
         ended = logits.of(tokens)[-1]
         check(answer["end"] == "length" and len(answer["tokens"]) == 20 or
               answer["end"] == "eos" and ended[eos] > ended.max() - 1e-4, answer)
+
+
+def test_ranks_share_prompts_and_experts(emo):
+    model, answers, arguments = train(emo), greedy(emo), generate_all(emo)
     check(emo.json(*arguments, ranks=2)["answers"] == answers, "two ranks, dp 2")
     texts = [a["text"] for a in emo.json(*arguments, "--ep", 2, ranks=2)["answers"]]
     check(sum(a == b["text"] for a, b in zip(texts, answers)) >= 3, "two ranks, ep 2")  # a near tie may flip
     # A rank without a prompt, and one whose prompts end sooner, serve the others with their experts.
     for count, pool in ((1, "none"), (3, "none"), (3, "7")):
         few = ["generate", model, "--max-new-tokens", 9, "--batch", 1, "--pool", pool]
-        few += [a for p in prompts[:count] for a in ("--prompt", p)]
+        few += [a for p in PROMPTS[:count] for a in ("--prompt", p)]
         alone = [a["text"] for a in emo.json(*few)["answers"]]
         for ep in (1, 2):
             shared = [a["text"] for a in emo.json(*few, "--ep", ep, ranks=2)["answers"]]
             check(len(shared) == count and sum(map(str.__eq__, alone, shared)) >= count - 1, (shared, alone, ep))
+
+
+def test_stop_texts_end_an_answer(emo):
+    model, answers = train(emo), greedy(emo)
     stop = answers[0]["text"][5:8]
-    stopped = emo.json("generate", model, "--prompt", prompts[0], "--max-new-tokens", 20, "--stop", stop)["answers"][0]
+    stopped = emo.json("generate", model, "--prompt", PROMPTS[0], "--max-new-tokens", 20, "--stop", stop)["answers"][0]
     check(stopped["text"] == answers[0]["text"].split(stop)[0] and stopped["end"] == "stop", stopped)
-    streamed = emo.run("generate", model, "--prompt", prompts[0], "--max-new-tokens", 20, "--stop", stop).stdout
-    check(streamed == prompts[0] + stopped["text"] + "\n", streamed)
+    streamed = emo.run("generate", model, "--prompt", PROMPTS[0], "--max-new-tokens", 20, "--stop", stop).stdout
+    check(streamed == PROMPTS[0] + stopped["text"] + "\n", streamed)
+
+
+def test_drawn_answers_follow_the_seed(emo):
+    answers, arguments = greedy(emo), generate_all(emo)
     drawn = [*arguments, "--temperature", 1.5, "--top-p", 0.9, "--seed", 3]
     first = emo.json(*drawn, "--batch", 1)["answers"]
     check(first != answers, "temperature")
@@ -158,13 +191,18 @@ def generation(emo: Program, model: pathlib.Path, tokenizer: Tokenizer) -> None:
     check(first != emo.json(*drawn[:-1], 4)["answers"], "another seed")
     with_pool = emo.json(*drawn, "--batch", 1, "--pool", 7)["answers"]
     check(len(with_pool) == 4 and with_pool != first, "a pool of the smallest size changes something")
+
+
+def test_prompts_that_cannot_be_answered_are_refused(emo):
+    model = train(emo)
     for wrong, word in ((["--prompt", " ".join(["red"] * 100)], "tokens"), ([], "--prompt"),
                         (["--prompt", "red", "--pool", "2"], "pool"), (["--prompt", "x", "--stop", ""], "empty")):
         error = emo.run("generate", model, *wrong, expect=64).stderr
         check(word in error, f"{wrong}: {error}")
 
 
-def generation_task(emo: Program, model: pathlib.Path) -> None:
+def test_a_task_of_writing_has_the_answers_of_generate(emo):
+    model = train(emo)
     items = [{"context": c, "answers": a} for c, a in (("red green", ["blue 12"]), ("one two", ["three", "the Three!"]))]
     task = write_lines(emo.folder / "write.jsonl", {"task": "write", "kind": "generation", "max_new_tokens": 8,
                                                     "stop": ["zzz"]}, *items)
@@ -176,14 +214,27 @@ def generation_task(emo: Program, model: pathlib.Path) -> None:
     check(found["metric"] == "f1" and found["questions"] == 2, found)
 
 
-def as_documents(emo: Program, model: pathlib.Path, tokenizer: Tokenizer) -> None:
-    """Tasks prepared: only answers are predicted, in evaluation and in training; experts are ranked on them."""
-    prepared = emo.folder / "prepared"
-    tokenizer_file = emo.folder / "tokenizer.json"
-    task = emo.folder / "guess.jsonl"
-    summary = emo.json("prepare", "--tasks", "--shots", 0, "--tokenizer", tokenizer_file, "--output", prepared, task)
-    lines = [json.loads(line) for line in open(task)][1:]
-    items = [i for i in lines if i["split"] == "train"]
+def training_questions(emo: Program) -> list[dict]:
+    return [i for i in guess(emo) if i["split"] == "train"]
+
+
+@once
+def prepared_tasks(emo: Program) -> tuple[pathlib.Path, dict]:
+    """The training questions as documents, and the summary."""
+    train(emo), guess(emo)
+    folder = emo.folder / "prepared"
+    return folder, emo.json("prepare", "--tasks", "--shots", 0, "--tokenizer", emo.folder / "tokenizer.json", "--output",
+                            folder, emo.folder / "guess.jsonl")
+
+
+@once
+def loss_of_answers(emo: Program) -> dict:
+    return emo.json("eval", train(emo), "--data", prepared_tasks(emo)[0])
+
+
+def test_evaluation_of_prepared_tasks_predicts_answers_only(emo):
+    model, tokenizer = train(emo), tokenizer_of(emo)
+    (_, summary), items = prepared_tasks(emo), training_questions(emo)
     check(summary["documents"] == len(items), summary)
     logits = Logits(emo, model)
     eos = tokenizer.token_to_id("<|endoftext|>")
@@ -200,10 +251,13 @@ def as_documents(emo: Program, model: pathlib.Path, tokenizer: Tokenizer) -> Non
             total -= sum(logits.of(piece)[t - 1][piece[t]] for t in range(given, len(piece)))
             predicted += len(piece) - given
             at += len(piece) - 1
-    loss = emo.json("eval", model, "--data", prepared)
+    loss = loss_of_answers(emo)
     check(loss["predicted_tokens"] == predicted, (loss["predicted_tokens"], predicted))
     check(abs(loss["loss"] - total / predicted) < 1e-3, (loss["loss"], total / predicted))
 
+
+def test_training_on_prepared_tasks_predicts_answers_only(emo):
+    model, (prepared, _) = train(emo), prepared_tasks(emo)
     run = ["train", "configs/tiny.yaml", "data.synthetic=none", f"data.path={prepared}", "model.vocab_size=400",
            f"data.sequence_length={POSITIONS}", "data.documents=whole", f"run.start_from={model}", "train.steps=1",
            "run.change_contract=true", "routing.pool=none", "train.batch=4", "train.micro_batches=1", "--quiet"]
@@ -224,8 +278,11 @@ def as_documents(emo: Program, model: pathlib.Path, tokenizer: Tokenizer) -> Non
     # The router's losses of all tokens, divided by the labels, against those of labelled tokens.
     larger = metrics["train/load balancing loss unscaled"] / balance[0]
     check(0.8 < larger * labels / tokens < 1.25, (larger, labels, tokens))
-    check(math.isfinite(metrics["train/CE loss"]) and abs(metrics["train/CE loss"] - loss["loss"]) < 0.5, metrics)
+    check(math.isfinite(metrics["train/CE loss"]) and abs(metrics["train/CE loss"] - loss_of_answers(emo)["loss"]) < 0.5, metrics)
 
+
+def test_experts_are_ranked_on_tasks_as_on_their_documents(emo):
+    model, (prepared, _), task = train(emo), prepared_tasks(emo), emo.folder / "guess.jsonl"
     subset = ["--keep", 0.5, "--overwrite", "--output"]
     emo.run("experts", "rank", model, "--data", prepared, *subset, emo.folder / "by-data.json")
     for ranks in (0, 2):
@@ -234,10 +291,11 @@ def as_documents(emo: Program, model: pathlib.Path, tokenizer: Tokenizer) -> Non
         a, b = (json.loads((emo.folder / f"by-{x}.json").read_text()) for x in ("data", "tasks"))
         check(a["experts_kept_per_layer"] == b["experts_kept_per_layer"], "experts ranked on tasks")
     usage = emo.json("experts", "usage", model, "--tasks", task, "--output", emo.folder / "usage-tasks.json")
-    check(list(usage["labels"]) == ["guess"] and usage["labels"]["guess"]["documents"] == len(items), usage.keys())
+    check(list(usage["labels"]) == ["guess"] and usage["labels"]["guess"]["documents"] == len(training_questions(emo)), usage.keys())
 
 
-def refused(emo: Program, model: pathlib.Path) -> None:
+def test_what_cannot_be_is_refused_by_line(emo):
+    model = train(emo)
     good = {"context": "red", "choices": ["a", "b"], "gold": 0}
     wrong = [{"context": "red", "choices": ["a", "b"]}, {"context": "red", "choices": ["a"], "gold": 0},
              {"context": "red", "choices": ["a", "b"], "gold": 2}, {"choices": ["a", "b"], "gold": 0},
@@ -267,9 +325,8 @@ def refused(emo: Program, model: pathlib.Path) -> None:
     check("either" in emo.run(*rank, "--data", "x", "--tasks", "y", expect=64).stderr, "both data and tasks")
 
 
-def task_sets(emo: Program) -> None:
+def test_sets_of_little_text_are_well_formed(emo):
     """launch/tasks.py on little text: every set has well-formed questions, and the splits share no document."""
-    import subprocess
     source = emo.folder / "texts"
     source.mkdir()
     draw = random.Random(4)
@@ -297,9 +354,9 @@ def task_sets(emo: Program) -> None:
             check(("/test" in item["id"]) == (item["split"] == "test"), item["id"])
 
 
-def public_tasks(emo: Program, model: pathlib.Path) -> None:
+def test_public_benchmarks_become_tasks(emo):
     """launch/public_tasks.py on a few records of each benchmark; what it writes is a task that can be answered."""
-    import subprocess
+    model = train(emo)
     letters = {"text": ["red", "blue"], "label": ["A", "B"]}
     records = {
         "arc_easy": {"question": "q", "choices": letters, "answerKey": "B"},
@@ -339,19 +396,5 @@ def public_tasks(emo: Program, model: pathlib.Path) -> None:
     check(wrong.returncode != 0 and "not the files of piqa" in wrong.stderr, wrong.stderr)
 
 
-def main() -> None:
-    with Program(sys.argv[1]) as emo:
-        model = train(emo)
-        tokenizer = Tokenizer.from_file(str(emo.folder / "tokenizer.json"))
-        tokenizer.decoder = decoders.ByteLevel()
-        choices(emo, model, tokenizer)
-        generation(emo, model, tokenizer)
-        generation_task(emo, model)
-        as_documents(emo, model, tokenizer)
-        refused(emo, model)
-        task_sets(emo)
-        public_tasks(emo, model)
-
-
 if __name__ == "__main__":
-    main()
+    run_cases(globals())
