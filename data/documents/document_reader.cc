@@ -27,10 +27,6 @@ bool holds_json_lines(const std::string& path) {
          absl::EndsWith(name, ".ndjson");
 }
 
-std::string place(const RawDocument& raw) {
-  return raw.line > 0 ? absl::StrCat(raw.file, ":", raw.line) : raw.file;
-}
-
 }  // namespace
 
 struct DocumentReader::State {
@@ -163,23 +159,27 @@ int64_t DocumentReader::bytes_read() const {
 }
 int64_t DocumentReader::bytes_total() const { return state_->total; }
 
+std::string place_of(const RawDocument& raw) {
+  return raw.line > 0 ? absl::StrCat(raw.file, ":", raw.line) : raw.file;
+}
+
 absl::StatusOr<Document> parse_document(const RawDocument& raw, const DocumentFields& fields) {
   const std::filesystem::path path(without_gz(raw.file));
   Document document;
   const size_t bad = first_invalid_utf8(raw.bytes);
   if (bad != absl::string_view::npos) {
-    return absl::DataLossError(absl::StrCat(place(raw), ": invalid UTF-8 at byte ", bad));
+    return absl::DataLossError(absl::StrCat(place_of(raw), ": invalid UTF-8 at byte ", bad));
   }
   if (raw.line == 0) {
     const std::string folder = path.parent_path().filename().string();
     document = {raw.bytes, folder.empty() ? "text" : folder, path.filename().string()};
   } else {
-    absl::StatusOr<Json> json = parse_json(raw.bytes, place(raw));
+    absl::StatusOr<Json> json = parse_json(raw.bytes, place_of(raw), TooDeep::kDropped);
     if (!json.ok()) return json.status();
-    absl::StatusOr<std::string> text = json_field<std::string>(*json, fields.text, place(raw));
+    absl::StatusOr<std::string> text = json_field<std::string>(*json, fields.text, place_of(raw));
     if (!text.ok()) return text.status();
     absl::StatusOr<std::string> source =
-        json_field_or<std::string>(*json, "source", path.stem().string(), place(raw));
+        json_field_or<std::string>(*json, "source", path.stem().string(), place_of(raw));
     if (!source.ok()) return source.status();
     document.text = *std::move(text);
     document.source = *std::move(source);
@@ -191,7 +191,7 @@ absl::StatusOr<Document> parse_document(const RawDocument& raw, const DocumentFi
   if (!fields.source.empty()) document.source = fields.source;
   for (const std::string* name : {&document.source, &document.id}) {
     if (first_invalid_utf8(*name) != absl::string_view::npos) {
-      return absl::DataLossError(place(raw) + ": its source label or id is not valid UTF-8");
+      return absl::DataLossError(place_of(raw) + ": its source label or id is not valid UTF-8");
     }
   }
   return document;

@@ -26,6 +26,9 @@ struct RawDocument {
   int64_t line = 0;  // from 1; 0 for a text file
 };
 
+// "FILE:LINE", or "FILE" of a text file.
+std::string place_of(const RawDocument& raw);
+
 struct DocumentFields {
   std::string text = "text";  // the JSON field that holds the text
   std::string source;  // label for all documents; "" takes it from the input, see parse_document

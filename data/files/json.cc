@@ -16,14 +16,20 @@ struct Refused {
 
 }  // namespace
 
-absl::StatusOr<Json> parse_json(absl::string_view text, const std::string& where) {
-  std::vector<std::set<std::string>> keys;  // of the objects that are open
-  const auto watch = [&keys](int depth, Json::parse_event_t event, Json& parsed) {
-    if (depth > kMaxDepth) throw Refused{"nested deeper than 64 levels"};
-    if (event == Json::parse_event_t::object_start) keys.emplace_back();
-    if (event == Json::parse_event_t::object_end) keys.pop_back();
+absl::StatusOr<Json> parse_json(absl::string_view text, const std::string& where,
+                                TooDeep too_deep) {
+  std::vector<std::set<std::string>> keys;  // by depth, of the object that is open there
+  const auto watch = [&](int depth, Json::parse_event_t event, Json& parsed) {
+    if (depth > kMaxDepth && too_deep == TooDeep::kRefused) {
+      throw Refused{"nested deeper than 64 levels"};
+    }
+    if (depth > kMaxDepth) return false;
+    if (event == Json::parse_event_t::object_start) {
+      keys.resize(depth);
+      keys.emplace_back();
+    }
     if (event == Json::parse_event_t::key &&
-        !keys.back().insert(parsed.get<std::string>()).second) {
+        !keys[depth - 1].insert(parsed.get<std::string>()).second) {
       throw Refused{"key '" + parsed.get<std::string>() + "' stands twice"};
     }
     return true;

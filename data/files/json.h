@@ -17,9 +17,14 @@ namespace emo {
 using Json = nlohmann::json;
 using OrderedJson = nlohmann::ordered_json;  // keys keep their order: what people read
 
-// DataLoss naming `where` (a file, or file:line) for bad syntax, a depth above 64 and keys that
-// stand twice in one object.
-absl::StatusOr<Json> parse_json(absl::string_view text, const std::string& where);
+// What stands in more than 64 lists and objects: an error, or left out, where nothing that is asked
+// for can stand so deep.
+enum class TooDeep { kRefused, kDropped };
+
+// DataLoss naming `where` (a file, or file:line) for bad syntax, keys that stand twice in one
+// object and, unless it is dropped, what is nested too deep.
+absl::StatusOr<Json> parse_json(absl::string_view text, const std::string& where,
+                                TooDeep too_deep = TooDeep::kRefused);
 
 // read_file + parse_json. Files above `max_bytes` are refused.
 absl::StatusOr<Json> read_json_file(const std::string& path, uint64_t max_bytes = 256u << 20);

@@ -33,7 +33,8 @@ struct Job {
   int64_t number = 0;
   std::vector<RawDocument> raw;
   std::vector<Encoded> encoded;
-  std::vector<absl::Status> bad;
+  std::vector<absl::Status> bad;  // documents that are not as they should be
+  absl::Status failed;            // OK, or why a right one could not be encoded
 };
 
 // The hand-over between one reader, several encoding threads and one writer. At most `limit` jobs
@@ -97,11 +98,12 @@ void encode(const Tokenizer& tokenizer, int32_t eos, const DocumentFields& field
       continue;
     }
     Encoded encoded{{}, document->text.size(), document->source, document->id};
+    // Its text is valid, so that this fails by a limit of ours only.
     absl::Status status = tokenizer.encode(document->text, &encoded.tokens, cache);
     if (!status.ok()) {
-      job->bad.push_back(
-          absl::DataLossError(absl::StrCat(raw.file, ":", raw.line, ": ", status.message())));
-      continue;
+      job->failed = absl::DataLossError(
+          absl::StrCat(place_of(raw), ", document '", document->id, "': ", status.message()));
+      break;
     }
     encoded.tokens.push_back(eos);
     job->encoded.push_back(std::move(encoded));
@@ -118,6 +120,7 @@ void count(const std::string& source, int64_t tokens, int64_t bytes, PrepareSumm
 }
 
 absl::Status write(const Job& job, bool strict, ShardWriter* writer, PrepareSummary* summary) {
+  if (!job.failed.ok()) return job.failed;
   for (const absl::Status& bad : job.bad) {
     if (strict) return bad;
     ++summary->skipped;
@@ -144,7 +147,8 @@ absl::Status pump(DocumentReader* reader, const PrepareOptions& options, JobQueu
   bool more = true;
   while (more || written < read) {
     if (more && queue->has_room()) {
-      Job job{read, {}, {}, {}};
+      Job job;
+      job.number = read;
       for (size_t bytes = 0; more && bytes < kJobBytes;) {
         RawDocument raw;
         absl::StatusOr<bool> found = reader->next(&raw);

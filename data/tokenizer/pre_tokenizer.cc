@@ -3,12 +3,11 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
 
-#include <cctype>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "data/unicode_additions.h"
+#include "data/tokenizer/pattern_grammar.h"
+#include "data/tokenizer/utf8.h"
 
 namespace emo {
 namespace {
@@ -17,66 +16,20 @@ namespace {
 constexpr char kGpt2Pattern[] =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
-constexpr char kWhiteSpace[] = R"(\p{Z}\x{09}-\x{0d}\x{85})";  // Unicode's White_Space property
-constexpr uint32_t kMatchLimit = 100'000'000;                  // backtracking steps for one match
-constexpr uint32_t kHeapLimitKib = 1 << 20;
-
-// What stands for a character class of Oniguruma inside [...] of PCRE2: white space, or a Unicode
-// category with the characters that PCRE2's older tables lack. "" where both mean the same.
-std::string class_members(const std::string& regex, size_t backslash, size_t* length) {
-  if (regex[backslash + 1] == 's') return *length = 2, kWhiteSpace;
-  for (const UnicodeAddition& addition : kUnicodeAdditions) {
-    const std::string property = absl::StrCat("\\p{", addition.category, "}");
-    const bool digit = regex[backslash + 1] == 'd' && property == "\\p{Nd}";
-    if (!digit && regex.compare(backslash, property.size(), property) != 0) continue;
-    *length = digit ? 2 : property.size();
-    return property + addition.ranges;
-  }
-  return "";
-}
-
-// Oniguruma's pattern in PCRE2's words (see the header).
-absl::StatusOr<std::string> translate(const std::string& regex) {
-  std::string out;
-  bool in_class = false;
-  for (size_t i = 0; i < regex.size(); ++i) {
-    const char c = regex[i];
-    if (c == '\\' && i + 1 < regex.size()) {
-      // \S, \D and \P{..} are the complements of \s, \d and \p{..}.
-      const bool complement = absl::StrContains("SPD", regex.substr(i + 1, 1));
-      std::string positive = regex;
-      if (complement) positive[i + 1] = static_cast<char>(std::tolower(regex[i + 1]));
-      size_t length = 0;
-      const std::string members = class_members(positive, i, &length);
-      if (members.empty()) {
-        out += {c, regex[++i]};
-        continue;
-      }
-      if (complement && in_class) {
-        return absl::InvalidArgumentError(
-            absl::StrCat(regex.substr(i, length), " inside [...] is not supported"));
-      }
-      absl::StrAppend(&out, in_class ? "" : complement ? "[^" : "[", members, in_class ? "" : "]");
-      i += length - 1;
-      continue;
-    }
-    if (c == '[') in_class = true;
-    if (c == ']') in_class = false;
-    if (c == '+' && !in_class && i > 0 && regex[i - 1] == '}') {
-      const size_t open = regex.rfind('{', i);
-      const bool property = open > 0 && (regex[open - 1] == 'p' || regex[open - 1] == 'P');
-      if (!property) return absl::InvalidArgumentError("a '+' behind {n,m} is not supported");
-    }
-    out += c;
-  }
-  return out;
-}
+// One match. Steps of backtracking, which PCRE2 counts in 32 bits; and memory to remember them in:
+// of compiled code, and of the interpreter that takes over where that is not enough.
+constexpr uint32_t kMatchLimit = 4'000'000'000;
+constexpr size_t kLargestStack = size_t{4} << 30;
+constexpr uint32_t kHeapLimitKib = 16 << 20;
 
 struct CodeDelete {
   void operator()(pcre2_code* code) const { pcre2_code_free(code); }
 };
 struct ContextDelete {
   void operator()(pcre2_match_context* context) const { pcre2_match_context_free(context); }
+};
+struct StackDelete {
+  void operator()(pcre2_jit_stack* stack) const { pcre2_jit_stack_free(stack); }
 };
 struct MatchDelete {
   void operator()(pcre2_match_data* data) const { pcre2_match_data_free(data); }
@@ -95,6 +48,27 @@ struct SplitPattern::Compiled {
   std::unique_ptr<pcre2_match_context, ContextDelete> context;
   Behavior behavior = Behavior::kIsolated;
   bool invert = false;
+
+  // pcre2_match from `search` on. A word of megabytes may need a stack of gigabytes, which is made
+  // where the ordinary one did not do.
+  int find(absl::string_view text, size_t search, pcre2_match_data* match) const {
+    const auto run = [&](uint32_t options, pcre2_match_context* with) {
+      return pcre2_match(code.get(), reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), search,
+                         options | PCRE2_NO_UTF_CHECK, match, with);
+    };
+    const int result = run(0, context.get());
+    if (result != PCRE2_ERROR_JIT_STACKLIMIT) return result;
+    const std::unique_ptr<pcre2_jit_stack, StackDelete> stack(
+        pcre2_jit_stack_create(1 << 20, kLargestStack, nullptr));
+    if (stack != nullptr) {
+      const std::unique_ptr<pcre2_match_context, ContextDelete> roomy(
+          pcre2_match_context_copy(context.get()));
+      pcre2_jit_stack_assign(roomy.get(), nullptr, stack.get());
+      const int again = run(0, roomy.get());
+      if (again != PCRE2_ERROR_JIT_STACKLIMIT) return again;
+    }
+    return run(PCRE2_NO_JIT, context.get());
+  }
 };
 
 SplitPattern::SplitPattern() : compiled_(std::make_unique<Compiled>()) {}
@@ -104,7 +78,7 @@ SplitPattern::~SplitPattern() = default;
 
 absl::StatusOr<SplitPattern> SplitPattern::compile(const std::string& regex, Behavior behavior,
                                                    bool invert) {
-  absl::StatusOr<std::string> translated = translate(regex);
+  absl::StatusOr<std::string> translated = pcre2_pattern(regex);
   if (!translated.ok()) return translated.status();
   std::unique_ptr<pcre2_compile_context, decltype(&pcre2_compile_context_free)> context(
       pcre2_compile_context_create(nullptr), &pcre2_compile_context_free);
@@ -116,8 +90,7 @@ absl::StatusOr<SplitPattern> SplitPattern::compile(const std::string& regex, Beh
       pcre2_compile(reinterpret_cast<PCRE2_SPTR>(translated->data()), translated->size(),
                     PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE, &error, &offset, context.get()));
   if (pattern.compiled_->code == nullptr) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("pattern '", regex, "': ", pcre2_message(error)));
+    return absl::DataLossError(absl::StrCat("pattern '", regex, "': ", pcre2_message(error)));
   }
   pcre2_jit_compile(pattern.compiled_->code.get(),
                     PCRE2_JIT_COMPLETE);  // slower without, not wrong
@@ -140,18 +113,25 @@ absl::Status SplitPattern::split(absl::string_view text,
   const PCRE2_SIZE* bounds = pcre2_get_ovector_pointer(match.get());
   size_t begin = 0;  // of what is not yet emitted
   size_t search = 0;
-  while (search < text.size()) {
-    const int result = pcre2_match(compiled_->code.get(), reinterpret_cast<PCRE2_SPTR>(text.data()),
-                                   text.size(), search, PCRE2_NO_UTF_CHECK | PCRE2_NOTEMPTY,
-                                   match.get(), compiled_->context.get());
+  bool matched_here = false;  // a match ends at `search`
+  while (search <= text.size()) {
+    const int result = compiled_->find(text, search, match.get());
     if (result == PCRE2_ERROR_NOMATCH) break;
     if (result < 0) {
       return absl::DataLossError(absl::StrCat("the tokenizer's pattern fails at byte ", search,
                                               ": ", pcre2_message(result)));
     }
+    if (bounds[0] == bounds[1] && bounds[1] == search && matched_here) {
+      // Nothing, behind a match: the search goes on behind the next character.
+      if (search == text.size()) break;
+      next_code_point(text, &search);
+      matched_here = false;
+      continue;
+    }
     emit(begin, bounds[0], /*matched=*/false);
     emit(bounds[0], bounds[1], /*matched=*/true);
     begin = search = bounds[1];
+    matched_here = true;
   }
   emit(begin, text.size(), /*matched=*/false);
   return absl::OkStatus();
@@ -173,7 +153,7 @@ absl::Status PreTokenizer::add(const Json& json, const std::string& where) {
   if (*type == "ByteLevel") {
     byte_level_ = true;
     if (json.value("add_prefix_space", false)) {
-      return absl::InvalidArgumentError(where + ": add_prefix_space is not supported");
+      return absl::DataLossError(where + ": add_prefix_space is not supported");
     }
     if (!json.value("use_regex", true)) return absl::OkStatus();
     absl::StatusOr<SplitPattern> pattern =
@@ -184,12 +164,12 @@ absl::Status PreTokenizer::add(const Json& json, const std::string& where) {
   }
   if (*type == "Split") {
     if (!json.contains("pattern") || !json["pattern"].contains("Regex")) {
-      return absl::InvalidArgumentError(where +
+      return absl::DataLossError(where +
                                         ": a Split without a Regex pattern is not supported");
     }
     const std::string behavior = json.value("behavior", "");
     if (behavior != "Isolated" && behavior != "Removed") {
-      return absl::InvalidArgumentError(where + ": Split behavior '" + behavior +
+      return absl::DataLossError(where + ": Split behavior '" + behavior +
                                         "' is not supported");
     }
     absl::StatusOr<SplitPattern> pattern =
@@ -198,12 +178,12 @@ absl::Status PreTokenizer::add(const Json& json, const std::string& where) {
                                                      : SplitPattern::Behavior::kRemoved,
                               json.value("invert", false));
     if (!pattern.ok()) {
-      return absl::InvalidArgumentError(absl::StrCat(where, ": ", pattern.status().message()));
+      return absl::DataLossError(absl::StrCat(where, ": ", pattern.status().message()));
     }
     patterns_.push_back(*std::move(pattern));
     return absl::OkStatus();
   }
-  return absl::InvalidArgumentError(where + ": '" + *type +
+  return absl::DataLossError(where + ": '" + *type +
                                     "' is not supported (ByteLevel, Split and Sequence are)");
 }
 
@@ -212,7 +192,7 @@ absl::StatusOr<PreTokenizer> PreTokenizer::from_json(const Json& json, const std
   absl::Status status = pre_tokenizer.add(json, where);
   if (!status.ok()) return status;
   if (!pre_tokenizer.byte_level_) {
-    return absl::InvalidArgumentError(where + ": not a byte-level tokenizer (no ByteLevel step)");
+    return absl::DataLossError(where + ": not a byte-level tokenizer (no ByteLevel step)");
   }
   return pre_tokenizer;
 }

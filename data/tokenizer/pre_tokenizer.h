@@ -13,21 +13,22 @@
 
 namespace emo {
 
-// One compiled pattern. Hugging Face runs Oniguruma with Ruby's rules, we run PCRE2: `\s` and `\S`
-// are rewritten to Unicode's White_Space (PCRE2's own differ by U+180E), `\p{L}` and its like are
-// extended by characters younger than PCRE2's tables, `$` ends lines, and `{n,m}+`, greedy there
-// and possessive here, is refused.
+// One compiled pattern: what Hugging Face's `tokenizers` means by it
+// (data/tokenizer/pattern_grammar.h), matches of nothing included, which cut where they stand.
 class SplitPattern {
  public:
   enum class Behavior { kIsolated, kRemoved };
 
+  // DataLoss naming the place for a pattern that is refused.
   static absl::StatusOr<SplitPattern> compile(const std::string& regex, Behavior behavior,
                                               bool invert);
   SplitPattern(SplitPattern&&) noexcept;
   SplitPattern& operator=(SplitPattern&&) noexcept;
   ~SplitPattern();
 
-  // Appends the pieces of `text` (valid UTF-8): views into it, in order. Thread-safe.
+  // Appends the pieces of `text`: views into it, in order. Thread-safe. DataLoss where a match
+  // takes more steps or memory than any text of a tokenizer that works should: what was appended is
+  // then a part. REQUIRES: `text` is valid UTF-8.
   absl::Status split(absl::string_view text, std::vector<absl::string_view>* pieces) const;
 
  private:
@@ -39,9 +40,10 @@ class SplitPattern {
 class PreTokenizer {
  public:
   // `json` is the value of "pre_tokenizer": ByteLevel, Split with a Regex, or a Sequence of these.
-  // InvalidArgument naming the part for anything that would change the result and is not supported.
+  // DataLoss naming the part for anything that would change the result and is not supported.
   static absl::StatusOr<PreTokenizer> from_json(const Json& json, const std::string& where);
 
+  // As SplitPattern::split, by all patterns.
   absl::Status split(absl::string_view text, std::vector<absl::string_view>* words) const;
 
  private:

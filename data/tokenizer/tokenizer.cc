@@ -89,7 +89,7 @@ absl::StatusOr<Tokenizer> Tokenizer::parse(const Json& json, const std::string& 
     }
   }
   if (!is_empty_normalizer(json)) {
-    return absl::InvalidArgumentError(absl::StrCat(
+    return absl::DataLossError(absl::StrCat(
         where, ": normalizer ", json["normalizer"].dump().substr(0, 80), " is not supported"));
   }
   Tokenizer tokenizer;
@@ -105,7 +105,7 @@ absl::StatusOr<Tokenizer> Tokenizer::parse(const Json& json, const std::string& 
 
 absl::Status Tokenizer::read_model(const Json& model, const std::string& where) {
   if (model.value("type", "BPE") != "BPE") {
-    return absl::InvalidArgumentError(where + ": type is not BPE");
+    return absl::DataLossError(where + ": type is not BPE");
   }
   for (const char* part : {"vocab", "merges"}) {
     if (!model.contains(part)) return absl::DataLossError(absl::StrCat(where, ": no '", part, "'"));
@@ -117,10 +117,10 @@ absl::Status Tokenizer::read_model(const Json& model, const std::string& where) 
     const bool set =
         model.contains(option) && !model[option].is_null() && model[option] != Json("");
     if (set)
-      return absl::InvalidArgumentError(absl::StrCat(where, ": ", option, " is not supported"));
+      return absl::DataLossError(absl::StrCat(where, ": ", option, " is not supported"));
   }
   if (model.value("byte_fallback", false)) {
-    return absl::InvalidArgumentError(where + ": byte_fallback is not supported");
+    return absl::DataLossError(where + ": byte_fallback is not supported");
   }
   ignore_merges_ = model.value("ignore_merges", false);
 
@@ -186,7 +186,7 @@ absl::Status Tokenizer::read_added_tokens(const Json& json, const std::string& w
     }
     for (const char* option : {"single_word", "lstrip", "rstrip"}) {
       if (token.value(option, false)) {
-        return absl::InvalidArgumentError(
+        return absl::DataLossError(
             absl::StrCat(where, ": ", option, " of '", *content, "' is not supported"));
       }
     }

@@ -16,8 +16,8 @@ namespace emo {
 
 class Tokenizer {
  public:
-  // DataLoss where a part is missing or contradicts another, InvalidArgument where it is of a kind
-  // that is not supported; both name the part.
+  // DataLoss naming the part that is missing, contradicts another or is of a kind that is not
+  // supported.
   static absl::StatusOr<Tokenizer> from_file(const std::string& path);
   static absl::StatusOr<Tokenizer> from_json(const Json& json, const std::string& where);
 
