@@ -10,6 +10,7 @@
 
 #include "data/files/file_system.h"
 #include "data/program/exit_code.h"
+#include "data/program/standard_streams.h"
 #include "launch/command_line.h"
 #include "launch/commands.h"
 #include "parallel/mpi_communicator.h"
@@ -26,17 +27,14 @@ void prepare_memory() {
 }  // namespace
 
 int main(int argc, char** argv) {
+  emo::keep_standard_descriptors();
   prepare_memory();
   at::set_num_threads(1);  // libtorch's own: ours are parallel/thread_pool.h
   std::set_terminate([] { emo::abort_job(emo::kExitBug); });  // from threads, where nothing catches
   const emo::CommandLine line{
       "emo: pretrain mixture-of-experts language models with document-level routing,\n"
       "then rank, cut and evaluate their experts.",
-      "emo " EMO_VERSION,
-      "Exit codes: 0 done, 1 a comparison differs, 64 usage or config, 65 bad data, 66 missing\n"
-      "input, 69 peer lost, 70 bug, 73 cannot write, 74 I/O, 75 stopped after saving, 76 stalled,\n"
-      "77 numbers not finite.",
-      emo::command_groups(), emo::all_commands()};
+      "emo " EMO_VERSION, emo::exit_codes_text(), emo::command_groups(), emo::all_commands()};
   try {
     const auto parsed = emo::parse_arguments(line, argc, argv, emo::is_first_rank());
     if (const int* code = std::get_if<int>(&parsed)) return *code;

@@ -13,6 +13,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "data/files/output.h"
 #include "data/files/streamed_file.h"
 
 namespace emo {
@@ -118,6 +119,10 @@ absl::Status errno_status(const std::string& what, const std::string& path) {
   }
 }
 
+std::unique_ptr<WritableFile> descriptor_file(std::string path, int fd) {
+  return std::make_unique<PosixFile>(std::move(path), fd);
+}
+
 FileSystem& posix_file_system() {
   static PosixFileSystem fs;
   return fs;
@@ -205,18 +210,10 @@ absl::StatusOr<std::string> read_file(const std::string& path, uint64_t max_byte
 
 absl::Status write_file_durably(FileSystem& fs, const std::string& path,
                                 absl::string_view contents) {
-  const std::string temporary = absl::StrCat(path, ".tmp-", ::getpid());
-  absl::StatusOr<std::unique_ptr<WritableFile>> file = fs.create(temporary, Writing::kPrompt);
+  absl::StatusOr<std::unique_ptr<WritableFile>> file = create_output(fs, path, Writing::kPrompt);
   if (!file.ok()) return file.status();
   absl::Status status = (*file)->append(contents);
-  if (status.ok()) status = (*file)->sync();
-  if (status.ok()) status = (*file)->close();
-  if (status.ok()) status = fs.rename(temporary, path);
-  if (!status.ok()) {
-    fs.remove_all(temporary).IgnoreError();  // the first error is what matters
-    return status;
-  }
-  return fs.sync_directory(parent_folder(path));
+  return status.ok() ? (*file)->close() : status;
 }
 
 std::string parent_folder(const std::string& path) {

@@ -41,6 +41,9 @@ class FileSystem {
   virtual absl::Status remove_all(const std::string& path) = 0;
 };
 
+// Writes to `fd`, which it closes; `path` is for messages.
+std::unique_ptr<WritableFile> descriptor_file(std::string path, int fd);
+
 // The real one; it has no state, and the object lives as long as the process.
 FileSystem& posix_file_system();
 
@@ -81,7 +84,8 @@ void release_pages(absl::string_view mapped);
 // The whole file; DataLoss where it is larger than `max_bytes` (a cap against hostile input).
 absl::StatusOr<std::string> read_file(const std::string& path, uint64_t max_bytes);
 
-// Writes `path` so that after a crash it holds either what it held before or all of `contents`.
+// Writes `path` so that after a crash it holds either what it held before or all of `contents`;
+// what is not a file is written to (data/files/output.h).
 absl::Status write_file_durably(FileSystem& fs, const std::string& path,
                                 absl::string_view contents);
 

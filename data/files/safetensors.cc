@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "data/files/json.h"
+#include "data/files/output.h"
 
 namespace emo {
 namespace {
@@ -165,6 +166,15 @@ uint64_t SafetensorsWriter::Entry::bytes() const {
 absl::StatusOr<SafetensorsWriter> SafetensorsWriter::create(
     FileSystem& fs, const std::string& folder, const std::string& name,
     const std::vector<Entry>& entries, const std::map<std::string, std::string>& metadata) {
+  absl::StatusOr<std::unique_ptr<WritableFile>> file =
+      fs.create(folder + "/" + name, Writing::kStreamed);
+  if (!file.ok()) return file.status();
+  return start(*std::move(file), name, entries, metadata);
+}
+
+absl::StatusOr<SafetensorsWriter> SafetensorsWriter::start(
+    std::unique_ptr<WritableFile> file, const std::string& name, const std::vector<Entry>& entries,
+    const std::map<std::string, std::string>& metadata) {
   OrderedJson header = OrderedJson::object();
   if (!metadata.empty()) header["__metadata__"] = metadata;
   uint64_t offset = 0;
@@ -182,10 +192,7 @@ absl::StatusOr<SafetensorsWriter> SafetensorsWriter::create(
   SafetensorsWriter writer;
   writer.name_ = name;
   writer.expected_ = text.size() + offset;
-  absl::StatusOr<std::unique_ptr<WritableFile>> file =
-      fs.create(folder + "/" + name, Writing::kStreamed);
-  if (!file.ok()) return file.status();
-  writer.file_ = *std::move(file);
+  writer.file_ = std::move(file);
   absl::Status status = writer.append(text);
   if (!status.ok()) return status;
   return writer;
@@ -212,23 +219,45 @@ absl::StatusOr<WrittenFile> SafetensorsWriter::finish() {
   return WrittenFile{name_, size_, hash_.hex_digest()};
 }
 
-absl::StatusOr<WrittenFile> write_safetensors(FileSystem& fs, const std::string& folder,
-                                              const std::string& name,
-                                              const std::vector<NamedTensor>& tensors,
-                                              const std::map<std::string, std::string>& metadata) {
+namespace {
+
+std::vector<SafetensorsWriter::Entry> entries_of(const std::vector<NamedTensor>& tensors) {
   std::vector<SafetensorsWriter::Entry> entries;
   entries.reserve(tensors.size());
   for (const NamedTensor& tensor : tensors) {
     entries.push_back({tensor.name, tensor.dtype, tensor.shape});
   }
-  absl::StatusOr<SafetensorsWriter> writer =
-      SafetensorsWriter::create(fs, folder, name, entries, metadata);
+  return entries;
+}
+
+absl::StatusOr<WrittenFile> write_all(absl::StatusOr<SafetensorsWriter> writer,
+                                      const std::vector<NamedTensor>& tensors) {
   if (!writer.ok()) return writer.status();
   for (const NamedTensor& tensor : tensors) {
     absl::Status status = writer->append(tensor.bytes);
     if (!status.ok()) return status;
   }
   return writer->finish();
+}
+
+}  // namespace
+
+absl::StatusOr<WrittenFile> write_safetensors(FileSystem& fs, const std::string& folder,
+                                              const std::string& name,
+                                              const std::vector<NamedTensor>& tensors,
+                                              const std::map<std::string, std::string>& metadata) {
+  return write_all(SafetensorsWriter::create(fs, folder, name, entries_of(tensors), metadata),
+                   tensors);
+}
+
+absl::Status write_safetensors_output(FileSystem& fs, const std::string& path,
+                                      const std::vector<NamedTensor>& tensors,
+                                      const std::map<std::string, std::string>& metadata) {
+  absl::StatusOr<std::unique_ptr<WritableFile>> file = create_output(fs, path, Writing::kStreamed);
+  if (!file.ok()) return file.status();
+  return write_all(SafetensorsWriter::start(*std::move(file), path, entries_of(tensors), metadata),
+                   tensors)
+      .status();
 }
 
 }  // namespace emo

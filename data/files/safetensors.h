@@ -69,11 +69,16 @@ class SafetensorsWriter {
     std::vector<int64_t> shape;
     uint64_t bytes() const;
   };
+  // Errors as of FileSystem. REQUIRES: the entries' dtypes are known (dtype_size).
   static absl::StatusOr<SafetensorsWriter> create(
       FileSystem& fs, const std::string& folder, const std::string& name,
       const std::vector<Entry>& entries, const std::map<std::string, std::string>& metadata);
+  // The same into `file`, of which nothing is written yet.
+  static absl::StatusOr<SafetensorsWriter> start(
+      std::unique_ptr<WritableFile> file, const std::string& name,
+      const std::vector<Entry>& entries, const std::map<std::string, std::string>& metadata);
   absl::Status append(absl::string_view bytes);
-  // Syncs and closes. Internal where the bytes are not as many as the entries say.
+  // Syncs and closes. Internal where the bytes are not as many as the entries say. Last call.
   absl::StatusOr<WrittenFile> finish();
 
  private:
@@ -90,6 +95,11 @@ absl::StatusOr<WrittenFile> write_safetensors(FileSystem& fs, const std::string&
                                               const std::string& name,
                                               const std::vector<NamedTensor>& tensors,
                                               const std::map<std::string, std::string>& metadata);
+
+// The same as a command's output: data/files/output.h.
+absl::Status write_safetensors_output(FileSystem& fs, const std::string& path,
+                                      const std::vector<NamedTensor>& tensors,
+                                      const std::map<std::string, std::string>& metadata);
 
 // Bytes of one element, or 0 for a dtype that the format does not know.
 int64_t dtype_size(const std::string& dtype);

@@ -1,24 +1,29 @@
 // Exit codes after sysexits.h, so that a scheduler can decide what to do with a job that ended.
 #pragma once
 
+#include <string>
+
 #include "absl/status/status.h"
 
 namespace emo {
 
-enum ExitCode : int {
+enum ExitCode : int {  // in words: exit_codes_text()
   kExitDone = 0,
-  kExitDiffers = 1,        // check, verify: a comparison is beyond tolerance
-  kExitUsage = 64,         // wrong usage or config
-  kExitBadData = 65,       //
-  kExitMissingInput = 66,  //
-  kExitPeerLost = 69,      //
-  kExitBug = 70,           // ours
-  kExitCannotWrite = 73,   //
-  kExitIo = 74,            //
-  kExitStopped = 75,       // by a signal, after saving: start me again
-  kExitStalled = 76,       // a collective
-  kExitNotFinite = 77,     // numbers
+  kExitDiffers = 1,
+  kExitUsage = 64,
+  kExitBadData = 65,
+  kExitMissingInput = 66,
+  kExitPeerLost = 69,
+  kExitBug = 70,
+  kExitCannotWrite = 73,
+  kExitIo = 74,
+  kExitStopped = 75,
+  kExitStalled = 76,
+  kExitNotFinite = 77,
 };
+
+// What the codes mean, for --help and documents: "Exit codes: 0 done, 1 ...", in lines.
+std::string exit_codes_text();
 
 // The code for an error. Which absl code means what, throughout the program:
 //   InvalidArgument, FailedPrecondition, OutOfRange -> usage or config

@@ -8,7 +8,7 @@
 //               . (all but \n); a class; a group
 //   class       \s \S \d \D; \p{..} and \P{..} of the properties in unicode_properties.py; [..] and
 //               [^..] of characters, ranges, \s, \d and \p{..}; a - only first, last or escaped
-//   group       (..) (?:..) (?i:..) (?>..), and around a place (?=..) (?!..) (?<=..) (?<!..)
+//   group       (..) (?:..) (?i:..), and around a place (?=..) (?!..) (?<=..) (?<!..)
 //   anchor      ^ $ (of lines) \A \z \Z (of the text)
 //   quantifier  * + ?, lazy with ? and possessive with + behind; {n} {n,} {n,m}, lazy with ? behind
 //               the last two; one behind an atom

@@ -164,13 +164,11 @@ absl::Status PreTokenizer::add(const Json& json, const std::string& where) {
   }
   if (*type == "Split") {
     if (!json.contains("pattern") || !json["pattern"].contains("Regex")) {
-      return absl::DataLossError(where +
-                                        ": a Split without a Regex pattern is not supported");
+      return absl::DataLossError(where + ": a Split without a Regex pattern is not supported");
     }
     const std::string behavior = json.value("behavior", "");
     if (behavior != "Isolated" && behavior != "Removed") {
-      return absl::DataLossError(where + ": Split behavior '" + behavior +
-                                        "' is not supported");
+      return absl::DataLossError(where + ": Split behavior '" + behavior + "' is not supported");
     }
     absl::StatusOr<SplitPattern> pattern =
         SplitPattern::compile(json["pattern"]["Regex"].get<std::string>(),
@@ -184,7 +182,7 @@ absl::Status PreTokenizer::add(const Json& json, const std::string& where) {
     return absl::OkStatus();
   }
   return absl::DataLossError(where + ": '" + *type +
-                                    "' is not supported (ByteLevel, Split and Sequence are)");
+                             "' is not supported (ByteLevel, Split and Sequence are)");
 }
 
 absl::StatusOr<PreTokenizer> PreTokenizer::from_json(const Json& json, const std::string& where) {

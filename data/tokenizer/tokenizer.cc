@@ -116,8 +116,7 @@ absl::Status Tokenizer::read_model(const Json& model, const std::string& where) 
   for (const char* option : {"dropout", "continuing_subword_prefix", "end_of_word_suffix"}) {
     const bool set =
         model.contains(option) && !model[option].is_null() && model[option] != Json("");
-    if (set)
-      return absl::DataLossError(absl::StrCat(where, ": ", option, " is not supported"));
+    if (set) return absl::DataLossError(absl::StrCat(where, ": ", option, " is not supported"));
   }
   if (model.value("byte_fallback", false)) {
     return absl::DataLossError(where + ": byte_fallback is not supported");

@@ -165,7 +165,6 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
   if (!status.ok()) return status;
   if (!options.trace.empty()) {  // what is written at the end must be possible from the start
     status = agree(*mesh.world, check_new_file(options.trace, options.overwrite));
-    if (status.ok()) status = write_trace(mesh, options.trace, "");
     if (!status.ok()) return status;
   }
   absl::StatusOr<ExpertOrder> order = placement_of_config(config);

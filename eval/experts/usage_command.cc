@@ -8,10 +8,11 @@
 #include <string>
 #include <vector>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "data/files/file_system.h"
 #include "data/files/json.h"
+#include "data/files/output.h"
 #include "data/files/safetensors.h"
 #include "data/program/exit_code.h"
 #include "eval/experts/expert_ranking.h"
@@ -129,10 +130,7 @@ absl::Status write_tensors(const std::string& path, const ModelConfig& config, c
                           memory.back().size() * sizeof(double)}});
     }
   }
-  const size_t slash = path.rfind('/');
-  const std::string folder = slash == std::string::npos ? "." : path.substr(0, slash);
-  return write_safetensors(posix_file_system(), folder, path.substr(slash + 1), tensors, {})
-      .status();
+  return write_safetensors_output(posix_file_system(), path, tensors, {});
 }
 
 // The experts that a label's tokens choose most, of the layer in the middle and of the last.
@@ -160,18 +158,22 @@ void print(const ModelConfig& config, const Groups& groups,
   }
 }
 
-std::string tensors_path(const std::string& output) {
-  return (absl::EndsWith(output, ".json") ? output.substr(0, output.size() - 5) : output) +
-         ".safetensors";
+// Beside the file `output`; "" where that is a device, a pipe or what is open, which have no room
+// beside them.
+absl::StatusOr<std::string> tensors_path(const std::string& output) {
+  absl::StatusOr<OutputPlace> place = output_place(output);
+  if (!place.ok()) return place.status();
+  if (place->kind != OutputPlace::Kind::kFile) return "";
+  return std::string(absl::StripSuffix(output, ".json")) + ".safetensors";
 }
 
 absl::StatusOr<int> usage(const Options& options) {
   absl::StatusOr<Mesh> mesh = open_mesh(options.mesh);
   if (!mesh.ok()) return mesh.status();
-  absl::Status status;
-  for (const std::string& path : {options.output, tensors_path(options.output)}) {
-    status.Update(check_new_file(path, options.overwrite));
-  }
+  absl::StatusOr<std::string> tensors = tensors_path(options.output);
+  absl::Status status = tensors.status();
+  status.Update(check_new_file(options.output, options.overwrite));
+  if (tensors.ok()) status.Update(check_new_file(*tensors, options.overwrite));
   status = agree(*mesh->world, status);
   if (!status.ok()) return status;
   absl::StatusOr<OpenedModel> opened = open_model(options.checkpoint, *mesh, options.experts);
@@ -206,7 +208,7 @@ absl::StatusOr<int> usage(const Options& options) {
   if (!usages.ok()) return usages.status();
   const OrderedJson json = report(options, *opened, *groups, *usages);
   if (mesh->is_first()) {
-    status = write_tensors(tensors_path(options.output), config, *groups, *usages);
+    if (!tensors->empty()) status = write_tensors(*tensors, config, *groups, *usages);
     if (status.ok()) {
       status = write_file_durably(posix_file_system(), options.output, to_text(json));
     }
@@ -244,7 +246,8 @@ Command experts_usage_command() {
       .show_default();
   command.options
       .add("--output", &options->output,
-           "USAGE.json to write; the same numbers as tensors go into USAGE.safetensors")
+           "USAGE.json to write; the same numbers as tensors go into USAGE.safetensors, but beside "
+           "no device or pipe")
       .required();
   command.options.add("--overwrite", &options->overwrite, "replace the output");
   add_mesh_options(&command.options, &options->mesh);

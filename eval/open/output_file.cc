@@ -1,21 +1,24 @@
 #include "eval/open/output_file.h"
 
-#include <filesystem>
-
 #include "data/files/file_system.h"
+#include "data/files/output.h"
 
 namespace emo {
 
 absl::Status check_new_file(const std::string& path, bool overwrite) {
-  const std::string folder = std::filesystem::path(path).parent_path().string();
-  if (!folder.empty() && !is_directory(folder)) {
+  if (path.empty()) return absl::OkStatus();
+  absl::StatusOr<OutputPlace> place = output_place(path);
+  if (!place.ok()) return place.status();
+  if (place->kind != OutputPlace::Kind::kFile) return absl::OkStatus();
+  const std::string folder = parent_folder(place->path);
+  if (!is_directory(folder)) {
     return absl::PermissionDeniedError(path + ": there is no folder " + folder);
   }
-  if (!path.empty() && is_directory(path)) {
-    return absl::AlreadyExistsError(path + ": is a folder; name a file");
+  if (!overwrite && path_exists(place->path)) {
+    return absl::AlreadyExistsError(path + ": stands already; --overwrite replaces it");
   }
-  if (overwrite || path.empty() || !path_exists(path)) return absl::OkStatus();
-  return absl::AlreadyExistsError(path + ": stands already; --overwrite replaces it");
+  // Begun, and given up.
+  return create_output(posix_file_system(), path, Writing::kPrompt).status();
 }
 
 }  // namespace emo

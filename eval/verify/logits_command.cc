@@ -3,11 +3,11 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
-#include <filesystem>
 #include <memory>
 #include <string>
 
 #include "data/files/json.h"
+#include "data/files/safetensors.h"
 #include "data/program/exit_code.h"
 #include "data/rows/loader.h"
 #include "eval/open/mesh_options.h"
@@ -123,17 +123,14 @@ absl::StatusOr<int> run(const Options& options) {
   if (!status.ok()) return status;
   const std::vector<float> logits = compute_logits(*opened, *mesh, *batch, *pool);
   if (!mesh->is_first()) return kExitDone;
-  const std::filesystem::path output(options.output);
-  const std::string folder = output.parent_path().string();
   const NamedTensor tensor{
       "logits",
       "F32",
       {batch->rows, batch->sequence_length, config.vocab_size},
       {reinterpret_cast<const char*>(logits.data()), logits.size() * sizeof(float)}};
-  absl::StatusOr<WrittenFile> file =
-      write_safetensors(posix_file_system(), folder.empty() ? "." : folder,
-                        output.filename().string(), {tensor}, {{"format", "pt"}});
-  if (!file.ok()) return file.status();
+  status =
+      write_safetensors_output(posix_file_system(), options.output, {tensor}, {{"format", "pt"}});
+  if (!status.ok()) return status;
   return kExitDone;
 }
 

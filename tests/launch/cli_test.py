@@ -4,7 +4,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 from tests.launch.documents_test import COMMANDS  # noqa: E402
-from tests.program import check, run_cases  # noqa: E402
+from tests.program import ROOT, check, run_cases  # noqa: E402
 
 
 def test_every_command_s_help_has_an_example(emo):
@@ -17,6 +17,12 @@ def test_emo_help_lists_every_command(emo):
     listed = emo.run("--help").stdout
     for command in COMMANDS:
         check(f"  {command.split()[0]} " in listed, f"{command} is not in emo --help")
+
+
+def test_exit_codes_are_told_in_one_way(emo):
+    listed = emo.run("--help").stdout
+    codes = " ".join(listed[listed.index("Exit codes:"):].split())
+    check(codes in (ROOT / "docs/config.md").read_text(), f"docs/config.md does not say: {codes}")
 
 
 def test_wrong_usage_ends_with_64_and_a_hint(emo):
