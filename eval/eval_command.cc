@@ -9,6 +9,7 @@
 #include "data/files/file_system.h"
 #include "data/files/json.h"
 #include "data/program/exit_code.h"
+#include "data/program/table_number.h"
 #include "eval/loss/perplexity.h"
 #include "eval/open/mesh_options.h"
 #include "eval/open/open_model.h"
@@ -47,8 +48,10 @@ OrderedJson loss_json(const SourceLoss& loss) {
 }
 
 void print_row(const std::string& label, const SourceLoss& loss) {
-  std::printf("%-28s %9.0f %11.0f %8.4f %11.3f %9.4f\n", label.c_str(), loss.documents,
-              loss.predicted, loss.mean(), loss.perplexity(), loss.bits_per_byte());
+  std::printf("%-28s %9.0f %11.0f %s %s %s\n", label.c_str(), loss.documents, loss.predicted,
+              table_number(loss.mean(), 8, 4).c_str(),
+              table_number(loss.perplexity(), 11, 3).c_str(),
+              table_number(loss.bits_per_byte(), 9, 4).c_str());
 }
 
 struct Losses {

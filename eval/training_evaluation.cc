@@ -139,7 +139,8 @@ absl::StatusOr<std::shared_ptr<Evaluation>> open(const RunConfig& config) {
   return evaluation;
 }
 
-// Collective. Loss of the domain's test documents: of the whole model, then along the curve.
+// Collective. Loss of the domain's test documents: of the whole model, then along the curve. Empty
+// where they have nothing to predict.
 absl::StatusOr<std::vector<double>> losses_of(const Curve& curve, const Domain& domain,
                                               const Model& model, const Mesh& mesh,
                                               PassMemory* memory) {
@@ -167,7 +168,9 @@ absl::StatusOr<std::vector<double>> losses_of(const Curve& curve, const Domain& 
     eval.subsets = std::move(subset);
     absl::StatusOr<EvalResult> result = evaluate(model, mesh, curve.data, eval, memory);
     if (!result.ok()) return result.status();
-    losses.push_back(total(result->sources).mean());
+    const SourceLoss loss = total(result->sources);
+    if (loss.predicted == 0) return std::vector<double>();
+    losses.push_back(loss.mean());
   }
   return losses;
 }
@@ -178,21 +181,24 @@ std::string metric_name(const std::string& domain, const Curve& curve, size_t po
   return absl::StrCat(where, " with ", curve.kept[point - 1], " experts");
 }
 
-// Collective. Losses of each domain and their means.
+// Collective. Losses of each domain that has something to predict, and their means.
 absl::Status measure_curve(const Curve& curve, const Mesh& mesh, Stepper* stepper,
                            Metrics* metrics) {
-  std::vector<double> means(curve.kept.size() + 1, 0.0);
+  std::vector<double> sums(curve.kept.size() + 1, 0.0);
+  double domains = 0;
   for (const Domain& domain : curve.domains) {
     absl::StatusOr<std::vector<double>> losses =
         losses_of(curve, domain, stepper->model(), mesh, stepper->memory());
     if (!losses.ok()) return losses.status();
-    for (size_t point = 0; point < means.size(); ++point) {
+    if (losses->empty()) continue;
+    domains += 1;
+    for (size_t point = 0; point < sums.size(); ++point) {
       metrics->emplace_back(metric_name(domain.label, curve, point), (*losses)[point]);
-      means[point] += (*losses)[point] / static_cast<double>(curve.domains.size());
+      sums[point] += (*losses)[point];
     }
   }
-  for (size_t point = 0; point < means.size(); ++point) {
-    metrics->emplace_back(metric_name("", curve, point), means[point]);
+  for (size_t point = 0; domains > 0 && point < sums.size(); ++point) {
+    metrics->emplace_back(metric_name("", curve, point), sums[point] / domains);
   }
   return absl::OkStatus();
 }

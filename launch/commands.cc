@@ -1,6 +1,6 @@
 #include "launch/commands.h"
 
-#include "data/prepare/prepare_command.h"
+#include "data/prepare/commands.h"
 #include "eval/commands.h"
 #include "eval/training_evaluation.h"
 #include "train/train_command.h"

@@ -27,6 +27,13 @@ bool holds_json_lines(const std::string& path) {
          absl::EndsWith(name, ".ndjson");
 }
 
+// 0 where it cannot be told.
+int64_t bytes_of(const std::string& path) {
+  std::error_code error;
+  const auto size = std::filesystem::file_size(path, error);
+  return error ? 0 : static_cast<int64_t>(size);
+}
+
 }  // namespace
 
 struct DocumentReader::State {
@@ -100,12 +107,6 @@ struct DocumentReader::State {
     }
     return absl::OkStatus();
   }
-
-  int64_t file_bytes() const {
-    std::error_code error;
-    const auto size = std::filesystem::file_size(path, error);
-    return error ? 0 : static_cast<int64_t>(size);
-  }
 };
 
 DocumentReader::DocumentReader() : state_(std::make_unique<State>()) {}
@@ -120,8 +121,7 @@ absl::StatusOr<DocumentReader> DocumentReader::open(const std::vector<std::strin
     if (!files.ok()) return files.status();
     if (files->empty()) return absl::NotFoundError(input + ": the folder holds no file");
     for (const std::string& file : *files) {
-      std::error_code error;
-      reader.state_->total += static_cast<int64_t>(std::filesystem::file_size(file, error));
+      reader.state_->total += bytes_of(file);
       reader.state_->files.push_back(file);
     }
   }
@@ -144,7 +144,7 @@ absl::StatusOr<bool> DocumentReader::next(RawDocument* document) {
     if (!status.ok()) return status;
     if (state.ended) {
       const bool empty_file = document->bytes.empty() && state.line <= 1;
-      state.done += state.file_bytes();
+      state.done += bytes_of(state.path);
       state.close();
       if (empty_file) return absl::DataLossError(state.path + ": the file is empty");
     }

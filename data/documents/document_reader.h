@@ -34,7 +34,8 @@ struct DocumentFields {
   std::string source;  // label for all documents; "" takes it from the input, see parse_document
 };
 
-// Reads the inputs one after another. Files of a folder come in the order of their paths.
+// Reads the inputs one after another. Files of a folder come in the order of their paths. Not
+// thread-safe; the documents that it gives are free of it.
 class DocumentReader {
  public:
   // NotFound where an input does not exist, or a folder holds no file.
@@ -43,8 +44,8 @@ class DocumentReader {
   DocumentReader& operator=(DocumentReader&&) noexcept;
   ~DocumentReader();
 
-  // The next document; false at the end. DataLoss for a damaged gzip stream, and for a file without
-  // any content.
+  // The next document; false at the end. DataLoss for a damaged gzip stream, a document above 2 GiB
+  // and a file without any content. REQUIRES: no call before failed or answered false.
   absl::StatusOr<bool> next(RawDocument* document);
 
   int64_t bytes_read() const;  // of the files as they are on disk

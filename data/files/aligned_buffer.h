@@ -14,7 +14,7 @@ struct FreeMemory {
 };
 using AlignedBuffer = std::unique_ptr<char, FreeMemory>;
 
-// `bytes`: a multiple of kDiskBlock.
+// Throws std::bad_alloc. REQUIRES: `bytes` is a multiple of kDiskBlock.
 inline AlignedBuffer aligned_buffer(size_t bytes) {
   AlignedBuffer buffer(static_cast<char*>(std::aligned_alloc(kDiskBlock, bytes)));
   if (buffer == nullptr) throw std::bad_alloc();

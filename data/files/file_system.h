@@ -13,14 +13,15 @@
 
 namespace emo {
 
-// A file being written from its beginning. Destroying it closes it without syncing, and without
-// what has not reached it.
+// A file being written from its beginning. Calls: append and sync any number of times, then close
+// at most once; nothing may follow close. Destroying it closes it without syncing, and without what
+// has not reached it. Not thread-safe. Errors as of FileSystem; after one the file holds a part.
 class WritableFile {
  public:
   virtual ~WritableFile() = default;
   virtual absl::Status append(absl::string_view bytes) = 0;
-  virtual absl::Status sync() = 0;   // all that was appended is on the disk
-  virtual absl::Status close() = 0;  // at most once; nothing may follow
+  virtual absl::Status sync() = 0;  // all that was appended is on the disk
+  virtual absl::Status close() = 0;
 };
 
 // kPrompt: what is appended stands in the file at once. kStreamed, for large files: it may be on
@@ -28,17 +29,20 @@ class WritableFile {
 // data/files/streamed_file.h.
 enum class Writing { kPrompt, kStreamed };
 
-// Errors name the path and the system's reason: NotFound, PermissionDenied, ResourceExhausted (disk
-// full), Unknown (I/O).
+// Errors name the path and the system's reason: PermissionDenied (also where the folder is
+// missing), AlreadyExists, ResourceExhausted (disk full), Unknown (I/O). Thread-safe for different
+// paths.
 class FileSystem {
  public:
   virtual ~FileSystem() = default;
+  // Empties what stands there.
   virtual absl::StatusOr<std::unique_ptr<WritableFile>> create(const std::string& path,
                                                                Writing writing) = 0;
+  // In one step; what stood at `to` is gone. After a crash it holds once sync_directory is done.
   virtual absl::Status rename(const std::string& from, const std::string& to) = 0;
-  virtual absl::Status make_directories(const std::string& path) = 0;
-  virtual absl::Status sync_directory(const std::string& path) = 0;
-  virtual absl::Status remove_all(const std::string& path) = 0;
+  virtual absl::Status make_directories(const std::string& path) = 0;  // OK where they are
+  virtual absl::Status sync_directory(const std::string& path) = 0;    // its list of names
+  virtual absl::Status remove_all(const std::string& path) = 0;        // OK where nothing is
 };
 
 // Writes to `fd`, which it closes; `path` is for messages.
@@ -55,6 +59,9 @@ struct FileIdentity {
 // A file's bytes, mapped read-only. Movable; the view is valid while the object lives.
 class MappedFile {
  public:
+  // NotFound where it is missing or must not be read; Unknown for a folder and what cannot be
+  // mapped. A file that becomes shorter while it is mapped ends the process at the first byte that
+  // is gone.
   static absl::StatusOr<MappedFile> open(const std::string& path);
   MappedFile(MappedFile&& other) noexcept;
   MappedFile& operator=(MappedFile&& other) noexcept;
@@ -81,7 +88,8 @@ void will_read(absl::string_view mapped);
 // bytes of a MappedFile.
 void release_pages(absl::string_view mapped);
 
-// The whole file; DataLoss where it is larger than `max_bytes` (a cap against hostile input).
+// The whole file. Errors as of MappedFile::open; DataLoss where it is larger than `max_bytes` (a
+// cap against hostile input).
 absl::StatusOr<std::string> read_file(const std::string& path, uint64_t max_bytes);
 
 // Writes `path` so that after a crash it holds either what it held before or all of `contents`;
@@ -94,13 +102,15 @@ bool is_directory(const std::string& path);
 
 std::string parent_folder(const std::string& path);  // "." of a name alone
 
-// Names (not paths) of a directory's entries, sorted.
+// Names (not paths) of a directory's entries, sorted. NotFound, or Unknown where it cannot be
+// listed.
 absl::StatusOr<std::vector<std::string>> list_directory(const std::string& path);
 
-// Regular files under `path`, recursively, sorted by path; `path` itself where it is a file.
+// Regular files under `path`, recursively, sorted by path; `path` itself where it is a file. Errors
+// as of list_directory.
 absl::StatusOr<std::vector<std::string>> list_files(const std::string& path);
 
-// An absl error for the current errno: "<what> <path>: <reason>".
+// An absl error for the current errno: "<what> <path>: <reason>". REQUIRES: a call has just failed.
 absl::Status errno_status(const std::string& what, const std::string& path);
 
 }  // namespace emo

@@ -26,7 +26,8 @@ struct TensorRecord {
 class SafetensorsFile {
  public:
   // DataLoss for anything that the format forbids: header past the end or above 100 MB, unknown
-  // dtype, size that does not fit the shape, overlapping or missing bytes, duplicate names.
+  // dtype, size that does not fit the shape, overlapping or missing bytes, duplicate names. Errors
+  // as of MappedFile::open.
   static absl::StatusOr<SafetensorsFile> open(const std::string& path);
 
   const std::map<std::string, TensorRecord>& tensors() const { return tensors_; }
@@ -60,7 +61,8 @@ struct WrittenFile {
 };
 
 // A file written tensor by tensor, so that a model need not be in memory: all names and shapes
-// first, then the bytes in that order, in pieces of any size.
+// first, then the bytes in that order, in pieces of any size. Calls: create or start, append,
+// finish once; nothing may follow finish or an error.
 class SafetensorsWriter {
  public:
   struct Entry {

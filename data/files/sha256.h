@@ -8,6 +8,7 @@
 
 namespace emo {
 
+// Calls: update any number of times, then hex_digest once; nothing may follow.
 class Sha256 {
  public:
   Sha256();
@@ -17,7 +18,7 @@ class Sha256 {
   Sha256(const Sha256&) = delete;
   Sha256& operator=(const Sha256&) = delete;
   void update(absl::string_view bytes);
-  std::string hex_digest();  // 64 lower-case characters; ends the computation
+  std::string hex_digest();  // 64 lower-case characters
 
  private:
   struct State;

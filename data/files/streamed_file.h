@@ -11,7 +11,9 @@
 
 namespace emo {
 
-// Takes `fd`, an empty file open for writing; `path` is for messages.
+// Takes `fd`, which it closes; `path` is for messages. What fails is reported by a later call at
+// the latest by sync() or close(), and by every one after it. REQUIRES: an empty regular file open
+// for writing.
 std::unique_ptr<WritableFile> streamed_file(std::string path, int fd);
 
 }  // namespace emo

@@ -21,6 +21,7 @@ class StreamedReader {
     const MappedFile* file;   // must live as long as the reader; null: the bytes are in memory
     absl::string_view bytes;  // of the file
   };
+  // REQUIRES: each part's bytes are its file's.
   explicit StreamedReader(const std::vector<Part>& parts);
   StreamedReader(const StreamedReader&) = delete;
   StreamedReader& operator=(const StreamedReader&) = delete;
@@ -28,8 +29,8 @@ class StreamedReader {
 
   // The next bytes, at most kPiece of them and those of one part, valid until the next call; every
   // byte of every part comes once. Unknown where the disk fails, DataLoss where the file has become
-  // shorter (but as with all mapped files, reading what was mapped then ends the process). Not to
-  // be called after that, nor when all have come.
+  // shorter (but as with all mapped files, reading what was mapped then ends the process).
+  // REQUIRES: bytes are left, and no call failed.
   absl::StatusOr<absl::string_view> next();
 
   static constexpr size_t kPiece = 16 << 20;  // bytes

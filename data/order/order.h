@@ -13,11 +13,11 @@ enum class Order {
 
 // The image of `position` under a pseudo-random permutation of [0, size): a Feistel network over
 // the next power of four with cycle walking (Black and Rogaway 2002, "Ciphers with arbitrary finite
-// domains"). 0 <= position < size.
+// domains"). REQUIRES: 0 <= position < size.
 int64_t permuted(int64_t position, int64_t size, uint64_t key);
 
-// The chunk of sequence number `index` of the run (0 <= index); epochs follow one another without a
-// gap. `num_chunks` 0 means that chunks have no end.
+// The chunk of sequence number `index` of the run; epochs follow one another without a gap.
+// `num_chunks` 0 means that chunks have no end. REQUIRES: 0 <= index, 0 <= num_chunks.
 int64_t chunk_at(int64_t index, int64_t num_chunks, Order order, uint64_t seed);
 
 }  // namespace emo

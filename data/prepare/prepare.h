@@ -39,7 +39,10 @@ struct PrepareSummary {
   double seconds = 0;
 };
 
-// AlreadyExists where the output folder has files in it. Token counts include the document ends.
+// AlreadyExists where the output folder has files in it. DataLoss naming file and line for a
+// document that cannot be encoded by a limit of ours, and with `strict` for a bad one; where no
+// document is good; and for a tokenizer that is not supported. What was written goes again after an
+// error. Token counts include the document ends.
 absl::StatusOr<PrepareSummary> prepare(const PrepareOptions& options);
 
 }  // namespace emo

@@ -17,8 +17,9 @@ class Progress {
   Progress(const Progress&) = delete;
   Progress& operator=(const Progress&) = delete;
 
-  // `done` counts from 0; `note` is shown behind the rate ("loss 4.31"). Cheap: draws at most five
-  // times a second on a terminal, every ten seconds elsewhere, and at the end.
+  // REQUIRES: `done` never falls. It counts from 0; `note` is shown behind the rate ("loss 4.31").
+  // Cheap: draws at most five times a second on a terminal, every ten seconds elsewhere, and at the
+  // end.
   void update(int64_t done, const std::string& note = "");
 
  private:

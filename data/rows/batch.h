@@ -36,6 +36,7 @@ enum class EosRoutesWith { kPrevious, kNext };
 
 // From document ends to routing ends [Nr]: kPrevious copies them; kNext cuts before every `eos`
 // that is not the first token of its row (the reference's training code, emo-facts 1.3).
+// REQUIRES: tokens [B, S] with S = sequence_length >= 1, as for the two below.
 std::vector<int32_t> routing_ends(const std::vector<int32_t>& document_ends,
                                   const std::vector<int32_t>& tokens, int64_t sequence_length,
                                   EosRoutesWith convention, int32_t eos);

@@ -21,7 +21,8 @@ enum class DocumentPacking {
 
 class DatasetChunks : public ChunkSource {
  public:
-  // DataLoss where no shard holds S tokens that are to be cut.
+  // Errors as of TokenDataset::open; DataLoss where no shard holds S tokens that are to be cut.
+  // REQUIRES: sequence_length >= 1.
   static absl::StatusOr<std::unique_ptr<DatasetChunks>> open(const std::string& folder,
                                                              int64_t sequence_length,
                                                              DocumentPacking packing);

@@ -14,6 +14,7 @@ struct InstanceFilter {
 
 // True where for some period p in [min_period, min(max_period, count / 3)] there is a run of
 // m >= (max_count - 1) * p consecutive positions with tokens[i] == tokens[i - p].
+// REQUIRES: min_period >= 1, max_count >= 2.
 bool is_repetitive(const int32_t* tokens, int64_t count, const InstanceFilter& filter);
 
 }  // namespace emo

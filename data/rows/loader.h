@@ -14,7 +14,7 @@
 namespace emo {
 
 struct LoaderOptions {
-  int64_t sequence_length = 1024;
+  int64_t sequence_length = 1024;  // S, the one that the source was opened with
   Order order = Order::kOurs;
   uint64_t seed = 0;
   bool document_attention = true;  // false: attention spans are whole rows
@@ -22,7 +22,7 @@ struct LoaderOptions {
   std::optional<InstanceFilter> filter;  // rows that it hits lose their labels
 };
 
-// A half-open range of sequence numbers.
+// A half-open range of sequence numbers, counted over the run: 0 <= begin <= end.
 struct SequenceRange {
   int64_t begin = 0;
   int64_t end = 0;
@@ -30,9 +30,12 @@ struct SequenceRange {
 
 // The part of `range` that `rank` of `world` ranks takes: consecutive, as even as it goes, the
 // first ranks one more; empty where there are more ranks than sequences.
+// REQUIRES: 0 <= rank < world.
 SequenceRange share_of(SequenceRange range, int64_t rank, int64_t world);
 
-// The rows of `range`, in order.
+// The rows of `range`, in order; a range behind the last chunk goes on with the next epoch. Fails
+// as the source's read does, with the whole batch. Thread-safe. REQUIRES: options.sequence_length
+// is the source's S, and rows times S is below 2^31.
 absl::StatusOr<Batch> load(const ChunkSource& source, const LoaderOptions& options,
                            SequenceRange range);
 

@@ -20,6 +20,7 @@ struct SyntheticOptions {
 
 class SyntheticChunks : public ChunkSource {
  public:
+  // REQUIRES: vocab_size >= 2, topics >= 1, 1 <= min_length <= max_length, sequence_length >= 1.
   SyntheticChunks(const SyntheticOptions& options, int64_t sequence_length);
 
   int64_t num_chunks() const override { return 0; }

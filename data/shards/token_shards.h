@@ -46,18 +46,22 @@ struct DatasetInfo {
   std::vector<Shard> shards;
 };
 
-// Appends documents in order; starts a new shard where the current one is full.
+// Appends documents in order; starts a new shard where the current one is full. Calls: append any
+// number of times, then finish once. After an error nothing may follow: what was written is no data
+// set, since dataset.json is missing. Not thread-safe. Errors as of FileSystem.
 class ShardWriter {
  public:
   // `info` holds vocab_size, eos_id and tokenizer; the rest is filled in while writing.
+  // REQUIRES: `fs` outlives the writer; `folder` exists and is empty; tokens_per_shard >= 1.
   ShardWriter(FileSystem& fs, std::string folder, DatasetInfo info, int64_t tokens_per_shard);
   ~ShardWriter();
 
   // `tokens` with the end-of-document token; `bytes` of the text without it; `context`: see
-  // DocumentRecord.
+  // DocumentRecord. A document of more tokens than a shard has one for itself.
+  // REQUIRES: `tokens` are not empty and below info.vocab_size; context < their number.
   absl::Status append(const std::vector<int32_t>& tokens, uint64_t bytes, const std::string& source,
                       const std::string& id, uint32_t context = 0);
-  // Closes the last shard and writes dataset.json.
+  // Closes the last shard and writes dataset.json, all of it synced.
   absl::StatusOr<DatasetInfo> finish();
 
  private:
@@ -73,13 +77,14 @@ class ShardWriter {
   std::unique_ptr<Open> open_;
 };
 
-// An opened folder. Movable; views stay valid while it lives.
+// An opened folder. Movable; views stay valid while it lives. Thread-safe. A `shard` is one of
+// [0, num_shards()) everywhere.
 class TokenDataset {
  public:
   // Where dataset.json, as version 0.1.0 wrote it, does not say what the tokenizer means, the
-  // folder's copy of that tokenizer does. NotFound without dataset.json; DataLoss where a file's
-  // size contradicts it (truncated shard), an index does not ascend or names a source that is not
-  // there.
+  // folder's copy of that tokenizer does. NotFound without dataset.json or a shard's file; DataLoss
+  // where dataset.json cannot be read, a file's size contradicts it (truncated shard), an index does
+  // not ascend or names a source that is not there. Tokens are checked when they are read.
   static absl::StatusOr<TokenDataset> open(const std::string& folder);
 
   const DatasetInfo& info() const { return info_; }
@@ -91,9 +96,11 @@ class TokenDataset {
 
   // Copies tokens [begin, begin + count) of a shard. DataLoss, naming file, document and offset,
   // for an id that is not below the vocabulary's size.
+  // REQUIRES: 0 <= begin, 0 <= count, begin + count <= tokens(shard); tokens has room for count.
   absl::Status read(int64_t shard, int64_t begin, int64_t count, int32_t* tokens) const;
 
-  // The ids of a shard's documents, in order.
+  // The ids of a shard's documents, in order, read from the disk each time. NotFound or DataLoss
+  // where their file is missing or has another number of them.
   absl::StatusOr<std::vector<std::string>> document_ids(int64_t shard) const;
 
  private:

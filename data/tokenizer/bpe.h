@@ -14,7 +14,7 @@ namespace emo {
 
 class Bpe {
  public:
-  // `byte_ids[b]`: the token of the single byte b.
+  // `byte_ids[b]`: the token of the single byte b. REQUIRES: 256 of them where it encodes.
   explicit Bpe(const std::vector<int32_t>& byte_ids) : byte_ids_(byte_ids) {}
 
   // Merges are added in order of rank. False where the pair has a merge already.

@@ -134,7 +134,7 @@ absl::StatusOr<Retention> measure_domain(Measurement* m, const std::vector<Domai
         evaluate(*m->model->model, *m->mesh, *m->test, eval, m->memory);
     done();
     status.Update(result.status());
-    return result.ok() ? result->sources[domains[i].source].mean() : 0.0;
+    return result.ok() ? result->sources[domains[i].source].mean() : std::nan("");
   };
   Retention r;
   r.full = loss();
@@ -156,8 +156,12 @@ absl::StatusOr<Retention> measure_domain(Measurement* m, const std::vector<Domai
 Retention mean_of(const std::map<std::string, Retention>& domains, size_t cuts) {
   Retention mean;
   mean.cut.resize(cuts);
-  const auto n = static_cast<double>(domains.size());
+  // Domains whose documents have nothing to predict have no part in it.
+  const auto n = static_cast<double>(std::count_if(
+      domains.begin(), domains.end(), [](const auto& d) { return !std::isnan(d.second.full); }));
+  if (n == 0) return {std::nan(""), std::nan(""), std::vector<double>(cuts, std::nan(""))};
   for (const auto& [label, r] : domains) {
+    if (std::isnan(r.full)) continue;
     mean.full += r.full / n;
     mean.no_routed_experts += r.no_routed_experts / n;
     for (size_t i = 0; i < cuts; ++i) mean.cut[i] += r.cut[i] / n;

@@ -22,7 +22,8 @@ struct Cut {
   bool full_weights = false;     // weights as in the full model; else a softmax over the kept
 };
 
-// Losses in nats per token of one domain's test documents, or their mean over domains.
+// Losses in nats per token of one domain's test documents, or their mean over domains; NaN where
+// there is nothing to predict.
 struct Retention {
   double full = 0;               // all experts
   double no_routed_experts = 0;  // all routed experts off

@@ -1,5 +1,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "data/program/table_number.h"
 #include "eval/experts/retention.h"
 
 namespace emo {
@@ -36,10 +37,12 @@ std::vector<size_t> columns_of(const std::vector<Cut>& cuts) {
 
 std::string table_row(const std::string& label, const std::vector<size_t>& columns,
                       const Retention& r) {
-  std::string row = absl::StrFormat("%-24s %7.3f", label, r.full);
-  for (const size_t i : columns)
-    absl::StrAppend(&row, absl::StrFormat(" %+9.3f", r.cut[i] - r.full));
-  return row + absl::StrFormat(" %+9.3f\n", r.no_routed_experts - r.full);
+  const auto increase = [&](double loss) {
+    return " " + table_number(loss - r.full, 9, 3, Sign::kAlways);
+  };
+  std::string row = absl::StrFormat("%-24s ", label) + table_number(r.full, 7, 3);
+  for (const size_t i : columns) row += increase(r.cut[i]);
+  return row + increase(r.no_routed_experts) + "\n";
 }
 
 }  // namespace

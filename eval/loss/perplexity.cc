@@ -23,8 +23,11 @@ void all_reduce_result(Communicator& world, EvalResult* result) {
 
 }  // namespace
 
+double SourceLoss::mean() const { return predicted > 0 ? loss / predicted : std::nan(""); }
 double SourceLoss::perplexity() const { return std::exp(mean()); }
-double SourceLoss::bits_per_byte() const { return loss / std::numbers::ln2 / bytes; }
+double SourceLoss::bits_per_byte() const {
+  return bytes > 0 ? loss / std::numbers::ln2 / bytes : std::nan("");
+}
 
 SourceLoss total(const std::vector<SourceLoss>& sources) {
   SourceLoss sum;

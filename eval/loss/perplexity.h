@@ -13,13 +13,14 @@
 
 namespace emo {
 
-// Sums over the documents of one source.
+// Sums over the documents of one source. Means of it are NaN where nothing was predicted, as of
+// documents without text: tables show "-" and JSON null (data/program/table_number.h).
 struct SourceLoss {
   double loss = 0;       // nats
   double predicted = 0;  // tokens
   double bytes = 0;      // of UTF-8 text
   double documents = 0;
-  double mean() const { return loss / predicted; }
+  double mean() const;
   double perplexity() const;
   double bits_per_byte() const;
 };

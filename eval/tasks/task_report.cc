@@ -2,6 +2,8 @@
 
 #include <cstdio>
 
+#include "data/program/table_number.h"
+
 namespace emo {
 namespace {
 
@@ -42,14 +44,14 @@ void print_tasks(const std::vector<TaskResult>& results) {
   for (const TaskResult& result : results) {
     const Mean primary = result.primary();
     sum += primary.mean;
-    std::printf("%-28s %9lld %5lld  %-16s %8.4f %8.4f%s\n", result.task.c_str(),
+    std::printf("%-28s %9lld %5lld  %-16s %s %s%s\n", result.task.c_str(),
                 static_cast<long long>(result.questions), static_cast<long long>(result.shots),
-                result.metric.c_str(), primary.mean, primary.error,
-                result.cut > 0 ? "  (prompts cut)" : "");
+                result.metric.c_str(), table_number(primary.mean, 8, 4).c_str(),
+                table_number(primary.error, 8, 4).c_str(), result.cut > 0 ? "  (prompts cut)" : "");
   }
   if (results.size() > 1) {
-    std::printf("%-28s %9s %5s  %-16s %8.4f\n", "mean", "", "", "",
-                sum / static_cast<double>(results.size()));
+    std::printf("%-28s %9s %5s  %-16s %s\n", "mean", "", "", "",
+                table_number(sum / static_cast<double>(results.size()), 8, 4).c_str());
   }
 }
 

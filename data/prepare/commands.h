@@ -1,4 +1,4 @@
-// `emo prepare` and `emo data show`.
+// The subcommands of data/.
 #pragma once
 
 #include "data/program/command.h"
