@@ -13,6 +13,8 @@
 #include "data/program/standard_streams.h"
 #include "launch/command_line.h"
 #include "launch/commands.h"
+#include "launch/version.h"
+#include "model/host/instruction_set.h"
 #include "parallel/mpi_communicator.h"
 
 namespace {
@@ -29,12 +31,14 @@ void prepare_memory() {
 int main(int argc, char** argv) {
   emo::keep_standard_descriptors();
   prepare_memory();
+  const absl::Status chosen = emo::choose_instruction_set();
+  if (!chosen.ok()) return emo::report_error(chosen, emo::is_first_rank());
   at::set_num_threads(1);  // libtorch's own: ours are parallel/thread_pool.h
   std::set_terminate([] { emo::abort_job(emo::kExitBug); });  // from threads, where nothing catches
   const emo::CommandLine line{
       "emo: pretrain mixture-of-experts language models with document-level routing,\n"
       "then rank, cut and evaluate their experts.",
-      "emo " EMO_VERSION, emo::exit_codes_text(), emo::command_groups(), emo::all_commands()};
+      emo::version_text(), emo::exit_codes_text(), emo::command_groups(), emo::all_commands()};
   try {
     const auto parsed = emo::parse_arguments(line, argc, argv, emo::is_first_rank());
     if (const int* code = std::get_if<int>(&parsed)) return *code;

@@ -220,9 +220,9 @@ void route(const RouterInput& input, const RoutingContract& contract, Routing* r
         span = pieces[p].span;
         masks = masks_of(routing->pools.data() + span * E, input.subset.kept, usable);
       }
-      sums[p] =
-          route_piece(pieces[p], which, arrays, masks.softmax.data(), masks.selectable.data(),
-                      usable.data(), score_sums.data() + p * E, masked.data(), full_scores.data());
+      sums[p] = vectorised<route_piece>(
+          pieces[p], which, arrays, masks.softmax.data(), masks.selectable.data(), usable.data(),
+          score_sums.data() + p * E, masked.data(), full_scores.data());
     }
   });
 
@@ -280,14 +280,16 @@ void route_backward(const RouterInput& input, const RoutingContract& contract,
         const bool in_losses = labels == nullptr || labels[t] >= 0;
         const float z_of_token = in_losses ? z : 0;
         if (which.before || !which.z_full) {
-          add_softmax_gradient(E, logits + t * E, masks.softmax.data(), routing.masked_logsumexp[t],
-                               in_losses ? b_masked : none.data(), which.z_full ? 0 : z_of_token,
-                               which.before ? K : 0, experts + t * K, dw + t * K, d.data(), dz);
+          vectorised<add_softmax_gradient>(
+              E, logits + t * E, masks.softmax.data(), routing.masked_logsumexp[t],
+              in_losses ? b_masked : none.data(), which.z_full ? 0 : z_of_token,
+              which.before ? K : 0, experts + t * K, dw + t * K, d.data(), dz);
         }
         if (which.full) {
-          add_softmax_gradient(E, logits + t * E, all.data(), routing.full_logsumexp[t],
-                               in_losses ? b_full : none.data(), which.z_full ? z_of_token : 0,
-                               which.before ? 0 : K, experts + t * K, dw + t * K, d.data(), dz);
+          vectorised<add_softmax_gradient>(E, logits + t * E, all.data(), routing.full_logsumexp[t],
+                                           in_losses ? b_full : none.data(),
+                                           which.z_full ? z_of_token : 0, which.before ? 0 : K,
+                                           experts + t * K, dw + t * K, d.data(), dz);
         }
       }
     }

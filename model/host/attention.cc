@@ -165,7 +165,9 @@ struct Sum {
     }
   }
   void store(int64_t rows, int64_t width) const {
-    if constexpr (!std::is_same_v<E, float>) narrow_rows(rows, width, sum, {stored, stride});
+    if constexpr (!std::is_same_v<E, float>) {
+      vectorised<narrow_rows>(rows, width, ConstMatrixView(sum), Bf16MatrixView{stored, stride});
+    };
   }
 };
 
@@ -205,8 +207,9 @@ void attend(const AttentionShape& shape, const Task& task, const KeysValues<E>& 
     const Scores<E> scores(scratch, 0, kQueries * keys);
     shared_keys.multiply(rows, keys, {q + first * task.stride, task.stride}, {scores.values, keys});
     const int64_t t = task.begin + first;
-    softmax_rows(rows, keys, from.earlier + first + 1, task.scale, scores.values, scores.factors,
-                 logsumexp + t * shape.heads + task.head_offset / W, shape.heads);
+    vectorised<softmax_rows<E>>(rows, keys, from.earlier + first + 1, task.scale, scores.values,
+                                scores.factors, logsumexp + t * shape.heads + task.head_offset / W,
+                                shape.heads);
     linear_input_gradient(rows, keys, W, {scores.factors, keys}, from.v, 0,
                           {out + t * task.D + task.head_offset, task.D});
   }
@@ -246,10 +249,10 @@ void attend_backward(const AttentionShape& shape, const Task& task, const E* qkv
     const BasicConstMatrixView<E> d_rows(d_out + out_offset, task.D);
     shared_keys.multiply(rows, keys, q_rows, {p.values, keys});
     shared_values.multiply(rows, keys, d_rows, {ds.values, keys});
-    row_products(rows, W, task.D, out + out_offset, d_rows.data, delta);
-    softmax_backward_rows(rows, keys, first + 1, task.scale,
-                          logsumexp + t * shape.heads + task.head_offset / W, shape.heads, delta,
-                          p.values, ds.values, p.factors, ds.factors);
+    vectorised<row_products<E>>(rows, W, task.D, out + out_offset, d_rows.data, delta);
+    vectorised<softmax_backward_rows<E>>(
+        rows, keys, first + 1, task.scale, logsumexp + t * shape.heads + task.head_offset / W,
+        shape.heads, delta, p.values, ds.values, p.factors, ds.factors);
     linear_weight_gradient(rows, keys, W, {p.factors, keys}, d_rows, beta, dv.sum);
     linear_weight_gradient(rows, keys, W, {ds.factors, keys}, q_rows, beta, dk.sum);
     linear_input_gradient(rows, keys, W, {ds.factors, keys}, k, 0,

@@ -14,7 +14,7 @@ using Bf16 = c10::BFloat16;
 // What weights and stored activations are for the matrix products of a pass.
 enum class Precision { kFp32, kBf16 };
 
-// Inline, so that loops over them are vectorised with their EMO_SIMD caller.
+// Inline, so that loops over them are vectorised with their caller (model/host/simd.h).
 __attribute__((always_inline)) inline float widen(float value) { return value; }
 __attribute__((always_inline)) inline float widen(Bf16 value) {
   return std::bit_cast<float>(static_cast<uint32_t>(value.x) << 16);

@@ -1,8 +1,8 @@
 #include "model/host/bf16_kernel.h"
-#include "model/host/simd.h"
+#include "model/host/instruction_set.h"
 #include "model/host/transpose_registers.h"
 
-#if defined(__x86_64__) && !defined(EMO_PORTABLE)
+#if defined(__x86_64__)
 
 #include <immintrin.h>
 
@@ -139,8 +139,7 @@ const Bf16Kernel* avx512_bf16_kernel() {
   static const Bf16Kernel kernel{"AVX512_BF16",          pack<float>,           pack<Bf16>,
                                  pack_transposed<float>, pack_transposed<Bf16>, multiply};
   static const bool has_it =
-      __builtin_cpu_supports("avx512bf16") != 0 && __builtin_cpu_supports("avx512bw") != 0 &&
-      __builtin_cpu_supports("avx512dq") != 0 && __builtin_cpu_supports("avx512vl") != 0;
+      instruction_set() == InstructionSet::kAvx512 && __builtin_cpu_supports("avx512bf16") != 0;
   return has_it ? &kernel : nullptr;
 }
 

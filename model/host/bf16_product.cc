@@ -46,7 +46,7 @@ void multiply_tile(const Bf16Kernel& kernel, int64_t rows, int64_t columns, int6
   }
   alignas(64) float tile[kKernelRows * kKernelColumns];
   kernel.multiply(rows, pairs, a, b, /*add=*/false, {tile, kKernelColumns});
-  move_tile(rows, columns, tile, add, c);
+  vectorised<move_tile<C>>(rows, columns, static_cast<const float*>(tile), add, c);
 }
 
 // C[m, n] (+)= A B, block by block. pack_b(first_term, terms, column, columns, panel) packs a panel

@@ -43,8 +43,8 @@ DocumentScores score_documents(const std::vector<Piece>& pieces, const int32_t* 
   parallel_for(count, 2, [&](int64_t begin, int64_t end) {
     std::vector<float> scores_of_token(E);
     for (int64_t p = begin; p < end; ++p) {
-      entropies[p] =
-          score_piece(pieces[p], E, logits, usable, sums.data() + p * E, scores_of_token.data());
+      entropies[p] = vectorised<score_piece>(pieces[p], E, logits, usable, sums.data() + p * E,
+                                             scores_of_token.data());
     }
   });
   DocumentScores scores{std::vector<double>(spans * E), std::vector<double>(spans)};

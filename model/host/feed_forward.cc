@@ -68,7 +68,7 @@ void feed_forward(const FeedForwardView& weights, int64_t n, const E* x, const f
   const int64_t F = weights.F;
   feed_forward_hidden(weights, n, x, hidden);
   parallel_for(n, kGrain, [&](int64_t begin, int64_t end) {
-    activate_rows(begin, end, F, hidden, row_weights, act);
+    vectorised<activate_rows<E>>(begin, end, F, hidden, row_weights, act);
   });
   linear(n, D, F, {act, F}, {weights.down, F}, beta, {y, D});
 }
@@ -81,7 +81,8 @@ void feed_forward_backward(const FeedForwardView& weights, const FeedForwardView
   const int64_t F = weights.F;
   linear_input_gradient(n, D, F, {dy, D}, {weights.down, F}, 0, {d_act, F});
   parallel_for(n, kGrain, [&](int64_t begin, int64_t end) {
-    activate_backward_rows(begin, end, F, hidden, row_weights, d_act, act, d_row_weights);
+    vectorised<activate_backward_rows<E>>(begin, end, F, hidden, row_weights, d_act, act,
+                                          d_row_weights);
   });
   linear_weight_gradient(n, D, F, {dy, D}, {act, F}, onto, {gradients.down, F});
   linear_weight_gradient(n, 2 * F, D, {hidden, 2 * F}, {x, D}, onto, {gradients.gate_up, D});

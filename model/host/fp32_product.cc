@@ -3,6 +3,7 @@
 #include <c10/util/Exception.h>
 #include <dlfcn.h>
 
+#include "model/host/instruction_set.h"
 #include "model/host/transpose.h"
 #include "model/host/workspace.h"
 
@@ -77,7 +78,7 @@ unsigned cpu_family() {
   return base == 0xF ? base + (eax >> 20 & 0xFF) : base;
 }
 bool amd_with_wide_avx512() {
-  return __builtin_cpu_is("amd") != 0 && __builtin_cpu_supports("avx512f") != 0 &&
+  return instruction_set() == InstructionSet::kAvx512 && __builtin_cpu_is("amd") != 0 &&
          cpu_family() >= 26;
 }
 #else

@@ -93,8 +93,8 @@ LmLoss for_chunks(const LmHeadWeights& head, int64_t T, const E* x, const int32_
       chunk.label_logits[i] = chunk.logits[i * stride + std::max(labels[chunk.first + i], 0)];
     }
     parallel_for(chunk.rows, 8, [&](int64_t begin, int64_t end) {
-      exponentiate_rows(begin, end, head.V, stride, chunk.logits, chunk.exponentials,
-                        chunk.logsumexp.data(), chunk.sums.data());
+      vectorised<exponentiate_rows<E>>(begin, end, head.V, stride, chunk.logits, chunk.exponentials,
+                                       chunk.logsumexp.data(), chunk.sums.data());
     });
     for (int64_t i = 0; i < chunk.rows; ++i) {
       chunk.logsumexp[i] += std::log(chunk.sums[i]);

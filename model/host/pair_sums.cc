@@ -17,7 +17,7 @@ constexpr int64_t kGrain = 64;  // rows
 
 // to[D] = (kAdd ? to : 0) + the sum of kRows rows of D, in their order: entries meet in a register.
 template <int kRows, bool kAdd, typename E, typename Y>
-__attribute__((always_inline)) inline void sum_rows(int64_t D, const E* const* from, Y* to) {
+EMO_SIMD void sum_rows(int64_t D, const E* const* from, Y* to) {
 #pragma omp simd
   for (int64_t d = 0; d < D; ++d) {
     float sum = 0;
@@ -29,8 +29,7 @@ __attribute__((always_inline)) inline void sum_rows(int64_t D, const E* const* f
 
 // The same for any number of rows.
 template <bool kAdd, typename E, typename Y>
-__attribute__((always_inline)) inline void sum_any_rows(int64_t D, const E* const* from,
-                                                        int64_t count, Y* to) {
+EMO_SIMD void sum_any_rows(int64_t D, const E* const* from, int64_t count, Y* to) {
   constexpr int64_t kColumns = 256;  // summed up at a time
   float sums[kColumns];
   for (int64_t column = 0; column < D; column += kColumns) {
@@ -90,7 +89,7 @@ void sum_range(const Sums<E, Y>& sums, int64_t begin, int64_t end, int64_t D) {
     most = std::max<int64_t>(most, sums.first_pair[r + 1] - sums.first_pair[r]);
   }
   std::vector<const E*> from(most);
-  sum_pairs<kAdd>(sums, begin, end, D, from.data());
+  vectorised<sum_pairs<kAdd, E, Y>>(sums, begin, end, D, from.data());
 }
 
 // The rows of whole tokens: those of [begin, end) whose token does not begin before, up to the last

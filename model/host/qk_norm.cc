@@ -51,9 +51,10 @@ void qk_norm(int64_t T, int64_t D, const QkNormWeights& weights, float epsilon, 
              float* reciprocal) {
   parallel_for(T, kBlock, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
-      normalise_row(D, weights.q, epsilon, qkv + 3 * t * D, raw + 2 * t * D, reciprocal + 2 * t);
-      normalise_row(D, weights.k, epsilon, qkv + (3 * t + 1) * D, raw + (2 * t + 1) * D,
-                    reciprocal + 2 * t + 1);
+      vectorised<normalise_row<E>>(D, weights.q, epsilon, qkv + 3 * t * D, raw + 2 * t * D,
+                                   reciprocal + 2 * t);
+      vectorised<normalise_row<E>>(D, weights.k, epsilon, qkv + (3 * t + 1) * D,
+                                   raw + (2 * t + 1) * D, reciprocal + 2 * t + 1);
     }
   });
 }
@@ -70,9 +71,10 @@ void qk_norm_backward(int64_t T, int64_t D, const QkNormWeights& weights, const 
     for (int64_t b = begin; b < end; ++b) {
       float* dw = partial->data() + b * 2 * D;
       for (int64_t t = b * kBlock; t < std::min(T, (b + 1) * kBlock); ++t) {
-        backward_row(D, weights.q, raw + 2 * t * D, reciprocal[2 * t], d_qkv + 3 * t * D, dw);
-        backward_row(D, weights.k, raw + (2 * t + 1) * D, reciprocal[2 * t + 1],
-                     d_qkv + (3 * t + 1) * D, dw + D);
+        vectorised<backward_row<E>>(D, weights.q, raw + 2 * t * D, reciprocal[2 * t],
+                                    d_qkv + 3 * t * D, dw);
+        vectorised<backward_row<E>>(D, weights.k, raw + (2 * t + 1) * D, reciprocal[2 * t + 1],
+                                    d_qkv + (3 * t + 1) * D, dw + D);
       }
     }
   });

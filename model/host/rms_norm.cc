@@ -50,7 +50,7 @@ template <typename E>
 void rms_norm(int64_t T, int64_t D, const float* x, const float* w, float epsilon, E* y,
               float* reciprocal) {
   parallel_for(T, kBlock, [&](int64_t begin, int64_t end) {
-    normalise_rows(begin, end, D, x, w, epsilon, y, reciprocal);
+    vectorised<normalise_rows<E>>(begin, end, D, x, w, epsilon, y, reciprocal);
   });
 }
 template void rms_norm(int64_t, int64_t, const float*, const float*, float, float*, float*);
@@ -63,8 +63,8 @@ void rms_norm_backward(int64_t T, int64_t D, const float* x, const float* w,
   partial->resize(blocks * D);
   parallel_for(blocks, 1, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
-      backward_rows(b * kBlock, std::min(T, (b + 1) * kBlock), D, x, w, reciprocal, dy, dx,
-                    partial->data() + b * D);
+      vectorised<backward_rows>(b * kBlock, std::min(T, (b + 1) * kBlock), D, x, w, reciprocal, dy,
+                                dx, partial->data() + b * D);
     }
   });
   for (int64_t b = 0; b < blocks; ++b) {

@@ -55,8 +55,8 @@ void rotate(const RopeTable& table, Rotation rotation, int64_t T, const int32_t*
   const float direction = rotation == Rotation::kForward ? 1.0f : -1.0f;
   parallel_for(T, 64, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
-      rotate_heads(heads, head_dim / 2, table.cosines(positions[t]), table.sines(positions[t]),
-                   direction, x + t * stride);
+      vectorised<rotate_heads<E>>(heads, head_dim / 2, table.cosines(positions[t]),
+                                  table.sines(positions[t]), direction, x + t * stride);
     }
   });
 }

@@ -12,9 +12,8 @@ namespace emo {
 
 // p [E] = softmax of z [E] over the experts whose `mask` [E] is 1; the others get 0. Answers
 // logsumexp and sets the entropy (nats). At least one expert is in the mask. Inline, so that it is
-// vectorised with its EMO_SIMD caller.
-__attribute__((always_inline)) inline float softmax(int64_t E, const float* z, const float* mask,
-                                                    float* p, float* entropy) {
+// vectorised with its caller.
+EMO_SIMD float softmax(int64_t E, const float* z, const float* mask, float* p, float* entropy) {
   constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
   float largest = kMinusInfinity;
 #pragma omp simd reduction(max : largest)

@@ -1,28 +1,49 @@
 // Loops that the compiler vectorises for several instruction sets, chosen when the program starts.
 //
-// A function marked EMO_SIMD is compiled for plain x86-64, AVX2 with FMA (x86-64-v3) and AVX-512
-// (x86-64-v4); the loader picks by what the CPU has. Never name a product here ("arch=haswell"):
-// the loader then takes that for the maker's name, and CPUs of others run the plain code.
-// What it calls must be inline, or it stays plain. Sums inside need `#pragma omp simd reduction`,
-// which allows the compiler to reorder them; the order then depends on the machine, never on the
-// number of threads.
+// The body of such a loop is a function marked EMO_SIMD, and vectorised<body>(arguments...) runs
+// it: compiled for plain x86-64, AVX2 with FMA (x86-64-v3) and AVX-512 (x86-64-v4), whichever
+// model/host/instruction_set.h chose. What a body calls must be inline too, or it stays plain. Sums
+// inside need `#pragma omp simd reduction`, which allows the compiler to reorder them; the order
+// then depends on the instruction set, never on the number of threads.
 #pragma once
 
 #include <bit>
 #include <cstdint>
 
-// clang, which only analyses this code (launch/tidy.sh), cannot clone templates.
-#if defined(__x86_64__) && !defined(__clang__) && !defined(EMO_PORTABLE)
-#define EMO_SIMD __attribute__((target_clones("default", "arch=x86-64-v3", "arch=x86-64-v4")))
-#else
-#define EMO_SIMD
-#endif
+#include "model/host/instruction_set.h"
+
+#define EMO_SIMD __attribute__((always_inline)) inline
 
 namespace emo {
 
+#ifdef EMO_SEVERAL_INSTRUCTION_SETS
+template <auto kBody, typename... Arguments>
+__attribute__((noinline, target("arch=x86-64-v3"))) auto run_with_avx2(Arguments... arguments) {
+  return kBody(arguments...);
+}
+template <auto kBody, typename... Arguments>
+__attribute__((noinline, target("arch=x86-64-v4"))) auto run_with_avx512(Arguments... arguments) {
+  return kBody(arguments...);
+}
+#endif
+template <auto kBody, typename... Arguments>
+__attribute__((noinline)) auto run_portably(Arguments... arguments) {
+  return kBody(arguments...);
+}
+
+template <auto kBody, typename... Arguments>
+auto vectorised(Arguments... arguments) {
+#ifdef EMO_SEVERAL_INSTRUCTION_SETS
+  const InstructionSet set = instruction_set();
+  if (set == InstructionSet::kAvx512) return run_with_avx512<kBody>(arguments...);
+  if (set == InstructionSet::kAvx2) return run_with_avx2<kBody>(arguments...);
+#endif
+  return run_portably<kBody>(arguments...);
+}
+
 // e^x to 2 units in the last place for x in [-87, 88]; below, a number under 1.7e-38; above, as
 // at 88. The polynomial is that of Cephes' expf (S. Moshier, netlib).
-__attribute__((always_inline)) inline float fast_exp(float x) {
+EMO_SIMD float fast_exp(float x) {
   x = x < -87.0f ? -87.0f : x;
   x = x > 88.0f ? 88.0f : x;
   const float shifted = x * 1.44269504088896341f + 12582912.0f;  // rounds to an integer

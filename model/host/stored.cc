@@ -21,7 +21,7 @@ const at::Tensor& as_stored<Bf16>(const at::Tensor& fp32, at::Tensor* buffer) {
   auto* to = shape_stored<Bf16>(buffer, fp32.sizes());
   const auto* from = fp32.const_data_ptr<float>();
   parallel_for(fp32.numel(), 1 << 14,
-               [&](int64_t begin, int64_t end) { round_all(begin, end, from, to); });
+               [&](int64_t begin, int64_t end) { vectorised<round_all>(begin, end, from, to); });
   return *buffer;
 }
 

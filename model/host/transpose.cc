@@ -1,5 +1,6 @@
 #include "model/host/transpose.h"
 
+#include "model/host/instruction_set.h"
 #include "model/host/transpose_registers.h"
 
 namespace emo {
@@ -33,7 +34,7 @@ EMO_AVX512 void transpose_block(ConstMatrixView from, MatrixView to) {
 }  // namespace
 
 void transpose(int64_t rows, int64_t columns, ConstMatrixView from, MatrixView to) {
-  static const bool has_avx512 = __builtin_cpu_supports("avx512f") != 0;
+  static const bool has_avx512 = instruction_set() == InstructionSet::kAvx512;
   const int64_t whole_rows = has_avx512 ? rows / kBlock * kBlock : 0;
   const int64_t whole_columns = has_avx512 ? columns / kBlock * kBlock : 0;
   for (int64_t i = 0; i < whole_rows; i += kBlock) {

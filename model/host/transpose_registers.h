@@ -2,7 +2,7 @@
 // defined, and only to be called where the CPU has avx512f.
 #pragma once
 
-#if defined(__x86_64__) && !defined(EMO_PORTABLE)
+#if defined(__x86_64__)
 #include <immintrin.h>
 #define EMO_AVX512 __attribute__((target("avx512f,prefer-vector-width=512")))
 

@@ -28,7 +28,7 @@ double blocked_sum_of_squares(int64_t count, const float* x) {
   std::vector<double> partial(blocks);
   parallel_for(blocks, 4, [&](int64_t begin, int64_t end) {
     for (int64_t b = begin; b < end; ++b) {
-      partial[b] = sum_of_squares(std::min(kBlock, count - b * kBlock), x + b * kBlock);
+      partial[b] = vectorised<sum_of_squares>(std::min(kBlock, count - b * kBlock), x + b * kBlock);
     }
   });
   double sum = 0;
@@ -95,7 +95,8 @@ void update_part(const Factors& factors, const Sharding& sharding, size_t bucket
   for_trained(sharding, bucket, trained, [&](int64_t span, int64_t count) {
     parallel_for(count, kBlock, [&](int64_t begin, int64_t end) {
       const int64_t at = span + begin;
-      update(end - begin, factors, gradient + at, parameter + at, first + at, second + at);
+      vectorised<update>(end - begin, factors, gradient + at, parameter + at, first + at,
+                         second + at);
     });
   });
 }
