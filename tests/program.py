@@ -48,7 +48,8 @@ def run_cases(names: dict[str, typing.Any]) -> typing.NoReturn:
     cases = [case for name, case in names.items() if name.startswith("test_") and inspect.isfunction(case)]
     chosen = [case for case in cases if not filters or any(part in case.__name__ for part in filters)]
     if not chosen:
-        sys.exit(f"no such case; there are {', '.join(case.__name__ for case in cases)}")
+        print(f"no such case; there are {', '.join(case.__name__ for case in cases)}", file=sys.stderr)
+        sys.exit(64)
     failed = []
     with Program(executable) as emo:
         for case in chosen:
@@ -76,12 +77,13 @@ class Program:
     def __exit__(self, *_):
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def run(self, *arguments, ranks: int = 0, threads: int = 1, expect: int | None = 0, timeout: int = 300):
+    def run(self, *arguments, ranks: int = 0, threads: int = 1, expect: int | None = 0, timeout: int = 300,
+            environment: dict[str, str] | None = None):
         """Runs the program, on `ranks` MPI ranks where that is not 0; checks its exit code."""
         command = [self.executable, *map(str, arguments)]
         if ranks:
             command = [str(ROOT / "launch/mpirun.sh"), str(ranks), *command]
-        environment = dict(os.environ, OMP_NUM_THREADS=str(threads))
+        environment = dict(os.environ, OMP_NUM_THREADS=str(threads), **(environment or {}))
         result = subprocess.run(command, capture_output=True, text=True, timeout=timeout,
                                 env=environment, cwd=ROOT)
         if expect is not None and result.returncode != expect:

@@ -42,22 +42,23 @@ absl::StatusOr<InstructionSet> chosen() {
       absl::StrCat("EMO_ISA=", wanted_name(), ": expected portable, avx2 or avx512"));
 }
 
-// What libraries read at their first call.
-struct Limits {
-  const char* at;       // libtorch's own kernels
-  const char* mkl;      //
-  const char* one_dnn;  // the one inside libtorch too
-};
-Limits limits_of(InstructionSet set) {
+// Libraries read their limits from the environment, at their first call.
+void limit_libraries(InstructionSet set) {
+  const auto limit = [](const char* name, const char* value) { setenv(name, value, 1); };
   switch (set) {
     case InstructionSet::kPortable:
-      return {"default", "SSE4_2", "SSE41"};
+      limit("ATEN_CPU_CAPABILITY", "default");  // libtorch's own loops
+      limit("ONEDNN_MAX_CPU_ISA", "SSE41");     // the oneDNN inside libtorch
+      limit("MKL_CBWR", "COMPATIBLE");          // the only limit that MKL heeds on AMD's CPUs too
+      break;
     case InstructionSet::kAvx2:
-      return {"avx2", "AVX2", "AVX2"};
-    case InstructionSet::kAvx512:
+      limit("ATEN_CPU_CAPABILITY", "avx2");
+      limit("ONEDNN_MAX_CPU_ISA", "AVX2");
+      limit("MKL_ENABLE_INSTRUCTIONS", "AVX2");  // on AMD's CPUs it uses no more anyway
+      break;
+    case InstructionSet::kAvx512:  // there is no more to be had
       break;
   }
-  return {"avx512", "AVX512", "ALL"};
 }
 
 }  // namespace
@@ -77,10 +78,7 @@ const char* instruction_set_name(InstructionSet set) {
 absl::Status choose_instruction_set() {
   const absl::StatusOr<InstructionSet> set = chosen();
   if (!set.ok() || *wanted_name() == '\0') return set.status();
-  const Limits limits = limits_of(*set);
-  setenv("ATEN_CPU_CAPABILITY", limits.at, /*overwrite=*/1);
-  setenv("MKL_ENABLE_INSTRUCTIONS", limits.mkl, 1);
-  setenv("ONEDNN_MAX_CPU_ISA", limits.one_dnn, 1);
+  limit_libraries(*set);
   return absl::OkStatus();
 }
 

@@ -1,4 +1,5 @@
 """The command line: help with an example for every command, exit codes, suggestions."""
+import json
 import pathlib
 import sys
 
@@ -55,6 +56,28 @@ def test_a_layout_that_is_not_the_world_s(emo):
 def test_a_folder_that_cannot_be_written(emo):
     check(emo.run("train", "configs/tiny.yaml", "run.folder=/proc/nowhere", expect=None).returncode == 73,
           "a folder that cannot be written")
+
+
+def test_emo_isa_limits_what_version_says_is_chosen(emo):
+    # Training agrees to rounding.
+    losses = {}
+    for instructions in ("portable", "avx2", ""):  # the last: what this CPU has
+        environment = {"EMO_ISA": instructions}
+        version = emo.run("--version", environment=environment).stdout.splitlines()
+        check(version[0].startswith("emo "), f"{version}")
+        chosen = dict(line.split(": ") for line in version[1:])
+        check(list(chosen) == ["instructions", "fp32 products", "bf16 products"], f"{version}")
+        if instructions:
+            check(chosen == {"instructions": instructions, "fp32 products": "MKL", "bf16 products": "plain loops"},
+                  f"EMO_ISA={instructions}: {version}")
+        folder = f"{emo.folder}/isa-{instructions}"
+        emo.run("train", "configs/tiny.yaml", f"run.folder={folder}", "train.steps=1", "--quiet",
+                environment=environment)
+        step = json.loads(pathlib.Path(folder, "metrics.jsonl").read_text().splitlines()[0])
+        losses[instructions] = step["train/CE loss"]
+    check(max(losses.values()) - min(losses.values()) < 1e-6, f"losses differ: {losses}")
+    result = emo.run("--version", environment={"EMO_ISA": "sse"}, expect=64)
+    check("expected portable, avx2 or avx512" in result.stderr, result.stderr)
 
 
 if __name__ == "__main__":
