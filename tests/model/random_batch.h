@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdlib>
 #include <random>
 #include <vector>
 
@@ -39,8 +40,21 @@ inline void predict_answers_alone(Batch* batch) {
   }
 }
 
-// Wide random parameters, so that routing has clear gaps and every gradient is far from zero.
+// Moves the weights of all tests: tests/parallel/moved_rounding.sh runs them with many.
+// EMO_TEST_SEED gives other ones, EMO_TEST_SCALE is a factor of the embedding, such as 1.0000001.
+inline uint64_t moved_seed(uint64_t seed) {
+  const char* moved = std::getenv("EMO_TEST_SEED");
+  return seed + 1000 * (moved != nullptr ? std::strtoull(moved, nullptr, 10) : 0);
+}
+inline float moved_scale() {
+  const char* moved = std::getenv("EMO_TEST_SCALE");
+  return moved != nullptr ? std::strtof(moved, nullptr) : 1.0f;
+}
+
+// Wide random parameters, so that few choices are near ties (tests/model/clear_routing.h finds
+// those that are) and every gradient is far from zero.
 inline void fill_random(const Model& model, uint64_t seed) {
+  seed = moved_seed(seed);
   for (const ParameterInfo& p : model.layout.parameters) {
     uint64_t hash = seed;
     for (const char c : p.name) hash = hash * 1099511628211u + static_cast<uint8_t>(c);
@@ -48,7 +62,9 @@ inline void fill_random(const Model& model, uint64_t seed) {
     std::normal_distribution<float> normal(0, 1);
     float* data = parameter_data(p, model.parameters);
     const bool is_norm = p.shape.size() == 1;
-    const float scale = 1.5f / std::sqrt(static_cast<float>(p.shape.back()));
+    const bool is_input = p.name == "model.embed_tokens.weight";
+    const float scale =
+        1.5f / std::sqrt(static_cast<float>(p.shape.back())) * (is_input ? moved_scale() : 1.0f);
     for (int64_t i = 0; i < p.numel(); ++i) {
       data[i] = is_norm ? 1 + 0.1f * normal(random) : scale * normal(random);
     }

@@ -1,0 +1,104 @@
+#include "model/routing_gap.h"
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <numeric>
+
+namespace emo {
+namespace {
+
+// Of numbers in falling order, between the `taken`-th and the next; none where all are taken.
+double gap_behind(const std::vector<double>& falling, int64_t taken) {
+  if (taken < 1 || taken >= static_cast<int64_t>(falling.size())) return RoutingGap::kNone;
+  return (falling[taken - 1] - falling[taken]) / falling[taken - 1];
+}
+
+// A document's scores q [E] in falling order; see router.h.
+std::vector<double> document_scores(const float* logits, int64_t tokens, int64_t E,
+                                    const std::vector<uint8_t>& kept) {
+  std::vector<double> q(E), p(E);
+  for (int64_t t = 0; t < tokens; ++t) {
+    for (int64_t e = 0; e < E; ++e) {
+      const bool usable = kept.empty() || kept[e] != 0;
+      p[e] = usable ? std::exp(static_cast<double>(logits[t * E + e])) : 0;
+    }
+    const double sum = std::accumulate(p.begin(), p.end(), 0.0);
+    for (int64_t e = 0; e < E; ++e) q[e] += p[e] / sum;
+  }
+  std::sort(q.begin(), q.end(), std::greater<>());
+  return q;
+}
+
+// A top-p pool ends where enough is reached: how far its sums there are from that, as a part of
+// all.
+double top_p_gap(const std::vector<double>& falling, int64_t size, double top_p) {
+  const double all = std::accumulate(falling.begin(), falling.end(), 0.0);
+  const double reached = std::accumulate(falling.begin(), falling.begin() + size, 0.0) / all;
+  return std::min(std::abs(reached - top_p), std::abs(reached - falling[size - 1] / all - top_p));
+}
+
+// The scores of a token's experts that it may choose, in falling order, by their ratio to the
+// first: masking before or after the softmax leaves ratios alone.
+std::vector<double> scores_in_pool(const float* z, int64_t E, const uint8_t* pool,
+                                   const std::vector<uint8_t>& kept) {
+  std::vector<double> scores;
+  for (int64_t e = 0; e < E; ++e) {
+    if (pool[e] != 0 && (kept.empty() || kept[e] != 0)) scores.push_back(z[e]);
+  }
+  std::sort(scores.begin(), scores.end(), std::greater<>());
+  const double first = scores.empty() ? 0 : scores[0];
+  for (double& score : scores) score = std::exp(score - first);
+  return scores;
+}
+
+bool was_given(const std::vector<uint8_t>& pools, int64_t span, int64_t E) {
+  const auto row = pools.begin() + (pools.empty() ? 0 : span * E);
+  return !pools.empty() && std::any_of(row, row + E, [](uint8_t in) { return in != 0; });
+}
+
+}  // namespace
+
+void RoutingGap::take(const RoutingGap& other) {
+  pools = std::min(pools, other.pools);
+  experts = std::min(experts, other.experts);
+  order = std::min(order, other.order);
+}
+
+RoutingGap routing_gap(const RouterInput& input, const PoolPolicy& pool, const Routing& routing) {
+  const int64_t E = input.logits.size(1);
+  const auto* logits = input.logits.const_data_ptr<float>();
+  const auto* ends = input.span_ends.const_data_ptr<int32_t>();
+  const std::vector<uint8_t>& kept = input.subset.kept;
+  RoutingGap gap;
+  for (int64_t span = 0; span + 1 < input.span_ends.numel(); ++span) {
+    const uint8_t* in_pool = routing.pools.data() + span * E;
+    const int64_t size = std::count_if(in_pool, in_pool + E, [](uint8_t in) { return in != 0; });
+    if (pool.kind != PoolPolicy::Kind::kNone && !was_given(input.subset.pools, span, E)) {
+      const auto q = document_scores(logits + ends[span] * E, ends[span + 1] - ends[span], E,
+                                     input.subset.full_weights ? std::vector<uint8_t>() : kept);
+      gap.pools = std::min(gap.pools, gap_behind(q, size));
+      if (pool.kind == PoolPolicy::Kind::kTopP) {
+        gap.pools = std::min(gap.pools, top_p_gap(q, size, pool.top_p));
+      }
+    }
+    for (int64_t t = ends[span]; t < ends[span + 1]; ++t) {
+      const std::vector<double> scores = scores_in_pool(logits + t * E, E, in_pool, kept);
+      gap.experts = std::min(gap.experts, gap_behind(scores, input.top_k));
+      const auto chosen = std::min<int64_t>(input.top_k, static_cast<int64_t>(scores.size()));
+      for (int64_t k = 1; k < chosen; ++k) gap.order = std::min(gap.order, gap_behind(scores, k));
+    }
+  }
+  return gap;
+}
+
+RoutingGap routing_gap(const std::vector<BlockActivations>& blocks, const PoolPolicy& pool) {
+  RoutingGap gap;
+  for (const BlockActivations& block : blocks) {
+    if (!block.moe.logits.defined()) continue;  // a dense layer
+    gap.take(routing_gap(block.moe.router_input, pool, block.moe.routing));
+  }
+  return gap;
+}
+
+}  // namespace emo
