@@ -8,6 +8,7 @@
 #include "data/rows/loader.h"
 #include "eval/verify/golden_folder.h"
 #include "parallel/self_communicator.h"
+#include "tests/model/clear_routing.h"
 #include "tests/model/random_batch.h"
 #include "tests/model/sample_configs.h"
 #include "tests/parallel/test_world.h"
@@ -16,6 +17,8 @@
 
 namespace emo {
 namespace {
+
+constexpr uint64_t kPoolSeed = 77;
 
 struct Outcome {
   StepResult result;
@@ -31,6 +34,7 @@ struct HowToRun {
   ExpertOrder order = {};
   GradientMemory gradients = GradientMemory::kWhole;
   Precision precision = Precision::kFp32;
+  uint64_t weights = 21;  // seed
 };
 
 // What an earlier step left in the gradients of routed experts: the first pass writes over it, for
@@ -47,7 +51,7 @@ Outcome run(const Mesh& mesh, const RoutingContract& contract, const std::vector
   Outcome outcome;
   outcome.state = std::make_unique<TrainingState>(how.config, contract, 48, mesh.position(),
                                                   StateOptions{how.order, how.gradients});
-  fill_random(outcome.state->model, 21);
+  fill_random(outcome.state->model, how.weights);
   if (how.gradients == GradientMemory::kWhole) leave_stale_gradients(outcome.state.get());
   std::vector<SlicedBatch> micro_batches;
   int64_t share = 0;
@@ -60,12 +64,33 @@ Outcome run(const Mesh& mesh, const RoutingContract& contract, const std::vector
       slices.push_back(to_tensors(rows_of(mine, s, how.slices)));
   }
   StepOptions options;
-  options.seed = 77;
+  options.seed = kPoolSeed;
   options.recompute = how.recompute;
   options.precision = how.precision;
   outcome.result = compute_gradients(mesh, micro_batches, share, options, outcome.state.get());
   outcome.gradients = gather_gradients(mesh, outcome.state.get());
   return outcome;
+}
+
+// The reference. Chooses how->weights, so that its routing is clear.
+Outcome run_in_one_process(const RoutingContract& contract, const std::vector<Batch>& global,
+                           HowToRun* how) {
+  const auto alone = make_mesh(self_communicator(), 1, 1);
+  Outcome one;
+  PassOptions pass;
+  pass.seed = kPoolSeed;
+  pass.pool = contract.pool;
+  how->weights = seed_with_clear_routing(how->weights, [&](uint64_t seed) {
+    how->weights = seed;
+    one = run(*alone, contract, global, *how);
+    double gap = RoutingGap::kNone;
+    for (const Batch& batch : global) {
+      const MicroBatch tensors = to_tensors(batch);
+      gap = std::min(gap, gap_of_pass(one.state->model, one.state->rope, tensors, pass).choice());
+    }
+    return gap;
+  });
+  return one;
 }
 
 bool close(double found, double expected, double tolerance) {
@@ -158,11 +183,13 @@ TEST_P(Layouts, EqualOneProcess) {
       std::fill_n(global.back().labels.begin(), 48, kIgnoredLabel);
     }
   }
-  auto alone = make_mesh(self_communicator(), 1, 1);
-  const Outcome one = run(*alone, contract, global);
+  HowToRun how;
+  const Outcome one = run_in_one_process(contract, global, &how);
+  how.recompute = c.recompute;
+  how.slices = c.slices;
   for (int64_t ep = 1; ep <= world.size(); ep *= 2) {
     const auto mesh = make_mesh(world.split(0, world.rank()), 0, ep);
-    const Outcome many = run(*mesh, contract, global, {small_config(), c.recompute, c.slices});
+    const Outcome many = run(*mesh, contract, global, how);
     EXPECT_TRUE(on_all_ranks(close(many.result.cross_entropy(), one.result.cross_entropy(), 1e-6)));
     EXPECT_TRUE(on_all_ranks(close(many.result.gradient_norm, one.result.gradient_norm, 1e-5)));
     EXPECT_TRUE(on_all_ranks(many.result.divisor == one.result.divisor));
@@ -222,8 +249,7 @@ TEST(GradientsInParts, EqualOneProcess) {
   for (int64_t m = 0; m < 2; ++m) {
     global.push_back(random_batch(5, 48, 61, 9, 70 + static_cast<uint64_t>(m), m * 5));
   }
-  const auto alone = make_mesh(self_communicator(), 1, 1);
-  const Outcome one = run(*alone, contract, global, how);
+  const Outcome one = run_in_one_process(contract, global, &how);
   how.gradients = GradientMemory::kParts;
   for (const int64_t slices : {1, 2}) {
     how.slices = slices;
@@ -249,8 +275,7 @@ TEST(PlacedExperts, EqualOneProcess) {
   contract.pool.min = 4;
   contract.pool.max = 20;
   const std::vector<Batch> global = {random_batch(5, 48, 61, 9, 8)};
-  const auto alone = make_mesh(self_communicator(), 1, 1);
-  const Outcome one = run(*alone, contract, global, how);
+  const Outcome one = run_in_one_process(contract, global, &how);
   const int64_t E = how.config.routed_experts();
   how.order.resize(how.config.n_layers);
   for (int64_t layer = 0; layer < how.config.n_layers; ++layer) {
@@ -283,8 +308,7 @@ TEST(UnevenExperts, EqualOneProcess) {
   contract.pool.min = 8;
   contract.pool.max = 128;
   const std::vector<Batch> global = {random_batch(9, 48, 61, 9, 3)};
-  const auto alone = make_mesh(self_communicator(), 1, 1);
-  const Outcome one = run(*alone, contract, global, how);
+  const Outcome one = run_in_one_process(contract, global, &how);
   for (const int64_t dp : {1, 2}) {
     if (world.size() % dp != 0) continue;
     const auto mesh = make_mesh(world.split(0, world.rank()), dp, world.size() / dp);
@@ -416,8 +440,10 @@ TEST(Accumulation, OfMicroBatchesIsTheWholeBatch) {
   std::vector<Batch> parts;
   for (int64_t m = 0; m < 3; ++m) parts.push_back(rows_of(all, m, 3));
   const auto mesh = make_mesh(world.split(0, world.rank()), 0, 1);
-  const Outcome whole = run(*mesh, contract, {all});
-  const Outcome split = run(*mesh, contract, parts);
+  HowToRun how;
+  run_in_one_process(contract, {all}, &how);
+  const Outcome whole = run(*mesh, contract, {all}, how);
+  const Outcome split = run(*mesh, contract, parts, how);
   const at::Tensor a = whole.gradients.dense, b = split.gradients.dense;
   EXPECT_TRUE(
       on_all_ranks((a - b).abs().max().item<float>() <= 1e-5 * a.abs().max().item<float>()));

@@ -11,6 +11,7 @@
 #include "model/host/key_value_cache.h"
 #include "model/transformer.h"
 #include "parallel/self_communicator.h"
+#include "tests/model/clear_routing.h"
 #include "tests/model/random_batch.h"
 #include "tests/model/sample_configs.h"
 
@@ -31,7 +32,6 @@ class Decoder {
  public:
   explicit Decoder(const Case& c)
       : case_(c), model_(c.config, c.contract), rope_(200, c.config.head_dim(), 10000) {
-    fill_random(model_, 5);
     std::mt19937_64 random(3);
     for (const int64_t length : c.lengths) {
       tokens_.emplace_back();
@@ -41,6 +41,10 @@ class Decoder {
     }
     memory_.slices.resize(1);
     ep_ = self_communicator();
+    seed_with_clear_routing(5, [&](uint64_t seed) {
+      fill_random(model_, seed);
+      return gap_of_one_pass();
+    });
   }
 
   // The final hidden states [T, D] of tokens [from, to) of each sequence.
@@ -74,11 +78,22 @@ class Decoder {
     }
     options.after_block = [&](int64_t, const BlockActivations& block, const at::Tensor&) {
       if (chosen != nullptr) chosen->push_back(block.moe.routing.pools);
+      gap_.take(routing_gap(block.moe.router_input, case_.pool, block.moe.routing));
     };
     const MicroBatch batch = sequence_batch(sequences);
     forward(model_, rope_, batch, options, &memory_.slices[0], &memory_.buffers);
     const auto* x = memory_.slices[0].normalised.const_data_ptr<float>();
     return {x, x + batch.num_tokens() * case_.config.d_model};
+  }
+
+  // Of the experts of all tokens in the pools of the prompts; nothing chooses pools twice.
+  double gap_of_one_pass() {
+    const std::vector<int64_t> none(case_.lengths.size(), 0);
+    Pools pools;
+    pass(none, case_.prompts, nullptr, {}, &pools);
+    gap_ = {};
+    pass(none, case_.lengths, nullptr, pools, nullptr);
+    return gap_.experts;
   }
 
   void compare() {
@@ -121,6 +136,7 @@ class Decoder {
   std::vector<std::vector<int32_t>> tokens_;
   std::unique_ptr<Communicator> ep_;
   PassMemory memory_;
+  RoutingGap gap_;  // of the passes so far
 };
 
 TEST(DecodingTest, EqualsOnePassWithoutPools) {

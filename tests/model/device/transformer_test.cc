@@ -9,6 +9,7 @@
 
 #include "eval/verify/golden_folder.h"
 #include "parallel/self_communicator.h"
+#include "tests/model/clear_routing.h"
 #include "tests/model/device/device_under_test.h"
 #include "tests/model/random_batch.h"
 #include "tests/model/sample_configs.h"
@@ -78,15 +79,18 @@ struct Both {
   Both(const Case& c, at::ScalarType type)
       : host(config_of(c), contract_of(c)), host_gradients(host) {
     const ModelConfig& config = host.config;
-    fill_random(host, 21);
-    for (const at::Tensor& buffer : {host.parameters.dense, host.parameters.experts}) {
-      buffer.copy_(buffer.to(type));  // both start from the same numbers
-    }
     Batch all = random_batch(6, kS, config.vocab_size, c.mean_length, 5);
     if (c.losses_over == LossTokens::kLabelled) predict_answers_alone(&all);
     for (int64_t s = 0; s < c.slices; ++s) slices.push_back(to_tensors(rows_of(all, s, c.slices)));
     const auto world = self_communicator();
     const LossOptions loss{400.0, 1e-3};
+    seed_with_clear_routing(21, [&](uint64_t seed) {
+      fill_random(host, seed);
+      for (const at::Tensor& buffer : {host.parameters.dense, host.parameters.experts}) {
+        buffer.copy_(buffer.to(type));  // both start from the same numbers
+      }
+      return gap_of_host(c);
+    });
     run_host(c, loss, world.get());
 
     model = std::make_unique<device::DeviceModel>(config, host.contract, GridPosition{}, kS,
@@ -110,6 +114,17 @@ struct Both {
     }
     device::forward_backward(model.get(), batches, pass, &counts, &step, &routings);
     sums = step.read(step.all().cpu());
+  }
+
+  // Of all choices, and of the order of a token's experts.
+  double gap_of_host(const Case& c) const {
+    const RopeTable rope(kS, host.config.head_dim(), host.config.rope_theta);
+    PassOptions options;
+    options.seed = kSeed;
+    options.pool = c.pool;
+    RoutingGap gap;
+    for (const MicroBatch& slice : slices) gap.take(gap_of_pass(host, rope, slice, options));
+    return std::min(gap.choice(), gap.order);
   }
 
   void run_host(const Case& c, const LossOptions& loss, Communicator* world) {
