@@ -1,5 +1,8 @@
 #include "tests/model/clear_routing.h"
 
+#include <cstdlib>
+
+#include "absl/strings/str_format.h"
 #include "parallel/self_communicator.h"
 
 namespace emo {
@@ -16,6 +19,15 @@ RoutingGap gap_of_pass(const Model& model, const RopeTable& rope, const MicroBat
   PassBuffers buffers;
   forward(model, rope, batch, own, &activations, &buffers);
   return routing_gap(activations.blocks, own.pool);
+}
+
+uint64_t other_weights() {
+  const char* moved = std::getenv("EMO_TEST_SEED");
+  return moved != nullptr ? std::strtoull(moved, nullptr, 10) : 0;
+}
+
+std::string too_close(double gap) {
+  return gap >= kTieGap ? "" : absl::StrFormat("a tie within rounding, a gap of %.1e", gap);
 }
 
 }  // namespace emo

@@ -40,12 +40,8 @@ inline void predict_answers_alone(Batch* batch) {
   }
 }
 
-// Moves the weights of all tests: tests/parallel/moved_rounding.sh runs them with many.
-// EMO_TEST_SEED gives other ones, EMO_TEST_SCALE is a factor of the embedding, such as 1.0000001.
-inline uint64_t moved_seed(uint64_t seed) {
-  const char* moved = std::getenv("EMO_TEST_SEED");
-  return seed + 1000 * (moved != nullptr ? std::strtoull(moved, nullptr, 10) : 0);
-}
+// A factor of all embeddings, EMO_TEST_SCALE, such as 1.0000001: tests/parallel/moved_rounding.sh
+// moves the rounding of all that tests compute with it.
 inline float moved_scale() {
   const char* moved = std::getenv("EMO_TEST_SCALE");
   return moved != nullptr ? std::strtof(moved, nullptr) : 1.0f;
@@ -53,8 +49,9 @@ inline float moved_scale() {
 
 // Wide random parameters, so that few choices are near ties (tests/model/clear_routing.h finds
 // those that are) and every gradient is far from zero.
-inline void fill_random(const Model& model, uint64_t seed) {
-  seed = moved_seed(seed);
+// `moved`: each number is off by a random part of itself up to that, as rounding moves what is
+// computed.
+inline void fill_random(const Model& model, uint64_t seed, float moved = 0) {
   for (const ParameterInfo& p : model.layout.parameters) {
     uint64_t hash = seed;
     for (const char c : p.name) hash = hash * 1099511628211u + static_cast<uint8_t>(c);
@@ -68,6 +65,8 @@ inline void fill_random(const Model& model, uint64_t seed) {
     for (int64_t i = 0; i < p.numel(); ++i) {
       data[i] = is_norm ? 1 + 0.1f * normal(random) : scale * normal(random);
     }
+    std::uniform_real_distribution<float> part(1 - moved, 1 + moved);
+    for (int64_t i = 0; moved > 0 && i < p.numel(); ++i) data[i] *= part(random);
   }
 }
 

@@ -88,7 +88,7 @@ Outcome run_in_one_process(const RoutingContract& contract, const std::vector<Ba
       const MicroBatch tensors = to_tensors(batch);
       gap = std::min(gap, gap_of_pass(one.state->model, one.state->rope, tensors, pass).choice());
     }
-    return gap;
+    return too_close(gap);
   });
   return one;
 }
@@ -135,7 +135,7 @@ std::string worst_gradient(const Outcome& many, const Outcome& one, const Near& 
 // By 1e-5 of the largest entry.
 bool near_in_fp32(const at::Tensor& found, const at::Tensor& expected) {
   const double largest = expected.abs().max().item<double>();
-  return (found - expected).abs().max().item<double>() <= 1e-5 * largest + 1e-12;
+  return (found - expected).abs().max().item<double>() <= bound_of_weights(1e-5) * largest + 1e-12;
 }
 
 // Collective. `many`, a layout with this dp, has the loss and gradients of one process.

@@ -43,7 +43,7 @@ class Decoder {
     ep_ = self_communicator();
     seed_with_clear_routing(5, [&](uint64_t seed) {
       fill_random(model_, seed);
-      return gap_of_one_pass();
+      return too_close(gap_of_one_pass());
     });
   }
 

@@ -75,6 +75,7 @@ struct Both {
   std::unique_ptr<device::DeviceModel> model;
   LossSums sums;
   device::Routings routings;
+  RoutingGap gap;  // of the host's choices
 
   Both(const Case& c, at::ScalarType type)
       : host(config_of(c), contract_of(c)), host_gradients(host) {
@@ -89,7 +90,8 @@ struct Both {
       for (const at::Tensor& buffer : {host.parameters.dense, host.parameters.experts}) {
         buffer.copy_(buffer.to(type));  // both start from the same numbers
       }
-      return gap_of_host(c);
+      gap = gap_of_host(c);
+      return too_close(gap.choice());
     });
     run_host(c, loss, world.get());
 
@@ -116,15 +118,14 @@ struct Both {
     sums = step.read(step.all().cpu());
   }
 
-  // Of all choices, and of the order of a token's experts.
-  double gap_of_host(const Case& c) const {
+  RoutingGap gap_of_host(const Case& c) const {
     const RopeTable rope(kS, host.config.head_dim(), host.config.rope_theta);
     PassOptions options;
     options.seed = kSeed;
     options.pool = c.pool;
-    RoutingGap gap;
-    for (const MicroBatch& slice : slices) gap.take(gap_of_pass(host, rope, slice, options));
-    return std::min(gap.choice(), gap.order);
+    RoutingGap all;
+    for (const MicroBatch& slice : slices) all.take(gap_of_pass(host, rope, slice, options));
+    return all;
   }
 
   void run_host(const Case& c, const LossOptions& loss, Communicator* world) {
@@ -190,7 +191,8 @@ TEST_P(AgainstHost, LossesGradientsPoolsAndCounts) {
   const Both both(GetParam(), at::kFloat);
   expect_losses(both, 1e-6);
   // A GPU adds in other orders: 3e-5 was seen where the gradients of few tokens cancel.
-  EXPECT_EQ(wrong_gradients(both, device_under_test().is_cuda() ? 5e-5 : 2e-5), "");
+  EXPECT_EQ(wrong_gradients(both, bound_of_weights(device_under_test().is_cuda() ? 5e-5 : 2e-5)),
+            "");
   for (size_t layer = 0; layer < both.sums.layers.size(); ++layer) {
     EXPECT_EQ(both.sums.layers[layer].counts, both.host_sums.layers[layer].counts);
     EXPECT_EQ(both.sums.layers[layer].pool_size, both.host_sums.layers[layer].pool_size);
@@ -201,7 +203,13 @@ TEST_P(AgainstHost, LossesGradientsPoolsAndCounts) {
       if (both.host.config.is_dense(layer)) continue;
       const device::Routing& found = both.routings[s][moe_layer++];
       const Routing& expected = both.host_memory.slices[s].blocks[layer].moe.routing;
-      EXPECT_TRUE(at::equal(found.experts.cpu(), expected.experts)) << "experts of layer " << layer;
+      // Which of a token's experts is the better one of two may be a tie, and changes nothing.
+      const bool ordered = both.gap.order >= kTieGap;
+      const auto experts = [&](const at::Tensor& e) {
+        return ordered ? e : std::get<0>(e.sort(-1));
+      };
+      EXPECT_TRUE(at::equal(experts(found.experts.cpu()), experts(expected.experts)))
+          << "experts of layer " << layer;
       EXPECT_TRUE(at::allclose(found.weights.cpu(), expected.weights, 1e-4, 1e-7));
       const at::Tensor found_pools = found.pools.cpu();
       const auto* pools = found_pools.const_data_ptr<uint8_t>();
