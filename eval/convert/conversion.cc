@@ -22,7 +22,7 @@ namespace {
 constexpr char kGenerationConfig[] = "generation_config.json";
 
 absl::Status write_folder(FileSystem& fs, const std::string& work, const std::string& to,
-                          const ModelFolder& parts, ExchangeReport* report) {
+                          const ModelFolder& parts, ConversionReport* report) {
   absl::StatusOr<std::vector<WrittenFile>> files = write_model_folder(fs, work, to, parts);
   if (!files.ok()) return files.status();
   report->tensors = static_cast<int64_t>(parts.copies.size());
@@ -153,8 +153,8 @@ void convert(const ExportOptions& options, ModelFolder* parts) {
 
 }  // namespace
 
-absl::StatusOr<ExchangeReport> export_model(FileSystem& fs, const std::string& path,
-                                            const std::string& to, const ExportOptions& options) {
+absl::StatusOr<ConversionReport> export_model(FileSystem& fs, const std::string& path,
+                                              const std::string& to, const ExportOptions& options) {
   if (path_exists(to)) return absl::AlreadyExistsError(to + ": stands already");
   absl::StatusOr<std::string> found = find_model(path);
   if (!found.ok()) return found.status();
@@ -193,15 +193,15 @@ absl::StatusOr<ExchangeReport> export_model(FileSystem& fs, const std::string& p
     }
     add_remote_code(&parts.texts);
   }
-  ExchangeReport report;
+  ConversionReport report;
   report.description = *description;
   status = write_folder(fs, "export", to, parts, &report);
   if (!status.ok()) return status;
   return report;
 }
 
-absl::StatusOr<ExchangeReport> import_model(FileSystem& fs, const std::string& from,
-                                            const std::string& to) {
+absl::StatusOr<ConversionReport> import_model(FileSystem& fs, const std::string& from,
+                                              const std::string& to) {
   if (path_exists(to)) return absl::AlreadyExistsError(to + ": stands already");
   absl::StatusOr<ForeignModel> model = read_description(from);
   absl::StatusOr<TensorFolder> tensors = TensorFolder::open(from, "model");
@@ -225,7 +225,7 @@ absl::StatusOr<ExchangeReport> import_model(FileSystem& fs, const std::string& f
   parts.config["torch_dtype"] = bf16 ? "bfloat16" : "float32";
   parts.texts.emplace_back("state.json", weights_only_state(from, description));
   add_remote_code(&parts.texts);
-  ExchangeReport report;
+  ConversionReport report;
   report.description = description;
   status = write_folder(fs, "import", to, parts, &report);
   if (!status.ok()) return status;

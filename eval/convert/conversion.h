@@ -20,7 +20,7 @@ struct ExportOptions {
   bool force = false;  // also what the reference's class computes differently
 };
 
-struct ExchangeReport {
+struct ConversionReport {
   ModelDescription description;  // of what was written
   int64_t tensors = 0;
   uint64_t bytes = 0;  // of all files written
@@ -32,15 +32,15 @@ struct ExchangeReport {
 // Written under a temporary name and renamed. Reads and writes one tensor at a time.
 // AlreadyExists where `to` stands; InvalidArgument for what the architecture cannot hold, or,
 // unless forced, computes differently; otherwise as import_model.
-absl::StatusOr<ExchangeReport> export_model(FileSystem& fs, const std::string& from,
-                                            const std::string& to, const ExportOptions& options);
+absl::StatusOr<ConversionReport> export_model(FileSystem& fs, const std::string& from,
+                                              const std::string& to, const ExportOptions& options);
 
 // Writes a folder that another program wrote (config.json, or golden.json with sizes; safetensors)
 // as the checkpoint `to`, which `emo` evaluates and a run may start from. Tensors keep their type
 // (F16 becomes F32). Without our routing contract it becomes `unstated`, with no pools. NotFound
 // for missing files; DataLoss that lists every field that our code does not compute, every entry of
 // the index that points outside the folder, and every tensor that is missing, extra or mis-shaped.
-absl::StatusOr<ExchangeReport> import_model(FileSystem& fs, const std::string& from,
-                                            const std::string& to);
+absl::StatusOr<ConversionReport> import_model(FileSystem& fs, const std::string& from,
+                                              const std::string& to);
 
 }  // namespace emo

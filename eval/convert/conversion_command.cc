@@ -20,7 +20,7 @@ struct Options {
   bool json = false;
 };
 
-void print(const std::string& to, const ExchangeReport& report, bool json) {
+void print(const std::string& to, const ConversionReport& report, bool json) {
   const ModelDescription& d = report.description;
   if (json) {
     const OrderedJson object = {
@@ -49,7 +49,7 @@ absl::StatusOr<int> run_export(const Options& options) {
   if (!architecture.ok()) return architecture.status();
   ExportOptions write = options.write;
   write.architecture = *architecture;
-  absl::StatusOr<ExchangeReport> report =
+  absl::StatusOr<ConversionReport> report =
       export_model(posix_file_system(), options.from, options.to, write);
   if (!report.ok()) return report.status();
   print(options.to, *report, options.json);
@@ -57,7 +57,7 @@ absl::StatusOr<int> run_export(const Options& options) {
 }
 
 absl::StatusOr<int> run_import(const Options& options) {
-  absl::StatusOr<ExchangeReport> report =
+  absl::StatusOr<ConversionReport> report =
       import_model(posix_file_system(), options.from, options.to);
   if (!report.ok()) return report.status();
   print(options.to, *report, options.json);
