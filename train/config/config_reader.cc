@@ -309,9 +309,11 @@ void apply_override(const std::string& text, std::map<std::string, Entry>* entri
   }
 }
 
-// Budgets that differ by layer, as a cut model's do. `say` as below.
-void check_experts_per_layer(const RunConfig& c,
-                             const std::function<void(const char*, std::string)>& say) {
+// say(key, what) reports an error at the place of a key.
+using Say = std::function<void(const char* key, const std::string& what)>;
+
+// Budgets that differ by layer, as a cut model's do.
+void check_experts_per_layer(const RunConfig& c, const Say& say) {
   const ModelConfig& m = c.model;
   if (m.experts_per_layer.empty()) return;
   const auto wrong = [&](auto&&... text) { say("model.experts_per_layer", absl::StrCat(text...)); };
@@ -336,11 +338,54 @@ void check_experts_per_layer(const RunConfig& c,
   }
 }
 
-// Checks that need several keys. `say(key, what)` reports at the place of a key.
-void check_together(const RunConfig& c, const std::function<void(const char*, std::string)>& say) {
+void check_pool(const RunConfig& c, const Say& say) {
   const ModelConfig& m = c.model;
-  check_experts_per_layer(c, say);
-  if (c.run.folder.empty()) say("run.folder", "run.folder is not set");
+  const PoolPolicy& pool = c.routing.pool;
+  if (pool.kind == PoolPolicy::Kind::kNone) return;
+  if (pool.min > pool.max) {
+    say("routing.pool.min", absl::StrCat("pool min ", pool.min, " is above max ", pool.max));
+  }
+  if (pool.min < m.routed_top_k()) {
+    say("routing.pool.min", absl::StrCat("pool min ", pool.min, " is below the ", m.routed_top_k(),
+                                         " routed experts that a token chooses (top_k - shared)"));
+  }
+  if (pool.max > m.num_experts) {
+    say("routing.pool.max",
+        absl::StrCat("pool max ", pool.max, " is above num_experts ", m.num_experts));
+  }
+  if (pool.eval && *pool.eval < m.routed_top_k()) {
+    say("routing.pool.eval",
+        absl::StrCat("pool eval ", *pool.eval, " is below ", m.routed_top_k()));
+  }
+}
+
+void check_experts(const RunConfig& c, const Say& say) {
+  const ModelConfig& m = c.model;
+  if (m.moe_layers() == 0) {
+    if (c.parallel.ep > 1) {
+      say("parallel.ep", "a dense model has no experts to spread: ep must be 1");
+    }
+    return;
+  }
+  if (m.d_expert == 0) say("model.d_expert", "model.d_expert is not set");
+  if (m.top_k <= m.num_shared_experts) {
+    say("model.top_k",
+        absl::StrCat("top_k ", m.top_k, " counts the shared experts, so it must be above ",
+                     m.num_shared_experts));
+  }
+  if (m.num_experts < m.top_k) {
+    say("model.num_experts",
+        absl::StrCat("num_experts ", m.num_experts, " is below top_k ", m.top_k));
+  }
+  if (m.routed_experts() < c.parallel.ep) {
+    say("parallel.ep", absl::StrCat(m.routed_experts(), " routed experts on ep ", c.parallel.ep,
+                                    " ranks: each rank needs one"));
+  }
+  check_pool(c, say);
+}
+
+void check_model(const RunConfig& c, const Say& say) {
+  const ModelConfig& m = c.model;
   if (m.vocab_size == 0) say("model.vocab_size", "model.vocab_size is not set");
   if (m.d_model == 0 || m.n_layers == 0 || m.n_heads == 0) {
     say("model.d_model", "model.d_model, n_layers and n_heads must be set");
@@ -351,88 +396,50 @@ void check_together(const RunConfig& c, const std::function<void(const char*, st
   if (!m.dense_layers.empty() && m.d_ffn == 0) {
     say("model.d_ffn", "dense layers need model.d_ffn");
   }
-  if (m.moe_layers() > 0) {
-    if (m.d_expert == 0) say("model.d_expert", "model.d_expert is not set");
-    if (m.top_k <= m.num_shared_experts) {
-      say("model.top_k",
-          absl::StrCat("top_k ", m.top_k, " counts the shared experts, so it must be above ",
-                       m.num_shared_experts));
-    }
-    if (m.num_experts < m.top_k) {
-      say("model.num_experts",
-          absl::StrCat("num_experts ", m.num_experts, " is below top_k ", m.top_k));
-    }
-    if (m.routed_experts() < c.parallel.ep) {
-      say("parallel.ep", absl::StrCat(m.routed_experts(), " routed experts on ep ", c.parallel.ep,
-                                      " ranks: each rank needs one"));
-    }
-    const PoolPolicy& pool = c.routing.pool;
-    if (pool.kind != PoolPolicy::Kind::kNone) {
-      if (pool.min > pool.max) {
-        say("routing.pool.min", absl::StrCat("pool min ", pool.min, " is above max ", pool.max));
-      }
-      if (pool.min < m.routed_top_k()) {
-        say("routing.pool.min",
-            absl::StrCat("pool min ", pool.min, " is below the ", m.routed_top_k(),
-                         " routed experts that a token chooses (top_k - shared)"));
-      }
-      if (pool.max > m.num_experts) {
-        say("routing.pool.max",
-            absl::StrCat("pool max ", pool.max, " is above num_experts ", m.num_experts));
-      }
-      if (pool.eval && *pool.eval < m.routed_top_k()) {
-        say("routing.pool.eval",
-            absl::StrCat("pool eval ", *pool.eval, " is below ", m.routed_top_k()));
-      }
-    }
-  } else if (c.parallel.ep > 1) {
-    say("parallel.ep", "a dense model has no experts to spread: ep must be 1");
+  check_experts(c, say);
+}
+
+// What a device cannot do.
+void check_device(const RunConfig& c, const Say& say) {
+  const ModelConfig& m = c.model;
+  if (c.parallel.device == DeviceKind::kCpu) return;
+  if (c.parallel.zero != 1) say("parallel.zero", "on a device gradients are whole: zero must be 1");
+  if (c.train.freeze != Freeze::kNone) {
+    say("train.freeze", "on a device all is trained: freeze must be none");
   }
-  if (c.parallel.device != DeviceKind::kCpu) {
-    if (c.parallel.zero != 1)
-      say("parallel.zero", "on a device gradients are whole: zero must be 1");
-    if (c.train.freeze != Freeze::kNone)
-      say("train.freeze", "on a device all is trained: freeze must be none");
-    if (c.parallel.recompute == Recompute::kMoe) {
-      say("parallel.recompute", "on a device recompute is none or block");
-    }
-    if (m.d_model % 8 != 0 || m.d_expert % 8 != 0) {
-      say("model.d_expert", absl::StrCat("on a device widths must be multiples of 8, d_model is ",
-                                         m.d_model, ", d_expert ", m.d_expert));
-    }
-    if (c.parallel.device == DeviceKind::kCuda && c.parallel.precision == Precision::kBf16 &&
-        m.n_heads > 0 && (m.head_dim() % 8 != 0 || m.head_dim() > 256)) {
-      say("model.n_heads",
-          absl::StrCat("flash attention wants d_model / n_heads to be a multiple of 8 of at most "
-                       "256, it is ",
-                       m.head_dim()));
-    }
+  if (c.parallel.recompute == Recompute::kMoe) {
+    say("parallel.recompute", "on a device recompute is none or block");
   }
-  if (!c.run.experts.empty() && (c.run.start_from.empty() || c.run.take != Take::kWeights)) {
-    say("run.experts",
-        "run.experts needs run.start_from, and run.take weights: moments are of all experts");
+  if (m.d_model % 8 != 0 || m.d_expert % 8 != 0) {
+    say("model.d_expert", absl::StrCat("on a device widths must be multiples of 8, d_model is ",
+                                       m.d_model, ", d_expert ", m.d_expert));
   }
-  if (c.parallel.device != DeviceKind::kCpu && m.qk_norm) {
-    say("model.qk_norm", "a device does not compute qk_norm");
+  if (c.parallel.device == DeviceKind::kCuda && c.parallel.precision == Precision::kBf16 &&
+      m.n_heads > 0 && (m.head_dim() % 8 != 0 || m.head_dim() > 256)) {
+    say("model.n_heads",
+        absl::StrCat("flash attention wants d_model / n_heads to be a multiple of 8 of at most "
+                     "256, it is ",
+                     m.head_dim()));
   }
-  if (c.eval.every > 0 && c.eval.data.empty() && c.eval.tasks.empty()) {
-    say("eval.data",
-        "eval.every asks for evaluation: eval.data must name a folder of emo prepare, or "
-        "eval.tasks task files");
-  }
+  if (m.qk_norm) say("model.qk_norm", "a device does not compute qk_norm");
+}
+
+void check_data(const RunConfig& c, const Say& say) {
   if (c.data.path.empty() == !c.data.synthetic.has_value()) {
     say("data.path", "data needs either path or synthetic");
   }
-  if (c.data.synthetic) {
-    if (c.data.synthetic->min_length > c.data.synthetic->max_length) {
-      say("data.synthetic.min_length", "synthetic min_length is above max_length");
-    }
-    if (c.data.synthetic->vocab_size > m.vocab_size) {
-      say("data.synthetic.vocab_size",
-          absl::StrCat("synthetic vocab_size ", c.data.synthetic->vocab_size,
-                       " is above the model's ", m.vocab_size));
-    }
+  if (!c.data.synthetic) return;
+  if (c.data.synthetic->min_length > c.data.synthetic->max_length) {
+    say("data.synthetic.min_length", "synthetic min_length is above max_length");
   }
+  if (c.data.synthetic->vocab_size > c.model.vocab_size) {
+    say("data.synthetic.vocab_size",
+        absl::StrCat("synthetic vocab_size ", c.data.synthetic->vocab_size,
+                     " is above the model's ", c.model.vocab_size));
+  }
+}
+
+void check_steps(const RunConfig& c, const Say& say) {
   if ((c.train.steps > 0) == (c.train.tokens > 0)) {
     say("train.steps", c.train.steps > 0
                            ? "train.steps and train.tokens are both given; set the other to 0"
@@ -447,6 +454,25 @@ void check_together(const RunConfig& c, const std::function<void(const char*, st
   } else if (c.train.batch / c.train.micro_batches * c.data.sequence_length > 0x7FFFFFFF) {
     say("train.batch", "a micro-batch of 2^31 tokens or more");
   }
+}
+
+// Checks that need several keys.
+void check_together(const RunConfig& c, const Say& say) {
+  check_experts_per_layer(c, say);
+  if (c.run.folder.empty()) say("run.folder", "run.folder is not set");
+  check_model(c, say);
+  check_device(c, say);
+  if (!c.run.experts.empty() && (c.run.start_from.empty() || c.run.take != Take::kWeights)) {
+    say("run.experts",
+        "run.experts needs run.start_from, and run.take weights: moments are of all experts");
+  }
+  if (c.eval.every > 0 && c.eval.data.empty() && c.eval.tasks.empty()) {
+    say("eval.data",
+        "eval.every asks for evaluation: eval.data must name a folder of emo prepare, or "
+        "eval.tasks task files");
+  }
+  check_data(c, say);
+  check_steps(c, say);
 }
 
 }  // namespace
