@@ -4,8 +4,10 @@
 
 namespace emo {
 
-// Call on the thread that trains.
+// From here on the first SIGTERM, SIGINT or SIGUSR1 only sets stop_requested(); a second one ends
+// the process, unless it is SIGUSR1. Call once, on the thread that trains.
 void watch_stop_signals();
+// Whether this rank has seen one since. Ranks can differ: agree before acting on it.
 bool stop_requested();
 
 }  // namespace emo

@@ -14,8 +14,8 @@ namespace emo {
 // streams.
 void start_device_trace(at::Device device);
 
-// Writes the timeline as Chrome's trace events, in place of a file that is there. Unavailable where
-// it cannot be written.
+// Ends what start_device_trace() began. Writes the timeline as Chrome's trace events, in place of a
+// file that is there. Unavailable where it cannot be written.
 absl::Status save_device_trace(const std::string& path);
 
 }  // namespace emo

@@ -6,7 +6,7 @@
 
 namespace emo {
 
-// The upper one of two in the middle. `values` is not empty.
+// The upper one of two in the middle. REQUIRES: `values` is not empty.
 inline double median(std::vector<double> values) {
   std::sort(values.begin(), values.end());
   return values[values.size() / 2];

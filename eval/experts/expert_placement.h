@@ -21,7 +21,7 @@ struct ExpertPairs {
 
 ExpertPairs make_expert_pairs(int64_t experts);
 
-// Counts tokens [begin, end) of choices i32 [T, K]; -1 is no expert.
+// Counts tokens [begin, end) of choices i32 [T, K], numbers below pairs->experts; -1 is no expert.
 void add_choices(const at::Tensor& choices, int64_t begin, int64_t end, ExpertPairs* pairs);
 
 // An order of the experts (ExpertPlacement::order) in which the experts of each of `ranks` ranks
@@ -29,7 +29,7 @@ void add_choices(const at::Tensor& choices, int64_t begin, int64_t end, ExpertPa
 // groups that grew around experts drawn at random; then two experts change places as long as that
 // gains pairs within ranks and lets no rank compute more than 1.05 times the mean, or than the
 // busier of the two did before. No rank computes more than that, or than the busiest by number. A
-// function of its arguments alone.
+// function of its arguments alone. REQUIRES: 1 <= ranks <= pairs.experts.
 std::vector<int32_t> group_experts(const ExpertPairs& pairs, int64_t ranks, uint64_t seed);
 
 // What a placement costs tokens with these choices.

@@ -18,7 +18,7 @@ absl::StatusOr<int32_t> find_label(const TokenDataset& data, const std::string& 
 absl::Status check_labels_differ(const std::vector<std::string>& labels);
 
 // Scores [L][E] of the one-pass methods: the mean over tokens of the router's softmax over all
-// experts ("router"), or EASY-EP's sums.
+// experts ("router"), or EASY-EP's sums. REQUIRES: usage.tokens > 0.
 ExpertNumbers router_scores(const ExpertUsage& usage);
 
 // Collective. The usage of these documents (of their first tokens, 0: all) together, as the

@@ -31,7 +31,7 @@ struct ExpertUsage {
                         // the piece's scores
 };
 
-// The sums of both.
+// The sums of both. REQUIRES: of the same model, or `b` empty.
 ExpertUsage operator+(ExpertUsage a, const ExpertUsage& b);
 
 struct UsageOptions {
@@ -47,7 +47,10 @@ struct UsageOptions {
 };
 
 // Collective over the mesh: documents are dealt to ranks, every rank gets the sums over all,
-// [groups].
+// [groups]. DataLoss, on every rank, where one cannot read its documents.
+// REQUIRES: group_of_document has an entry below `groups` for each document of the data; the data's
+// tokens are the model's (open_data_for()); sequence_length is at most model.rope.positions(). What
+// `memory` held is lost.
 absl::StatusOr<std::vector<ExpertUsage>> measure_usage(const Model& model, const Mesh& mesh,
                                                        const TokenDataset& data,
                                                        const UsageOptions& options,

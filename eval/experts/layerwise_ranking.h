@@ -17,7 +17,9 @@ struct LayerwiseRanking {
 
 // Collective over the mesh; every rank gets the same. `keep` [L] experts a layer, shared ones
 // counted. The hidden states of all tokens of the documents stay in memory, [tokens, D] over all
-// ranks, so that a layer is computed once however many there are.
+// ranks, so that a layer is computed once however many there are. DataLoss, on every rank, where
+// one cannot read its documents. REQUIRES: check_keep(config, keep) is OK; the data's tokens are
+// the model's (open_data_for()).
 absl::StatusOr<LayerwiseRanking> rank_layerwise(const Model& model, const Mesh& mesh,
                                                 const TokenDataset& data,
                                                 const std::vector<int64_t>& documents,

@@ -12,7 +12,8 @@ struct SamplingOptions {
   uint64_t seed = 0;
 };
 
-// `bits`: 64 random ones, which decide the draw; not used at temperature 0.
+// A token below V. REQUIRES: V > 0, logits [V] without a NaN. `bits`: 64 random ones, which decide
+// the draw; not used at temperature 0.
 int32_t sample(const float* logits, int64_t V, const SamplingOptions& options, uint64_t bits);
 
 }  // namespace emo

@@ -22,7 +22,8 @@ struct Comparison {
 };
 
 // Collective. The batch's rows are dealt to ranks as evenly as they go. The answer is the same on
-// every rank.
+// every rank. Errors as read_golden()'s (golden_folder.h); InvalidArgument where an expert group
+// has more ranks than the model has routed experts.
 absl::StatusOr<std::vector<Comparison>> check_golden(const std::string& folder, const Mesh& mesh);
 
 }  // namespace emo

@@ -36,7 +36,7 @@ absl::StatusOr<GoldenFolder> read_golden(const std::string& folder);
 // The model that golden.json speaks of, as far as its sizes say; its contract is not stated.
 absl::StatusOr<ModelDescription> read_golden_sizes(const std::string& folder);
 
-// The rows that `rank` of `world` ranks takes.
+// The rows that `rank` of `world` ranks takes; none where there are too few.
 Batch rows_of(const Batch& all, int64_t rank, int64_t world);
 
 }  // namespace emo

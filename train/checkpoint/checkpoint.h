@@ -47,24 +47,35 @@ struct CheckpointContents {
 };
 
 // Collective over the mesh; every rank gets the same answer. Writes
-// `run_folder`/step-<position.step> and answers its path. AlreadyExists where it stands already.
+// `run_folder`/step-<position.step> and answers its path. AlreadyExists where it stands already;
+// else what FileSystem says of the file that could not be written: then there is no checkpoint.
+// REQUIRES: model and optimizer are those after position.step updates, with no parameter on its way
+// (wait_for_parameters()); every parameter is finite.
 absl::StatusOr<std::string> write_checkpoint(FileSystem& fs, const Mesh& mesh,
                                              const std::string& run_folder,
                                              const CheckpointContents& contents);
 
-// The newest complete checkpoint of a run, or "" where there is none.
+// The newest complete checkpoint of a run, or "" where there is none. Not collective: ranks on
+// machines that see the folder at different times may differ, so one asks and tells the others
+// (find_origin() in train/run_start.h).
 absl::StatusOr<std::string> latest_checkpoint(const std::string& run_folder);
 
-// Removes all complete checkpoints but the newest `keep`. Call on one rank.
+// Removes all complete checkpoints but the newest `keep`; 0 keeps all. Fails as FileSystem does.
+// REQUIRES: called on one rank, when no rank reads or writes a checkpoint of the run.
 absl::Status remove_old_checkpoints(FileSystem& fs, const std::string& run_folder, int64_t keep);
 
 // DataLoss where a file is missing, or its size or SHA-256 is not what MANIFEST says. NotFound
 // without MANIFEST. Files are split over `world`, every rank gets the same answer (collective).
 absl::Status verify_checkpoint(Communicator& world, const std::string& folder);
 
+// The three below are local, and trust their folder. Order: verify_checkpoint() first, the model
+// before its optimizer.
+// NotFound without state.json, DataLoss where it is broken.
 absl::StatusOr<TrainingPosition> read_position(const std::string& folder);
 
-// Fills what this rank holds. DataLoss listing the tensors that do not fit.
+// Fills what this rank holds. NotFound where files are missing, DataLoss listing the tensors that
+// do not fit; then the others have been filled. `step`: TrainingPosition's. REQUIRES: the optimizer
+// is of the model's layout.
 absl::Status read_model(const std::string& folder, const Model& model);
 absl::Status read_optimizer(const std::string& folder, const Model& model, int64_t step,
                             OptimizerState* optimizer);

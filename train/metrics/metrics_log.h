@@ -17,11 +17,13 @@ namespace emo {
 class MetricsLog {
  public:
   // Keeps what metrics.jsonl says of steps up to `resumed_step` and drops later ones, which will be
-  // written again. Used on the first rank.
+  // written again. Fails as FileSystem does. Used on the first rank.
+  // REQUIRES: the folder is there, and no other log of it is open.
   static absl::StatusOr<MetricsLog> open(FileSystem& fs, const std::string& run_folder,
                                          int64_t resumed_step);
 
-  // Appends one step. Keys keep their order; numbers that are not finite are written as null.
+  // Appends one step, above the last one's. Keys keep their order; numbers that are not finite are
+  // written as null. Fails as FileSystem does; the run can go on without.
   absl::Status write(int64_t step, const Metrics& metrics);
 
  private:

@@ -69,9 +69,9 @@ class TensorFolder {
 };
 
 // Copies into `buffers` what this rank holds: names are `prefix` + the parameters' names, fp32 or
-// bf16 (widened). DataLoss that lists every tensor that is missing or has another shape or type,
-// and
-// (`exact`) every tensor with that prefix that the model does not have.
+// bf16 (widened). Local. DataLoss that lists every tensor that is missing or has another shape or
+// type, and (`exact`) every tensor with that prefix that the model does not have; then the buffers
+// hold what did fit.
 absl::Status read_parameters(const TensorFolder& folder, const std::string& prefix,
                              const ModelConfig& config, const ParameterLayout& layout, bool exact,
                              const FlatBuffers& buffers);

@@ -17,6 +17,7 @@ struct SpecialTokens {
   std::string pad;
   int64_t turn_end_id = -1;  // <|im_end|>
 };
+// Of a text that is no tokenizer.json: none; who reads it as a tokenizer says what is wrong.
 SpecialTokens special_tokens(const std::string& tokenizer_json,
                              const ModelDescription& description);
 

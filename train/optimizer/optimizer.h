@@ -45,6 +45,7 @@ double clip_factor(double norm, double limit);
 
 // One update, with gradients scaled by `gradient_scale`, of what this rank owns and trains. Local.
 // Calls `after_bucket`, where there is one, as soon as a bucket is done.
+// REQUIRES: every gradient is finite; the state is of this layout.
 void adamw_step(const ParameterLayout& layout, const TrainedParts& trained,
                 const AdamWOptions& options, double learning_rate, double gradient_scale,
                 const FlatBuffers& gradients, const FlatBuffers& parameters, OptimizerState* state,

@@ -17,7 +17,7 @@ struct Schedule {
   double final_fraction = 0.1;
 };
 
-// The rate of step `step` (1 .. total_steps). During warm-up peak * step / warmup_steps; from
+// The rate of step `step`, from 1 on. During warm-up peak * step / warmup_steps; from
 // total_steps on the final rate.
 double learning_rate(const Schedule& schedule, int64_t step, int64_t total_steps);
 

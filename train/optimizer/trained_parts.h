@@ -20,9 +20,10 @@ struct TrainedParts {
   std::vector<Span> dense, experts;
 };
 
+// All parameters but those that `freeze` names, of what this rank holds.
 TrainedParts trained_parts(const ModelConfig& config, const ParameterLayout& layout, Freeze freeze);
 
-// What of `spans` lies in [begin, end).
+// What of `spans`, which ascend, lies in [begin, end).
 std::vector<Span> within(const std::vector<Span>& spans, int64_t begin, int64_t end);
 
 }  // namespace emo

@@ -7,7 +7,8 @@
 
 namespace emo {
 
-// The first tensor of these buffers, on this rank, that is not finite; "" where all are.
+// Local. The first tensor of these buffers, whole and of this layout, that is not finite; "" where
+// all are.
 std::string first_bad_tensor(const ParameterLayout& layout, const FlatBuffers& buffers);
 
 }  // namespace emo

@@ -17,7 +17,9 @@ namespace emo {
 // that `gradients` keeps folded, side by side.
 FlatBuffers make_owned_gradients(const ParameterLayout& layout, const Gradients& gradients);
 
-// Of one buffer, for one step. All calls are collective over `group`.
+// Of one buffer, for one step. All calls are collective over `group`. Order of calls: for each
+// backward pass and bucket before(), zero() where it is to be added to, after(); in the end
+// finish().
 class BufferReduction {
  public:
   // `owned` as make_owned_gradients() made it. What is referred to must outlive this.
@@ -45,7 +47,8 @@ class BufferReduction {
   std::map<size_t, std::unique_ptr<Pending>> travelling_;
 };
 
-// Of both buffers, for a step of `passes` backward passes, each from the head to the embedding.
+// Of both buffers, for a step of `passes` backward passes, each from the head to the embedding. All
+// calls but the constructor are collective; order as above.
 class GradientReduction {
  public:
   GradientReduction(const Mesh& mesh, const ParameterLayout& layout, const Gradients& gradients,

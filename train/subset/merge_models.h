@@ -16,7 +16,8 @@ struct MergeOptions {
 
 // The parent's tensors with those of `tuned`, a model of the experts `kept`, mixed in; of the
 // parent's types. Tensors that are taken over whole and of the same type are not copied. DataLoss
-// that lists every tensor which tuned lacks or has in another shape.
+// that lists every tensor which tuned lacks or has in another shape. REQUIRES: `kept` fits
+// `config`, the parent's.
 absl::StatusOr<TensorFolder> merge_models(TensorFolder parent, TensorFolder tuned,
                                           const ModelConfig& config, const KeptExperts& kept,
                                           const MergeOptions& options);
