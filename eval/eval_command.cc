@@ -133,14 +133,14 @@ absl::StatusOr<EvalOptions> eval_options(const Options& options, const OpenedMod
   const ModelConfig& config = opened.description.config;
   EvalOptions eval;
   eval.sequence_length = opened.description.max_positions;
-  eval.routed_off = options.routed_off;
+  eval.pass.routed_off = options.routed_off;
   absl::StatusOr<PoolPolicy> pool = parse_pool(options.pool, config.routed_top_k());
   if (!pool.ok()) return pool.status();
-  eval.pool = *pool;
+  eval.pass.pool = *pool;
   if (!masked) return eval;
   absl::StatusOr<SubsetFile> subset = read_subset(options.experts, config, opened.identity);
   if (!subset.ok()) return subset.status();
-  eval.subsets = to_subsets(config, subset->experts_kept_per_layer, /*full_weights=*/true);
+  eval.pass.subsets = to_subsets(config, subset->experts_kept_per_layer, /*full_weights=*/true);
   return eval;
 }
 

@@ -148,7 +148,7 @@ absl::StatusOr<std::vector<double>> losses_of(const Curve& curve, const Domain& 
   eval.sequence_length = curve.sequence_length;
   eval.documents = domain.test;
   eval.first_tokens = curve.first_tokens;
-  eval.pool.kind = PoolPolicy::Kind::kNone;
+  eval.pass.pool = PoolPolicy::none();
   std::vector<std::vector<ExpertSubset>> subsets = {{}};  // all experts
   if (!curve.kept.empty()) {
     absl::StatusOr<ExpertUsage> usage =
@@ -165,7 +165,7 @@ absl::StatusOr<std::vector<double>> losses_of(const Curve& curve, const Domain& 
   }
   std::vector<double> losses;
   for (std::vector<ExpertSubset>& subset : subsets) {
-    eval.subsets = std::move(subset);
+    eval.pass.subsets = std::move(subset);
     absl::StatusOr<EvalResult> result = evaluate(model, mesh, curve.data, eval, memory);
     if (!result.ok()) return result.status();
     const SourceLoss loss = total(result->sources);
@@ -205,7 +205,7 @@ absl::Status measure_curve(const Curve& curve, const Mesh& mesh, Stepper* steppe
 
 absl::StatusOr<Metrics> observe(Evaluation* evaluation, const Mesh& mesh, Stepper* stepper) {
   const Clock::time_point begin = Clock::now();
-  stepper->sync();
+  stepper->copy_to_host();
   Metrics metrics;
   absl::Status status;
   if (evaluation->curve) status = measure_curve(*evaluation->curve, mesh, stepper, &metrics);

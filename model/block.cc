@@ -1,7 +1,6 @@
 #include "model/block.h"
 
 #include <type_traits>
-#include <utility>
 
 #include "model/host/attention.h"
 #include "model/host/linear.h"
@@ -18,18 +17,16 @@ E* stored(const at::Tensor& tensor) {
   return tensor.mutable_data_ptr<E>();
 }
 
-AttentionShape attention_shape(const ModelConfig& config, const MicroBatch& batch) {
-  return {config.n_heads, config.head_dim(), batch.attention_ends.const_data_ptr<int32_t>(),
-          batch.attention_ends.numel() - 1};
+AttentionShape attention_shape(const ModelConfig& config, const Slice& slice) {
+  return {config.n_heads, config.head_dim(), slice.attention_ends.const_data_ptr<int32_t>(),
+          slice.attention_ends.numel() - 1};
 }
 
 template <typename E>
-void run_forward(const MoeContext& context, const LayerWeights& weights, const RopeTable& rope,
-                 const MicroBatch& batch, std::vector<int64_t> pool_sizes,
-                 const ExpertSubset& subset, KeyValueCache* cache, int64_t layer,
-                 const at::Tensor& y, BlockActivations* kept, BlockBuffers* buffers) {
-  const ModelConfig& config = *context.config;
-  const int64_t T = batch.num_tokens();
+void run_forward(const BlockContext& context, const LayerWeights& weights, const Slice& slice,
+                 int64_t layer, BlockActivations* kept, BlockBuffers* buffers, at::Tensor* y) {
+  const ModelConfig& config = context.config;
+  const int64_t T = slice.num_tokens();
   const int64_t D = config.d_model;
   const auto epsilon = static_cast<float>(config.norm_epsilon);
   E* attention_input = shape_stored<E>(&kept->attention_input, {T, D});
@@ -41,7 +38,7 @@ void run_forward(const MoeContext& context, const LayerWeights& weights, const R
   E* feed_forward_input = shape_stored<E>(&kept->feed_forward_input, {T, D});
   shape_buffer(&kept->feed_forward_reciprocal, {T});
 
-  Timed timed(context.profile, Work::kAttention);
+  Timed timed(context.pass.profile, Work::kAttention);
   rms_norm(T, D, data(kept->x), weights.attention_norm, epsilon, attention_input,
            data(kept->attention_reciprocal));
   linear(T, 3 * D, D, {attention_input, D}, {weights.qkv, D}, 0, {qkv, 3 * D});
@@ -49,11 +46,12 @@ void run_forward(const MoeContext& context, const LayerWeights& weights, const R
     qk_norm(T, D, weights.qk_norm, epsilon, qkv, shape_stored<E>(&kept->qk_raw, {T, 2 * D}),
             data(shape_buffer(&kept->qk_reciprocal, {T, 2})));
   }
-  rotate(rope, Rotation::kForward, T, batch.positions.const_data_ptr<int32_t>(), 2 * config.n_heads,
-         config.head_dim(), 3 * D, qkv);  // queries and keys
-  AttentionShape shape = attention_shape(config, batch);
+  rotate(context.rope, Rotation::kForward, T, slice.positions.const_data_ptr<int32_t>(),
+         2 * config.n_heads, config.head_dim(), 3 * D, qkv);  // queries and keys
+  AttentionShape shape = attention_shape(config, slice);
   std::vector<CachedSpan> cached;
   if constexpr (std::is_same_v<E, float>) {
+    KeyValueCache* cache = context.pass.cache;
     if (cache != nullptr) cached = append(cache, layer, shape.span_ends, qkv);
     if (cache != nullptr) shape.cached = cached.data();
   }
@@ -64,25 +62,24 @@ void run_forward(const MoeContext& context, const LayerWeights& weights, const R
   timed.switch_to(Work::kOther);
   rms_norm(T, D, data(kept->h), weights.feed_forward_norm, epsilon, feed_forward_input,
            data(kept->feed_forward_reciprocal));
-  copy_buffer(kept->h, y);
+  copy_buffer(kept->h, *y);
   if (weights.router == nullptr) {
     timed.switch_to(Work::kExperts);
-    always_forward<E>(weights.always, kept->feed_forward_input, y, &kept->dense_hidden,
-                      &buffers->feed_forward);
+    always_forward<E>(weights.always, kept->feed_forward_input, &kept->dense_hidden,
+                      &buffers->feed_forward, y);
     return;
   }
   timed.pause();
-  moe_forward<E>(context, weights, kept->feed_forward_input, batch.routing_ends,
-                 std::move(pool_sizes), subset, y, &kept->moe, &buffers->feed_forward);
+  moe_forward<E>(context, weights, slice, layer, kept->feed_forward_input, &kept->moe,
+                 &buffers->feed_forward, y);
 }
 
 template <typename E>
-void run_backward(const MoeContext& context, const LayerWeights& weights,
-                  const LayerWeights& gradients, const RopeTable& rope, const MicroBatch& batch,
-                  const std::vector<float>& balance, float z, const at::Tensor& d,
-                  BlockActivations* kept, BlockBuffers* buffers) {
-  const ModelConfig& config = *context.config;
-  const int64_t T = batch.num_tokens();
+void run_backward(const BlockContext& context, const LayerWeights& weights, const Slice& slice,
+                  const RouterLosses& losses, BlockActivations* kept, BlockBuffers* buffers,
+                  LayerWeights* gradients, at::Tensor* d) {
+  const ModelConfig& config = context.config;
+  const int64_t T = slice.num_tokens();
   const int64_t D = config.d_model;
   shape_buffer(&buffers->d_hidden, {T, D});
   E* d_attended = shape_stored<E>(&buffers->d_attended, {T, D});
@@ -92,58 +89,53 @@ void run_backward(const MoeContext& context, const LayerWeights& weights,
   const E* attended = stored<E>(kept->attended);
 
   if (weights.router == nullptr) {
-    const Timed timed(context.profile, Work::kExperts);
-    always_backward<E>(weights.always, gradients.always, kept->feed_forward_input,
-                       as_stored<E>(d, &buffers->d_stored), buffers->d_hidden, &kept->dense_hidden,
-                       &buffers->feed_forward);
+    const Timed timed(context.pass.profile, Work::kExperts);
+    always_backward<E>(weights.always, kept->feed_forward_input,
+                       as_stored<E>(*d, &buffers->d_stored), &kept->dense_hidden,
+                       &buffers->feed_forward, &gradients->always, &buffers->d_hidden);
   } else {
-    moe_backward<E>(context, weights, gradients, kept->feed_forward_input,
-                    as_stored<E>(d, &buffers->d_stored), balance, z, buffers->d_hidden, &kept->moe,
-                    &buffers->feed_forward);
+    moe_backward<E>(context, weights, kept->feed_forward_input,
+                    as_stored<E>(*d, &buffers->d_stored), losses, &kept->moe,
+                    &buffers->feed_forward, gradients, &buffers->d_hidden);
   }
-  Timed timed(context.profile, Work::kOther);
+  Timed timed(context.pass.profile, Work::kOther);
   rms_norm_backward(T, D, data(kept->h), weights.feed_forward_norm,
-                    data(kept->feed_forward_reciprocal), d_hidden, data(d),
-                    gradients.feed_forward_norm, &buffers->partial);
+                    data(kept->feed_forward_reciprocal), d_hidden, data(*d),
+                    gradients->feed_forward_norm, &buffers->partial);
 
   timed.switch_to(Work::kAttention);
-  const E* d_out = stored<E>(as_stored<E>(d, &buffers->d_stored));
+  const E* d_out = stored<E>(as_stored<E>(*d, &buffers->d_stored));
   linear_input_gradient(T, D, D, {d_out, D}, {weights.attention_out, D}, 0, {d_attended, D});
-  linear_weight_gradient(T, D, D, {d_out, D}, {attended, D}, 1, {gradients.attention_out, D});
-  attention_backward(attention_shape(config, batch), qkv, attended, data(kept->logsumexp),
+  linear_weight_gradient(T, D, D, {d_out, D}, {attended, D}, 1, {gradients->attention_out, D});
+  attention_backward(attention_shape(config, slice), qkv, attended, data(kept->logsumexp),
                      d_attended, d_qkv, &buffers->feed_forward.scratch);
-  rotate(rope, Rotation::kBackward, T, batch.positions.const_data_ptr<int32_t>(),
+  rotate(context.rope, Rotation::kBackward, T, slice.positions.const_data_ptr<int32_t>(),
          2 * config.n_heads, config.head_dim(), 3 * D, d_qkv);
   if (config.qk_norm) {
     qk_norm_backward(T, D, weights.qk_norm, stored<E>(kept->qk_raw), data(kept->qk_reciprocal),
-                     d_qkv, gradients.qk_norm, &buffers->partial);
+                     d_qkv, gradients->qk_norm, &buffers->partial);
   }
   linear_input_gradient(T, 3 * D, D, {d_qkv, 3 * D}, {weights.qkv, D}, 0, {d_hidden, D});
   linear_weight_gradient(T, 3 * D, D, {d_qkv, 3 * D}, {stored<E>(kept->attention_input), D}, 1,
-                         {gradients.qkv, D});
+                         {gradients->qkv, D});
   rms_norm_backward(T, D, data(kept->x), weights.attention_norm, data(kept->attention_reciprocal),
-                    d_hidden, data(d), gradients.attention_norm, &buffers->partial);
+                    d_hidden, data(*d), gradients->attention_norm, &buffers->partial);
 }
 
 }  // namespace
 
-void block_forward(const MoeContext& context, const LayerWeights& weights, const RopeTable& rope,
-                   const MicroBatch& batch, std::vector<int64_t> pool_sizes,
-                   const ExpertSubset& subset, KeyValueCache* cache, int64_t layer,
-                   const at::Tensor& y, BlockActivations* kept, BlockBuffers* buffers) {
-  with_element(context.precision, [&](auto element) {
-    run_forward<decltype(element)>(context, weights, rope, batch, std::move(pool_sizes), subset,
-                                   cache, layer, y, kept, buffers);
+void block_forward(const BlockContext& context, const LayerWeights& weights, const Slice& slice,
+                   int64_t layer, BlockActivations* kept, BlockBuffers* buffers, at::Tensor* y) {
+  with_element(context.pass.settings.precision, [&](auto element) {
+    run_forward<decltype(element)>(context, weights, slice, layer, kept, buffers, y);
   });
 }
 
-void block_backward(const MoeContext& context, const LayerWeights& weights,
-                    const LayerWeights& gradients, const RopeTable& rope, const MicroBatch& batch,
-                    const std::vector<float>& balance, float z, const at::Tensor& d,
-                    BlockActivations* kept, BlockBuffers* buffers) {
-  with_element(context.precision, [&](auto element) {
-    run_backward<decltype(element)>(context, weights, gradients, rope, batch, balance, z, d, kept,
-                                    buffers);
+void block_backward(const BlockContext& context, const LayerWeights& weights, const Slice& slice,
+                    const RouterLosses& losses, BlockActivations* kept, BlockBuffers* buffers,
+                    LayerWeights* gradients, at::Tensor* d) {
+  with_element(context.pass.settings.precision, [&](auto element) {
+    run_backward<decltype(element)>(context, weights, slice, losses, kept, buffers, gradients, d);
   });
 }
 

@@ -9,14 +9,14 @@
 #include <vector>
 
 #include "model/host/key_value_cache.h"
-#include "model/host/rope.h"
 #include "model/micro_batch.h"
 #include "model/moe_layer.h"
+#include "model/pass.h"
 
 namespace emo {
 
 // What a block keeps from its forward pass for its backward pass. E, here and below, is the type of
-// context.precision: float or Bf16.
+// the pass's precision: float or Bf16.
 struct BlockActivations {
   at::Tensor x;                          // [T, D] input
   at::Tensor attention_input;            // E [T, D] normalised x
@@ -42,20 +42,17 @@ struct BlockBuffers {
   FeedForwardBuffers feed_forward;
 };
 
-// Collective over ep in a MoE layer. Reads kept->x; overwrites y [T, D]. With a `cache`, of fp32
-// passes only, layer `layer` of it gives each attention span the tokens before it, and takes its
-// own; null: every span begins here.
-void block_forward(const MoeContext& context, const LayerWeights& weights, const RopeTable& rope,
-                   const MicroBatch& batch, std::vector<int64_t> pool_sizes,
-                   const ExpertSubset& subset, KeyValueCache* cache, int64_t layer,
-                   const at::Tensor& y, BlockActivations* kept, BlockBuffers* buffers);
+// Collective over ep in a MoE layer. Reads kept->x, fills the rest of it; overwrites y [T, D]. With
+// a cache in the pass, which must be of fp32, layer `layer` of it gives each attention span the
+// tokens before it, and takes its own; without: every span begins here.
+void block_forward(const BlockContext& context, const LayerWeights& weights, const Slice& slice,
+                   int64_t layer, BlockActivations* kept, BlockBuffers* buffers, at::Tensor* y);
 
 // Collective over ep in a MoE layer. d [T, D] is the gradient of y and becomes that of x; adds to
-// the gradients, but see MoeContext::onto_expert_gradients. `balance` [E] and `z`: see
-// route_backward.
-void block_backward(const MoeContext& context, const LayerWeights& weights,
-                    const LayerWeights& gradients, const RopeTable& rope, const MicroBatch& batch,
-                    const std::vector<float>& balance, float z, const at::Tensor& d,
-                    BlockActivations* kept, BlockBuffers* buffers);
+// the gradients, but see BlockContext::onto_expert_gradients.
+// REQUIRES: `kept` as block_forward() left it, of the same slice.
+void block_backward(const BlockContext& context, const LayerWeights& weights, const Slice& slice,
+                    const RouterLosses& losses, BlockActivations* kept, BlockBuffers* buffers,
+                    LayerWeights* gradients, at::Tensor* d);
 
 }  // namespace emo

@@ -76,6 +76,12 @@ struct PoolPolicy {
   int64_t max = 128;
   double top_p = 0;
   std::optional<int64_t> eval;  // fixed size in evaluation during training; none: no pools there
+
+  static PoolPolicy none() {
+    PoolPolicy policy;
+    policy.kind = Kind::kNone;
+    return policy;
+  }
 };
 
 enum class MaskTime { kBeforeSoftmax, kAfterSoftmax };

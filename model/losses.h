@@ -41,6 +41,12 @@ struct LossSums {
   std::vector<RouterSums> layers;  // [MoE layers]
 };
 
+// Divisor and weight of the language model's loss; the router's weights are the contract's.
+struct LossOptions {
+  double divisor = 1;         // N
+  double lm_z_weight = 1e-5;  //
+};
+
 LossSums make_loss_sums(int64_t moe_layers, int64_t experts);
 
 // Collective. Adds up the sums of all ranks, in one all-reduce.

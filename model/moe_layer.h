@@ -10,8 +10,9 @@
 #include "model/host/experts.h"
 #include "model/host/scratch.h"
 #include "model/host/stored.h"
+#include "model/micro_batch.h"
 #include "model/parameters.h"
-#include "model/profile.h"
+#include "model/pass.h"
 #include "model/router.h"
 #include "parallel/communicator.h"
 #include "parallel/expert_exchange.h"
@@ -46,47 +47,35 @@ struct FeedForwardBuffers {
   Scratch scratch;
 };
 
-// What is the same for all layers of a forward pass.
-struct MoeContext {
-  const ModelConfig* config;
-  const RoutingContract* contract;
-  Communicator* ep;
-  ExchangeMode mode = ExchangeMode::kOncePerRank;
-  bool routed_off = false;          // evaluation: as if the routed experts answered zero
-  bool want_contributions = false;  // fill MoeActivations::contributions
-  at::Tensor labels = {};           // RouterInput::labels
-  Recompute recompute = Recompute::kNone;
-  Precision precision = Precision::kFp32;
-  Profile* profile = nullptr;
-  // Backward: whether the gradients of routed experts are added to, or written over.
-  bool onto_expert_gradients = true;
+// What the auxiliary losses add to a layer's router gradients, as route_backward() takes it.
+struct RouterLosses {
+  std::vector<float> balance;  // [E]
+  float z = 0;
 };
 
 // Collective over ep. x E [T, D]; adds to y [T, D].
 template <typename E>
-void moe_forward(const MoeContext& context, const LayerWeights& weights, const at::Tensor& x,
-                 const at::Tensor& span_ends, std::vector<int64_t> pool_sizes,
-                 const ExpertSubset& subset, const at::Tensor& y, MoeActivations* kept,
-                 FeedForwardBuffers* buffers);
+void moe_forward(const BlockContext& context, const LayerWeights& weights, const Slice& slice,
+                 int64_t layer, const at::Tensor& x, MoeActivations* kept,
+                 FeedForwardBuffers* buffers, at::Tensor* y);
 
-// Collective over ep. From dy E [T, D]: overwrites dx [T, D], which is not dy, and adds to the
-// gradients, but see onto_expert_gradients. `balance` [E] and `z` as for route_backward.
+// Collective over ep. From dy E [T, D]: adds to the gradients, but see onto_expert_gradients, and
+// overwrites dx [T, D], which is not dy.
 template <typename E>
-void moe_backward(const MoeContext& context, const LayerWeights& weights,
-                  const LayerWeights& gradients, const at::Tensor& x, const at::Tensor& dy,
-                  const std::vector<float>& balance, float z, const at::Tensor& dx,
-                  MoeActivations* kept, FeedForwardBuffers* buffers);
+void moe_backward(const BlockContext& context, const LayerWeights& weights, const at::Tensor& x,
+                  const at::Tensor& dy, const RouterLosses& losses, MoeActivations* kept,
+                  FeedForwardBuffers* buffers, LayerWeights* gradients, at::Tensor* dx);
 
 // The part that every token goes through: shared experts, or a dense layer's feed-forward. x and dy
-// E [T, D], y and dx [T, D].
+// E [T, D]. Forward: adds to y [T, D], keeps `hidden`. Backward: adds to the gradients, overwrites
+// dx [T, D] and `hidden`.
 template <typename E>
 void always_forward(const std::vector<FeedForwardView>& weights, const at::Tensor& x,
-                    const at::Tensor& y, std::vector<at::Tensor>* hidden,
-                    FeedForwardBuffers* buffers);
+                    std::vector<at::Tensor>* hidden, FeedForwardBuffers* buffers, at::Tensor* y);
 template <typename E>
-void always_backward(const std::vector<FeedForwardView>& weights,
-                     const std::vector<FeedForwardView>& gradients, const at::Tensor& x,
-                     const at::Tensor& dy, const at::Tensor& dx, std::vector<at::Tensor>* hidden,
-                     FeedForwardBuffers* buffers);
+void always_backward(const std::vector<FeedForwardView>& weights, const at::Tensor& x,
+                     const at::Tensor& dy, std::vector<at::Tensor>* hidden,
+                     FeedForwardBuffers* buffers, std::vector<FeedForwardView>* gradients,
+                     at::Tensor* dx);
 
 }  // namespace emo

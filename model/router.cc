@@ -176,7 +176,7 @@ void route(const RouterInput& input, const RoutingContract& contract, Routing* r
               "route: ", input.pool_sizes.size(), " pool sizes for ", spans, " spans that end at ",
               ends[spans], " of ", T, " tokens, top ", K, " of ", E);
   const Distributions which(contract);
-  const bool pools = contract.pool.kind != PoolPolicy::Kind::kNone;
+  const bool pools = input.pool.kind != PoolPolicy::Kind::kNone;
   const auto* logits = input.logits.const_data_ptr<float>();
   const std::vector<Piece> pieces = pieces_of(ends, spans);
   const std::vector<float> usable = usable_experts(input, E);
@@ -186,7 +186,7 @@ void route(const RouterInput& input, const RoutingContract& contract, Routing* r
   if (pools) {
     std::vector<int64_t> sizes = input.pool_sizes;
     const DocumentScores scores = score_documents(pieces, ends, spans, E, logits, usable.data());
-    routing->pools = choose_pools(scores, E, contract.pool, &sizes);
+    routing->pools = choose_pools(scores, E, input.pool, &sizes);
     keep_given_pools(input.subset.pools, E, &routing->pools);
     for (int64_t span = 0; span < spans; ++span) {
       routing->document_entropy += scores.entropy[span];

@@ -34,6 +34,7 @@ struct ExpertSubset {
 struct RouterInput {
   at::Tensor logits;                // f32 [T, E]
   at::Tensor span_ends;             // i32 [N + 1] routing spans, the first 0, the last T
+  PoolPolicy pool;                  // of this pass, whatever the contract's is
   std::vector<int64_t> pool_sizes;  // [N]; E or more masks nothing; an upper bound for top-p pools
   int64_t top_k = 0;                // K
   ExpertSubset subset;

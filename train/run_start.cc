@@ -147,26 +147,11 @@ absl::StatusOr<RunStart> take_over(const RunConfig& config, const Model& model,
   return RunStart{*std::move(position), *std::move(pruning)};
 }
 
-struct Origin {
-  std::string checkpoint;  // empty: initial weights
-  bool resumes;            // the checkpoint is the run's own
-};
-
-// Which checkpoint the run begins with.
-absl::StatusOr<Origin> find_origin(const RunConfig& config) {
-  absl::StatusOr<std::string> latest = latest_checkpoint(config.run.folder);
-  if (!latest.ok()) return latest.status();
-  if (latest->empty()) return Origin{config.run.start_from, false};
-  return Origin{*std::move(latest), true};
-}
-
-absl::StatusOr<ExpertOrder> find_expert_order(const RunConfig& config) {
+absl::StatusOr<ExpertOrder> find_expert_order(const RunConfig& config, const RunOrigin& origin) {
   if (!config.parallel.placement.empty()) return placement_of_config(config);
-  const absl::StatusOr<Origin> origin = find_origin(config);
-  if (!origin.ok()) return origin.status();
-  if (origin->checkpoint.empty()) return ExpertOrder();
-  if (!origin->resumes && !config.run.experts.empty()) return ExpertOrder();  // of fewer experts
-  return carried_expert_order(origin->checkpoint, config.model);
+  if (origin.checkpoint.empty()) return ExpertOrder();
+  if (!origin.resumes && !config.run.experts.empty()) return ExpertOrder();  // of fewer experts
+  return carried_expert_order(origin.checkpoint, config.model);
 }
 
 }  // namespace
@@ -176,28 +161,35 @@ absl::StatusOr<ExpertOrder> placement_of_config(const RunConfig& config) {
   return read_expert_order(config.parallel.placement, config.model);
 }
 
-absl::StatusOr<ExpertOrder> expert_order_for_run(const RunConfig& config, const Mesh& mesh) {
-  absl::StatusOr<ExpertOrder> order = find_expert_order(config);
+absl::StatusOr<RunOrigin> find_origin(const RunConfig& config, const Mesh& mesh) {
+  absl::StatusOr<std::string> latest = std::string();
+  if (mesh.is_first()) latest = latest_checkpoint(config.run.folder);
+  absl::Status status = agree(*mesh.world, latest.status());
+  if (!status.ok()) return status;
+  const std::string own = gather_texts(*mesh.world, *latest).front();
+  return own.empty() ? RunOrigin{config.run.start_from, false} : RunOrigin{own, true};
+}
+
+absl::StatusOr<ExpertOrder> expert_order_for_run(const RunConfig& config, const RunOrigin& origin,
+                                                 const Mesh& mesh) {
+  absl::StatusOr<ExpertOrder> order = find_expert_order(config, origin);
   absl::Status status = agree(*mesh.world, order.status());
   if (!status.ok()) return status;
   return order;
 }
 
-absl::StatusOr<RunStart> start_run(const RunConfig& config, const ChunkSource& source,
-                                   const Mesh& mesh, const Model& model,
+absl::StatusOr<RunStart> start_run(const RunConfig& config, const RunOrigin& origin,
+                                   const ChunkSource& source, const Mesh& mesh, const Model& model,
                                    OptimizerState* optimizer) {
-  const absl::StatusOr<Origin> origin = find_origin(config);
-  absl::Status status = agree(*mesh.world, origin.status());
-  if (!status.ok()) return status;
-  if (origin->checkpoint.empty()) {
+  if (origin.checkpoint.empty()) {
     initialise(model.config, model.layout, model.parameters);
     return RunStart();
   }
-  status = verify_checkpoint(*mesh.world, origin->checkpoint);
+  absl::Status status = verify_checkpoint(*mesh.world, origin.checkpoint);
   if (!status.ok()) return status;
   absl::StatusOr<RunStart> start =
-      origin->resumes ? resume(origin->checkpoint, config, source, mesh, model, optimizer)
-                      : take_over(config, model, optimizer);
+      origin.resumes ? resume(origin.checkpoint, config, source, mesh, model, optimizer)
+                     : take_over(config, model, optimizer);
   status = agree(*mesh.world, start.status());
   if (!status.ok()) return status;
   return start;

@@ -45,16 +45,15 @@ absl::StatusOr<int> run(const Options& options, const ObserverFactory& observe) 
   absl::StatusOr<Observer> observer = observe(*config, *mesh);
   if (!observer.ok()) return observer.status();
   train_options.observer = *std::move(observer);
-  absl::StatusOr<RunEnd> end = train(*config, *mesh, train_options);
-  if (!end.ok()) return end.status();
+  absl::StatusOr<RunOutcome> outcome = train(*config, *mesh, train_options);
+  if (!outcome.ok()) return outcome.status();
+  const bool done = outcome->end == RunEnd::kDone;
   if (mesh->is_first()) {
-    absl::StatusOr<std::string> last = latest_checkpoint(config->run.folder);
-    std::fprintf(
-        stderr, "emo: %s; the model is in %s\n",
-        *end == RunEnd::kDone ? "done" : "stopped by a signal, start the same command again",
-        last.ok() ? last->c_str() : "?");
+    std::fprintf(stderr, "emo: %s; the model is in %s\n",
+                 done ? "done" : "stopped by a signal, start the same command again",
+                 outcome->checkpoint.c_str());
   }
-  return *end == RunEnd::kDone ? kExitDone : kExitStopped;
+  return done ? kExitDone : kExitStopped;
 }
 
 }  // namespace

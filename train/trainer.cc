@@ -26,7 +26,7 @@ namespace {
 // Collective: names the step and the first bad tensor of the first rank that has one.
 absl::Status not_finite(const Mesh& mesh, const StepResult& result, int64_t step,
                         Stepper* stepper) {
-  stepper->sync();
+  stepper->copy_to_host();
   const ParameterLayout& layout = stepper->model().layout;
   const FlatBuffers gradients = stepper->gradients();
   std::string bad = first_bad_tensor(layout, stepper->model().parameters);
@@ -84,32 +84,6 @@ absl::StatusOr<std::optional<MetricsLog>> open_log(const RunConfig& config, cons
   return std::optional<MetricsLog>(*std::move(log));
 }
 
-// Collective; every rank gets the same answer.
-absl::Status save(const RunConfig& config, const Mesh& mesh, const ModelDescription& description,
-                  const RunStart& now, Stepper* stepper) {
-  stepper->sync();
-  const Model& model = stepper->model();
-  const std::string bad = first_bad_tensor(model.layout, model.parameters);
-  absl::Status status =
-      agree(*mesh.world,
-            bad.empty() ? absl::OkStatus()
-                        : absl::AbortedError("not saved: parameter " + bad + " is not finite"));
-  if (!status.ok()) return status;
-  CheckpointContents contents{&model, stepper->optimizer(), &description, now.position,
-                              "",     now.pruning};
-  const std::string tokenizer = config.data.path + "/tokenizer.json";
-  if (!config.data.path.empty() && path_exists(tokenizer)) contents.tokenizer_path = tokenizer;
-  absl::StatusOr<std::string> folder =
-      write_checkpoint(posix_file_system(), mesh, config.run.folder, contents);
-  if (!folder.ok()) return folder.status();
-  absl::Status removed;
-  if (mesh.is_first()) {
-    removed =
-        remove_old_checkpoints(posix_file_system(), config.run.folder, config.checkpoint.keep);
-  }
-  return agree(*mesh.world, removed);
-}
-
 // The router's losses over all tokens are divided by the number of labels all the same.
 void say_if_few_labels(const RunConfig& config, const StepResult& result) {
   const auto tokens = static_cast<double>(config.train.batch * config.data.sequence_length);
@@ -150,85 +124,184 @@ ModelDescription describe(const RunConfig& config, const ChunkSource& source) {
           config.eos_routes_with, config.routing};
 }
 
-absl::StatusOr<RunEnd> train(const RunConfig& config, const Mesh& mesh,
-                             const TrainOptions& options) {
-  absl::StatusOr<std::unique_ptr<ChunkSource>> source = open_source(config);
-  absl::Status status = agree(*mesh.world, source.status());
+namespace {
+
+// A run under way on this rank.
+class Run {
+ public:
+  Run(const RunConfig& config, const Mesh& mesh, const TrainOptions& options)
+      : config_(config),
+        mesh_(mesh),
+        options_(options),
+        total_(config.total_steps()),
+        step_options_(step_options_of(config)) {}
+
+  // Collective, first: opens the data, makes the model and fills it.
+  absl::Status start();
+  bool done() const { return now_.position.step >= total_; }
+  // Collective. Cancelled where a signal asks the run to stop: then nothing was done.
+  absl::Status take_step(Progress* progress);
+  // Collective, last: saves what is not saved yet.
+  absl::StatusOr<RunOutcome> finish(RunEnd end);
+
+  int64_t total() const { return total_; }
+  int64_t steps_done() const { return now_.position.step; }
+
+ private:
+  // Collective. The rows of the next step; Cancelled as take_step().
+  absl::StatusOr<StepBatches> load();
+  // Collective. Evaluation and metrics of the step just taken, where they are due.
+  absl::Status report(const StepBatches& batches, const StepResult& result, double seconds);
+  // Collective; every rank gets the same answer.
+  absl::Status save();
+
+  const RunConfig& config_;
+  const Mesh& mesh_;
+  const TrainOptions& options_;
+  const int64_t total_;  // steps
+  StepOptions step_options_;
+  std::unique_ptr<ChunkSource> source_;
+  std::unique_ptr<Stepper> stepper_;
+  ModelDescription description_;
+  std::optional<MetricsLog> log_;  // of the first rank
+  RunStart now_;                   // where the run is
+  int64_t first_step_ = 0;         // done before this run
+  std::string checkpoint_;         // newest
+  int64_t saved_step_ = 0;         // its step
+};
+
+absl::Status Run::start() {
+  absl::StatusOr<std::unique_ptr<ChunkSource>> source = open_source(config_);
+  absl::Status status = agree(*mesh_.world, source.status());
   if (!status.ok()) return status;
-  absl::StatusOr<ExpertOrder> order = expert_order_for_run(config, mesh);
+  source_ = *std::move(source);
+  absl::StatusOr<RunOrigin> origin = find_origin(config_, mesh_);
+  if (!origin.ok()) return origin.status();
+  if (origin->resumes) checkpoint_ = origin->checkpoint;
+  absl::StatusOr<ExpertOrder> order = expert_order_for_run(config_, *origin, mesh_);
   if (!order.ok()) return order.status();
-  const std::unique_ptr<Stepper> stepper = make_stepper(config, mesh, *std::move(order));
+  stepper_ = make_stepper(config_, mesh_, *std::move(order));
   absl::StatusOr<RunStart> start =
-      start_run(config, **source, mesh, stepper->model(), stepper->optimizer());
+      start_run(config_, *origin, *source_, mesh_, stepper_->model(), stepper_->optimizer());
   if (!start.ok()) return start.status();
-  stepper->taken();
-  RunStart now = *start;
-  TrainingPosition& position = now.position;
-  absl::StatusOr<std::optional<MetricsLog>> log = open_log(config, mesh, position.step);
-  status = agree(*mesh.world, log.status());
+  stepper_->copy_from_host();
+  now_ = *std::move(start);
+  first_step_ = saved_step_ = now_.position.step;
+  now_.position.data_fingerprint = source_->fingerprint();
+  now_.position.config = to_pairs(config_);
+  description_ = describe(config_, *source_);
+  absl::StatusOr<std::optional<MetricsLog>> log = open_log(config_, mesh_, first_step_);
+  status = agree(*mesh_.world, log.status());
+  if (status.ok()) log_ = *std::move(log);
+  return status;
+}
+
+absl::StatusOr<StepBatches> Run::load() {
+  absl::StatusOr<StepBatches> batches =
+      load_step(*source_, config_, mesh_, now_.position.sequences);
+  absl::Status status =
+      agree(*mesh_.world, !batches.ok()      ? batches.status()
+                          : stop_requested() ? absl::CancelledError("stopped by a signal")
+                                             : absl::OkStatus());
   if (!status.ok()) return status;
+  return batches;
+}
 
-  position.data_fingerprint = (*source)->fingerprint();
-  position.config = to_pairs(config);
-  const ModelDescription description = describe(config, **source);
-  const int64_t total = config.total_steps();
-  int64_t saved_step = position.step;
-  StepOptions step_options = step_options_of(config);
-  watch_stop_signals();
-  Progress progress("train", total, "steps", options.show_progress && mesh.is_first());
-  progress.update(position.step);
+absl::Status Run::take_step(Progress* progress) {
+  const auto begin = std::chrono::steady_clock::now();
+  absl::StatusOr<StepBatches> batches = load();
+  if (!batches.ok()) return batches.status();
+  TrainingPosition& position = now_.position;
+  const int64_t step = position.step + 1;
+  step_options_.learning_rate = learning_rate(config_.schedule, step, total_);
+  step_options_.want_exchange = step % config_.train.log_every == 0 || step == total_;
+  const StepResult result = stepper_->step(*batches, step_options_);
+  if (!result.finite()) return not_finite(mesh_, result, step, stepper_.get());
+  if (position.step == first_step_ && mesh_.is_first()) say_if_few_labels(config_, result);
 
-  while (position.step < total) {
-    const auto begin = std::chrono::steady_clock::now();
-    absl::StatusOr<StepBatches> batches = load_step(**source, config, mesh, position.sequences);
-    status = agree(*mesh.world, !batches.ok()      ? batches.status()
-                                : stop_requested() ? absl::CancelledError("stopped by a signal")
-                                                   : absl::OkStatus());
-    if (!status.ok()) break;
-
-    const int64_t step = position.step + 1;
-    const bool logs = step % config.train.log_every == 0 || step == total;
-    step_options.learning_rate = learning_rate(config.schedule, step, total);
-    step_options.want_exchange = logs;
-    const StepResult result = stepper->step(*batches, step_options);
-    if (!result.finite()) return not_finite(mesh, result, step, stepper.get());
-    if (position.step == start->position.step && mesh.is_first()) say_if_few_labels(config, result);
-
-    position.step = step;
-    position.sequences += config.train.batch;
-    position.tokens += config.train.batch * config.data.sequence_length;
-    const double seconds =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    const bool observes = options.observer && (step % config.eval.every == 0 || step == total);
-    Metrics observed;
-    if (observes) {
-      absl::StatusOr<Metrics> metrics = options.observer(stepper.get());
-      if (!metrics.ok()) return metrics.status();
-      observed = *std::move(metrics);
-    }
-    if (log->has_value() && (logs || observes)) {
-      Metrics metrics = step_metrics(config, result, step_options.learning_rate, seconds,
-                                     flops_per_token(config.model, batches->attention_ends),
-                                     position.tokens, mesh);
-      metrics.insert(metrics.end(), observed.begin(), observed.end());
-      const absl::Status logged = (*log)->write(step, metrics);
-      if (!logged.ok()) std::fprintf(stderr, "emo: %s\n", std::string(logged.message()).c_str());
-    }
-    if (config.checkpoint.every > 0 && step % config.checkpoint.every == 0) {
-      status = save(config, mesh, description, now, stepper.get());
-      if (!status.ok()) return status;
-      saved_step = step;
-    }
-    progress.update(step, absl::StrFormat("loss %.3f  lr %.1e", result.cross_entropy(),
-                                          step_options.learning_rate));
+  position.step = step;
+  position.sequences += config_.train.batch;
+  position.tokens += config_.train.batch * config_.data.sequence_length;
+  const double seconds =
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  absl::Status status = report(*batches, result, seconds);
+  if (status.ok() && config_.checkpoint.every > 0 && step % config_.checkpoint.every == 0) {
+    status = save();
   }
-  const bool stopped = status.code() == absl::StatusCode::kCancelled;
-  if (!status.ok() && !stopped) return status;
-  if (saved_step < position.step) {
-    status = save(config, mesh, description, now, stepper.get());
+  if (!status.ok()) return status;
+  progress->update(step, absl::StrFormat("loss %.3f  lr %.1e", result.cross_entropy(),
+                                         step_options_.learning_rate));
+  return absl::OkStatus();
+}
+
+absl::Status Run::report(const StepBatches& batches, const StepResult& result, double seconds) {
+  const TrainingPosition& position = now_.position;
+  const bool observes =
+      options_.observer && (position.step % config_.eval.every == 0 || position.step == total_);
+  Metrics observed;
+  if (observes) {
+    absl::StatusOr<Metrics> metrics = options_.observer(stepper_.get());
+    if (!metrics.ok()) return metrics.status();
+    observed = *std::move(metrics);
+  }
+  if (!log_.has_value() || !(step_options_.want_exchange || observes)) return absl::OkStatus();
+  Metrics metrics =
+      step_metrics(config_, result, step_options_.learning_rate, seconds,
+                   flops_per_token(config_.model, batches.attention_ends), position.tokens, mesh_);
+  metrics.insert(metrics.end(), observed.begin(), observed.end());
+  const absl::Status logged = log_->write(position.step, metrics);
+  if (!logged.ok()) std::fprintf(stderr, "emo: %s\n", std::string(logged.message()).c_str());
+  return absl::OkStatus();
+}
+
+absl::Status Run::save() {
+  stepper_->copy_to_host();
+  const Model& model = stepper_->model();
+  const std::string bad = first_bad_tensor(model.layout, model.parameters);
+  absl::Status status =
+      agree(*mesh_.world,
+            bad.empty() ? absl::OkStatus()
+                        : absl::AbortedError("not saved: parameter " + bad + " is not finite"));
+  if (!status.ok()) return status;
+  CheckpointContents contents{&model, stepper_->optimizer(), &description_, now_.position,
+                              "",     now_.pruning};
+  const std::string tokenizer = config_.data.path + "/tokenizer.json";
+  if (!config_.data.path.empty() && path_exists(tokenizer)) contents.tokenizer_path = tokenizer;
+  absl::StatusOr<std::string> folder =
+      write_checkpoint(posix_file_system(), mesh_, config_.run.folder, contents);
+  if (!folder.ok()) return folder.status();
+  checkpoint_ = *std::move(folder);
+  saved_step_ = now_.position.step;
+  absl::Status removed;
+  if (mesh_.is_first()) {
+    removed =
+        remove_old_checkpoints(posix_file_system(), config_.run.folder, config_.checkpoint.keep);
+  }
+  return agree(*mesh_.world, removed);
+}
+
+absl::StatusOr<RunOutcome> Run::finish(RunEnd end) {
+  if (saved_step_ < now_.position.step) {
+    absl::Status status = save();
     if (!status.ok()) return status;
   }
-  return stopped ? RunEnd::kStopped : RunEnd::kDone;
+  return RunOutcome{end, checkpoint_};
+}
+
+}  // namespace
+
+absl::StatusOr<RunOutcome> train(const RunConfig& config, const Mesh& mesh,
+                                 const TrainOptions& options) {
+  Run run(config, mesh, options);
+  absl::Status status = run.start();
+  if (!status.ok()) return status;
+  watch_stop_signals();
+  Progress progress("train", run.total(), "steps", options.show_progress && mesh.is_first());
+  progress.update(run.steps_done());
+  while (status.ok() && !run.done()) status = run.take_step(&progress);
+  if (absl::IsCancelled(status)) return run.finish(RunEnd::kStopped);
+  if (!status.ok()) return status;
+  return run.finish(RunEnd::kDone);
 }
 
 }  // namespace emo

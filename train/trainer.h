@@ -16,11 +16,16 @@
 namespace emo {
 
 // Called on every rank after each eval.every steps, and the last; what evaluation hangs into
-// training without train/ knowing it. Collective. Answers what goes into the step's metrics. Who
-// looks at the model calls sync() first.
+// training without train/ knowing it. Collective; every rank gets the same status. Answers what
+// goes into the step's metrics. Who looks at the model calls copy_to_host() first.
 using Observer = std::function<absl::StatusOr<Metrics>(Stepper*)>;
 
 enum class RunEnd { kDone, kStopped };
+
+struct RunOutcome {
+  RunEnd end;
+  std::string checkpoint;  // the run's newest; "" where it was stopped before it had one
+};
 
 struct TrainOptions {
   bool show_progress = true;
@@ -37,7 +42,7 @@ ModelDescription describe(const RunConfig& config, const ChunkSource& source);
 // Collective; every rank gets the same answer. Starts the run, or goes on where its folder has a
 // checkpoint. Aborted where a loss or gradient is not finite, naming step and tensor;
 // FailedPrecondition where the config does not fit the checkpoint.
-absl::StatusOr<RunEnd> train(const RunConfig& config, const Mesh& mesh,
-                             const TrainOptions& options);
+absl::StatusOr<RunOutcome> train(const RunConfig& config, const Mesh& mesh,
+                                 const TrainOptions& options);
 
 }  // namespace emo

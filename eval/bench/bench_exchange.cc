@@ -4,6 +4,7 @@
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/full.h>
 #include <ATen/ops/ones.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
 #include <chrono>
@@ -50,8 +51,7 @@ Routing route_documents(const ExchangeBenchOptions& o, const PoolPolicy& pool, i
     }
   }
   const auto documents = static_cast<int64_t>(ends.size()) - 1;
-  RoutingContract contract;
-  contract.pool = pool;
+  const RoutingContract contract;
   const at::Tensor sequence = at::full({documents}, rank, at::kLong);
   at::Tensor ordinal = at::empty({documents}, at::kInt);
   std::iota(ordinal.mutable_data_ptr<int32_t>(), ordinal.mutable_data_ptr<int32_t>() + documents,
@@ -61,6 +61,7 @@ Routing route_documents(const ExchangeBenchOptions& o, const PoolPolicy& pool, i
   const RouterInput input{
       logits,
       span_ends,
+      pool,
       draw_pool_sizes(pool, contract.pool_draw, o.seed, sequence, ordinal, /*layer=*/0, o.experts),
       o.top_k,
       {}};
@@ -110,77 +111,111 @@ std::vector<int64_t> with_own(std::vector<int64_t> rows, int64_t own, int64_t ow
   return rows;
 }
 
+// Rows to experts' ranks and back, as one rank does them, by a plan for either mode.
+class Travel {
+ public:
+  Travel(Communicator& world, const ExchangeBenchOptions& o, const Routing& routing)
+      : world_(world),
+        routing_(routing),
+        placement_{o.experts, world.size()},
+        tokens_(at::ones({o.tokens, o.width})),
+        results_(at::zeros({o.tokens, o.width})) {
+    plan(ExchangeMode::kOncePerRank, &once_);
+    plan(ExchangeMode::kOncePerExpert, &naive_);
+    packed_ = at::ones({static_cast<int64_t>(once_.token_of_sent_row.size()), o.width});
+    arrived_ = at::empty({once_.rows, o.width});
+    there_ = with_own(once_.send_rows, world.rank(), once_.own_rows);
+    back_ = with_own(once_.receive_rows, world.rank(), once_.own_rows);
+  }
+
+  const ExchangePlan& once() const { return once_; }
+  const ExchangePlan& naive() const { return naive_; }
+  double waited() const { return buffers_.counters.waited; }
+
+  void plan_again() { plan(ExchangeMode::kOncePerRank, &once_); }
+  void there_and_back(const ExchangePlan& plan) {
+    send_rows(world_, plan, tokens_, &memory_, &buffers_).wait();
+    return_rows(world_, plan, memory_, &buffers_).wait();
+    add_returned(plan, results_, buffers_);
+  }
+  // The same rows, packed already, as a bare all-to-all moves them: own ones too, or without.
+  void bare() { all_to_all_both_ways(packed_, there_, arrived_, back_); }
+  void bare_travelling() {
+    all_to_all_both_ways(packed_.slice(0, once_.own_rows), once_.send_rows,
+                         arrived_.slice(0, once_.own_rows), once_.receive_rows);
+  }
+
+ private:
+  void plan(ExchangeMode mode, ExchangePlan* made) {
+    plan_exchange(world_, placement_, routing_.experts, routing_.weights, mode, made, &buffers_);
+  }
+  void all_to_all_both_ways(const at::Tensor& from, const std::vector<int64_t>& from_rows,
+                            const at::Tensor& to, const std::vector<int64_t>& to_rows) {
+    world_.all_to_all(to, to_rows, from, from_rows);
+    world_.all_to_all(from, from_rows, to, to_rows);
+  }
+
+  Communicator& world_;
+  const Routing& routing_;
+  ExpertPlacement placement_;
+  ExchangePlan once_, naive_;
+  ExchangeBuffers buffers_;
+  at::Tensor tokens_, results_, memory_, packed_, arrived_;
+  std::vector<int64_t> there_, back_;  // rows that a bare all-to-all moves, own ones among them
+};
+
+// Seconds of each repeat.
+struct TravelTimes {
+  std::vector<double> seconds, waited, plan, naive, bare, over_bare, bare_travelling,
+      over_bare_travelling;
+};
+
+// Collective.
+TravelTimes time_travel(Communicator& world, int64_t repeats, Travel* travel) {
+  TravelTimes times;
+  for (int64_t repeat = -1; repeat < repeats; ++repeat) {  // the first only touches memory
+    const double waited_before = travel->waited();
+    const double with_packing = time_of(world, [&] { travel->there_and_back(travel->once()); });
+    const double waited_here = travel->waited() - waited_before;
+    const double bare = time_of(world, [&] { travel->bare(); });
+    const double bare_travelling = time_of(world, [&] { travel->bare_travelling(); });
+    const double one_per_expert = time_of(world, [&] { travel->there_and_back(travel->naive()); });
+    const double planning = time_of(world, [&] { travel->plan_again(); });
+    if (repeat < 0) continue;
+    times.plan.push_back(planning);
+    times.seconds.push_back(with_packing);
+    times.waited.push_back(waited_here);
+    times.bare.push_back(bare);
+    times.over_bare.push_back(with_packing / bare);  // in pairs: a busy neighbour meets both
+    times.bare_travelling.push_back(bare_travelling);
+    times.over_bare_travelling.push_back(with_packing / bare_travelling);
+    times.naive.push_back(one_per_expert);
+  }
+  return times;
+}
+
 OrderedJson measure(Communicator& world, const ExchangeBenchOptions& o, const PoolPolicy& pool) {
   const Routing routing = route_documents(o, pool, world.rank());
-  const ExpertPlacement placement{o.experts, world.size()};
-  ExchangePlan once, naive;
-  ExchangeBuffers buffers;
-  plan_exchange(world, placement, routing.experts, routing.weights, ExchangeMode::kOncePerRank,
-                &once, &buffers);
-  plan_exchange(world, placement, routing.experts, routing.weights, ExchangeMode::kOncePerExpert,
-                &naive, &buffers);
-  const at::Tensor tokens = at::ones({o.tokens, o.width});
-  const at::Tensor results = at::empty({o.tokens, o.width});
-  at::Tensor memory;
-  results.zero_();
-  const auto there_and_back = [&](const ExchangePlan& plan) {
-    send_rows(world, plan, tokens, &memory, &buffers).wait();
-    return_rows(world, plan, memory, &buffers).wait();
-    add_returned(plan, results, buffers);
-  };
-  const auto both_ways = [&](const at::Tensor& from, const std::vector<int64_t>& from_rows,
-                             const at::Tensor& to, const std::vector<int64_t>& to_rows) {
-    world.all_to_all(to, to_rows, from, from_rows);
-    world.all_to_all(from, from_rows, to, to_rows);
-  };
-  const std::vector<int64_t> there = with_own(once.send_rows, world.rank(), once.own_rows);
-  const std::vector<int64_t> back = with_own(once.receive_rows, world.rank(), once.own_rows);
-  const at::Tensor packed =
-      at::ones({static_cast<int64_t>(once.token_of_sent_row.size()), o.width});
-  const at::Tensor arrived = at::empty({once.rows, o.width});
-  std::vector<double> seconds, waited, plan_seconds, naive_seconds, bare_seconds, over_bare,
-      bare_travelling_seconds, over_bare_travelling;
-  for (int64_t repeat = -1; repeat < o.repeats; ++repeat) {  // the first only touches memory
-    const double waited_before = buffers.counters.waited;
-    const double with_packing = time_of(world, [&] { there_and_back(once); });
-    const double waited_here = buffers.counters.waited - waited_before;
-    const double bare = time_of(world, [&] { both_ways(packed, there, arrived, back); });
-    const double bare_travelling = time_of(world, [&] {
-      both_ways(packed.slice(0, once.own_rows), once.send_rows, arrived.slice(0, once.own_rows),
-                once.receive_rows);
-    });
-    const double one_per_expert = time_of(world, [&] { there_and_back(naive); });
-    const double planning = time_of(world, [&] {
-      plan_exchange(world, placement, routing.experts, routing.weights, ExchangeMode::kOncePerRank,
-                    &once, &buffers);
-    });
-    if (repeat < 0) continue;
-    plan_seconds.push_back(planning);
-    seconds.push_back(with_packing);
-    waited.push_back(waited_here);
-    bare_seconds.push_back(bare);
-    over_bare.push_back(with_packing / bare);  // in pairs: a busy neighbour meets both
-    bare_travelling_seconds.push_back(bare_travelling);
-    over_bare_travelling.push_back(with_packing / bare_travelling);
-    naive_seconds.push_back(one_per_expert);
-  }
+  Travel travel(world, o, routing);
+  const TravelTimes times = time_travel(world, o.repeats, &travel);
   const double all_tokens = static_cast<double>(o.tokens * world.size());
-  const double copies = remote_rows(world, once) / all_tokens;
-  const double naive_copies = remote_rows(world, naive) / all_tokens;
+  const double copies = remote_rows(world, travel.once()) / all_tokens;
+  const double naive_copies = remote_rows(world, travel.naive()) / all_tokens;
   const auto row_bytes = static_cast<double>(2 * o.width) * sizeof(float);
-  return OrderedJson{{"copies_per_token", copies},
-                     {"naive_copies_per_token", naive_copies},
-                     {"bytes_per_token", copies * row_bytes},
-                     {"naive_bytes_per_token", naive_copies * row_bytes},
-                     {"seconds", median(seconds)},
-                     {"wait_seconds", of_ranks(world, median(waited))},
-                     {"plan_seconds", median(plan_seconds)},
-                     {"naive_seconds", median(naive_seconds)},
-                     {"bare_seconds", median(bare_seconds)},
-                     {"over_bare", median(over_bare)},
-                     {"bare_travelling_seconds", median(bare_travelling_seconds)},
-                     {"over_bare_travelling", median(over_bare_travelling)},
-                     {"rows_max_over_mean", max_over_mean(world, static_cast<double>(once.rows))}};
+  return OrderedJson{
+      {"copies_per_token", copies},
+      {"naive_copies_per_token", naive_copies},
+      {"bytes_per_token", copies * row_bytes},
+      {"naive_bytes_per_token", naive_copies * row_bytes},
+      {"seconds", median(times.seconds)},
+      {"wait_seconds", of_ranks(world, median(times.waited))},
+      {"plan_seconds", median(times.plan)},
+      {"naive_seconds", median(times.naive)},
+      {"bare_seconds", median(times.bare)},
+      {"over_bare", median(times.over_bare)},
+      {"bare_travelling_seconds", median(times.bare_travelling)},
+      {"over_bare_travelling", median(times.over_bare_travelling)},
+      {"rows_max_over_mean", max_over_mean(world, static_cast<double>(travel.once().rows))}};
 }
 
 }  // namespace

@@ -10,7 +10,9 @@
 #include <c10/core/CachingDeviceAllocator.h>
 
 #include <algorithm>
+#include <array>
 #include <chrono>
+#include <numeric>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -156,6 +158,137 @@ absl::Status write_trace(const Mesh& mesh, const std::string& path, const std::s
   return agree(*mesh.world, status);
 }
 
+// Collective. The timeline of one step.
+class Tracer {
+ public:
+  Tracer(const RunConfig& config, const Mesh& mesh, std::string path)
+      : config_(config), mesh_(mesh), path_(std::move(path)), trace_(num_threads()) {}
+
+  // Before the step.
+  void start(Profile* profile) {
+    if (on_cpu()) {
+      *profile = Profile(&trace_);
+      thread_pool().set_trace(&trace_);
+    } else if (mesh_.is_first()) {
+      start_device_trace(device_of(config_));
+    }
+  }
+  // After it, which began at `begin`: writes the file.
+  absl::Status finish(Clock::time_point begin) {
+    if (on_cpu()) {
+      thread_pool().set_trace(nullptr);
+      return write_trace(mesh_, path_, trace_.to_events(mesh_.world->rank(), begin));
+    }
+    return agree(*mesh_.world, mesh_.is_first() ? save_device_trace(path_) : absl::OkStatus());
+  }
+
+ private:
+  bool on_cpu() const { return config_.parallel.device == DeviceKind::kCpu; }
+  const RunConfig& config_;
+  const Mesh& mesh_;
+  std::string path_;
+  Trace trace_;
+};
+
+// What this rank saw of the timed steps.
+struct Measured {
+  std::vector<double> totals, forward_backwards;  // seconds
+  std::vector<double> gemms;                      // FLOP/s of the peak, before each
+  double flops = 0;                               // per token
+  double loss = 0;                                // of the last one
+  ExchangeCost exchange_cost;
+  double exchanged = 0;  // bytes sent to experts elsewhere and back
+  std::array<double, kWorkKinds> work{};
+
+  void add(double seconds, double gemm, const Profile& profile, const StepResult& result,
+           const std::vector<ExchangeCounters>& traffic) {
+    totals.push_back(seconds);
+    forward_backwards.push_back(seconds - profile.seconds(Work::kOptimizer));
+    gemms.push_back(gemm);
+    exchange_cost.add(result.exchange);
+    loss = result.cross_entropy();
+    for (const ExchangeCounters& layer : traffic) exchanged += layer.bytes;
+    for (size_t kind = 0; kind < kWorkKinds; ++kind) {
+      work[kind] += profile.seconds(static_cast<Work>(kind));
+    }
+  }
+
+  // The share of each kind of work, what was not counted among kOther.
+  OrderedJson share() const {
+    const double spent = std::accumulate(totals.begin(), totals.end(), 0.0);
+    const double counted = std::accumulate(work.begin(), work.end(), 0.0);
+    std::array<double, kWorkKinds> all = work;
+    all[static_cast<size_t>(Work::kOther)] += std::max(0.0, spent - counted);
+    OrderedJson json = OrderedJson::object();
+    for (size_t kind = 0; kind < kWorkKinds; ++kind) json[kWorkNames[kind]] = all[kind] / spent;
+    return json;
+  }
+};
+
+double reduced(Communicator& world, double value, ReduceOp op) {
+  world.all_reduce(at::from_blob(&value, {1}, at::kDouble), op);
+  return value;
+}
+
+// Collective. Over ranks: the slowest step, the sum of peaks, the largest memory, the mean of bytes
+// sent.
+OrderedJson report(const RunConfig& config, const Mesh& mesh, int64_t steps, const Measured& m) {
+  Communicator& world = *mesh.world;
+  const double seconds = reduced(world, median(m.totals), ReduceOp::kMax);
+  const double forward_backward = reduced(world, median(m.forward_backwards), ReduceOp::kMax);
+  const double peak =
+      reduced(world, *std::max_element(m.gemms.begin(), m.gemms.end()), ReduceOp::kSum);
+  const double memory = reduced(world, static_cast<double>(peak_memory_bytes()), ReduceOp::kMax);
+  const double on_device =
+      reduced(world, static_cast<double>(peak_device_bytes(config)), ReduceOp::kMax);
+  const double exchanged = reduced(world, m.exchanged, ReduceOp::kSum);
+  const auto tokens = static_cast<double>(config.train.batch * config.data.sequence_length);
+  OrderedJson json{
+      {"tokens_per_second", tokens / seconds},
+      {"peak_fraction", tokens * m.flops / seconds / peak},
+      {"peak_fraction_forward_backward", tokens * m.flops / forward_backward / peak},
+      {"gemm_peak_flops", peak},
+      {"flops_per_token", m.flops},
+      {"reference_flops_per_token",
+       reference_flops_per_token(config.model, config.data.sequence_length)},
+      {"seconds_per_step", seconds},
+      {"loss", m.loss},
+      {"share", m.share()},
+      {"exchange_bytes_per_step", exchanged / static_cast<double>(world.size() * steps)},
+      {"peak_memory_bytes", static_cast<int64_t>(memory)},
+      {"peak_device_bytes", static_cast<int64_t>(on_device)},
+      {"precision", precision_name(config.parallel.precision)},
+      {"products", products_by(config)},
+      {"device", device_name(config.parallel.device)},
+      {"ranks", world.size()},
+      {"threads_per_rank", num_threads()}};
+  m.exchange_cost.report(steps, &json);
+  return json;
+}
+
+// Collective. A stepper with the weights that a new run would begin with.
+absl::StatusOr<std::unique_ptr<Stepper>> start_stepper(const RunConfig& config, const Mesh& mesh) {
+  absl::StatusOr<ExpertOrder> order = placement_of_config(config);
+  absl::Status status = agree(*mesh.world, order.status());
+  if (!status.ok()) return status;
+  std::unique_ptr<Stepper> stepper = make_stepper(config, mesh, *std::move(order));
+  status = start_weights(config, mesh, stepper->model());
+  if (!status.ok()) return status;
+  stepper->copy_from_host();
+  return stepper;
+}
+
+// Seconds of a step, updated parameters included.
+double time_step(const StepBatches& batches, const StepOptions& options, Stepper* stepper,
+                 StepResult* result) {
+  const Clock::time_point begin = Clock::now();
+  *result = stepper->step(batches, options);
+  // In training this hides behind the next step; here there is other work between steps.
+  const Timed waiting(options.profile, Work::kExchange);
+  stepper->wait_for_parameters();
+  return seconds_since(begin);
+}
+
 }  // namespace
 
 absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh,
@@ -167,111 +300,38 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
     status = agree(*mesh.world, check_new_file(options.trace, options.overwrite));
     if (!status.ok()) return status;
   }
-  absl::StatusOr<ExpertOrder> order = placement_of_config(config);
-  status = agree(*mesh.world, order.status());
-  if (!status.ok()) return status;
-  const std::unique_ptr<Stepper> stepper = make_stepper(config, mesh, *std::move(order));
-  status = start_weights(config, mesh, stepper->model());
-  if (!status.ok()) return status;
-  stepper->taken();
+  absl::StatusOr<std::unique_ptr<Stepper>> stepper = start_stepper(config, mesh);
+  if (!stepper.ok()) return stepper.status();
   Profile profile;
-  Trace trace(num_threads());
+  Tracer tracer(config, mesh, options.trace);
   StepOptions step_options = step_options_of(config);
   step_options.learning_rate = config.schedule.peak * 0.1;
   step_options.profile = &profile;
   step_options.want_exchange = true;
 
   const Factors factors = make_factors(config);
-  std::vector<double> totals, forward_backwards, gemms;
-  double flops = 0;
-  double loss = 0;
-  ExchangeCost exchange_cost;
-  double exchanged = 0;  // bytes that this rank sent to experts elsewhere and back, timed steps
-  std::array<double, kWorkKinds> work{};
-  for (int64_t step = 0; step < options.warmup_steps + options.steps; ++step) {
+  Measured measured;
+  const int64_t steps = options.warmup_steps + options.steps;
+  for (int64_t step = 0; step < steps; ++step) {
     const absl::StatusOr<StepBatches> batches =
         load_step(**source, config, mesh, step * config.train.batch);
     status = agree(*mesh.world, batches.status());
     if (!status.ok()) return status;
-    flops = flops_per_token(config.model, batches->attention_ends);
+    measured.flops = flops_per_token(config.model, batches->attention_ends);
     const double gemm = peak_flops(config, factors);
     mesh.world->barrier();
     profile.clear();
-    const bool traced = !options.trace.empty() && step + 1 == options.warmup_steps + options.steps;
-    const bool on_cpu = config.parallel.device == DeviceKind::kCpu;
-    if (traced && on_cpu) {
-      profile = Profile(&trace);
-      thread_pool().set_trace(&trace);
-    }
-    if (traced && !on_cpu && mesh.is_first()) start_device_trace(device_of(config));
+    const bool traced = !options.trace.empty() && step + 1 == steps;
+    if (traced) tracer.start(&profile);
     const Clock::time_point begin = Clock::now();
-    const StepResult result = stepper->step(*batches, step_options);
-    {
-      // In training this hides behind the next step; here there is other work between steps.
-      const Timed waiting(&profile, Work::kExchange);
-      stepper->wait();
-    }
-    const double total = seconds_since(begin);
-    if (traced && !on_cpu) {
-      status =
-          agree(*mesh.world, mesh.is_first() ? save_device_trace(options.trace) : absl::OkStatus());
-      if (!status.ok()) return status;
-    } else if (traced) {
-      thread_pool().set_trace(nullptr);
-      status = write_trace(mesh, options.trace, trace.to_events(mesh.world->rank(), begin));
-      if (!status.ok()) return status;
-    }
+    StepResult result;
+    const double seconds = time_step(*batches, step_options, stepper->get(), &result);
+    if (traced) status = tracer.finish(begin);
+    if (!status.ok()) return status;
     if (step < options.warmup_steps) continue;
-    totals.push_back(total);
-    forward_backwards.push_back(total - profile.seconds(Work::kOptimizer));
-    gemms.push_back(gemm);
-    exchange_cost.add(result.exchange);
-    loss = result.cross_entropy();
-    for (const ExchangeCounters& layer : stepper->memory()->buffers.traffic)
-      exchanged += layer.bytes;
-    for (size_t kind = 0; kind < kWorkKinds; ++kind) {
-      work[kind] += profile.seconds(static_cast<Work>(kind));
-    }
+    measured.add(seconds, gemm, profile, result, (*stepper)->memory()->buffers.traffic);
   }
-
-  // Over ranks: the slowest step, the sum of peaks, the largest memory, the mean of bytes sent.
-  double seconds[2] = {median(totals), median(forward_backwards)};
-  mesh.world->all_reduce(at::from_blob(seconds, {2}, at::kDouble), ReduceOp::kMax);
-  double peak = *std::max_element(gemms.begin(), gemms.end());
-  mesh.world->all_reduce(at::from_blob(&peak, {1}, at::kDouble), ReduceOp::kSum);
-  double memory[2] = {static_cast<double>(peak_memory_bytes()),
-                      static_cast<double>(peak_device_bytes(config))};
-  mesh.world->all_reduce(at::from_blob(memory, {2}, at::kDouble), ReduceOp::kMax);
-  mesh.world->all_reduce(at::from_blob(&exchanged, {1}, at::kDouble), ReduceOp::kSum);
-  exchanged /= static_cast<double>(mesh.world->size() * options.steps);
-  const auto tokens = static_cast<double>(config.train.batch * config.data.sequence_length);
-  double spent = 0;
-  for (const double total : totals) spent += total;
-  double counted = 0;
-  for (const double w : work) counted += w;
-  work[static_cast<size_t>(Work::kOther)] += std::max(0.0, spent - counted);
-  OrderedJson share = OrderedJson::object();
-  for (size_t kind = 0; kind < kWorkKinds; ++kind) share[kWorkNames[kind]] = work[kind] / spent;
-  OrderedJson report{{"tokens_per_second", tokens / seconds[0]},
-                     {"peak_fraction", tokens * flops / seconds[0] / peak},
-                     {"peak_fraction_forward_backward", tokens * flops / seconds[1] / peak},
-                     {"gemm_peak_flops", peak},
-                     {"flops_per_token", flops},
-                     {"reference_flops_per_token",
-                      reference_flops_per_token(config.model, config.data.sequence_length)},
-                     {"seconds_per_step", seconds[0]},
-                     {"loss", loss},
-                     {"share", share},
-                     {"exchange_bytes_per_step", exchanged},
-                     {"peak_memory_bytes", static_cast<int64_t>(memory[0])},
-                     {"peak_device_bytes", static_cast<int64_t>(memory[1])},
-                     {"precision", precision_name(config.parallel.precision)},
-                     {"products", products_by(config)},
-                     {"device", device_name(config.parallel.device)},
-                     {"ranks", mesh.world->size()},
-                     {"threads_per_rank", num_threads()}};
-  exchange_cost.report(options.steps, &report);
-  return report;
+  return report(config, mesh, options.steps, measured);
 }
 
 }  // namespace emo

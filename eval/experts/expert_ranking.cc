@@ -42,7 +42,7 @@ absl::StatusOr<ExpertUsage> usage_of(const Model& model, int64_t sequence_length
   options.sequence_length = sequence_length;
   options.first_tokens = first_tokens;
   options.easy_ep = easy_ep;
-  options.pool.kind = PoolPolicy::Kind::kNone;
+  options.pool = PoolPolicy::none();
   options.group_of_document.assign(count_documents(data), -1);
   for (const int64_t document : documents) options.group_of_document[document] = 0;
   absl::StatusOr<std::vector<ExpertUsage>> groups =

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "eval/loss/perplexity.h"
 #include "model/host/document_pools.h"
 #include "model/pool_sizes.h"
 
@@ -75,7 +76,7 @@ std::vector<double> turns(const BlockActivations& block, const at::Tensor& y) {
 struct LayerPass {
   const UsageOptions* options;
   const PieceBatch* pieces;
-  const MicroBatch* batch;
+  const Slice* batch;
   int64_t layer;
   const BlockActivations* block;
   const int32_t* ends() const { return batch->routing_ends.const_data_ptr<int32_t>(); }
@@ -160,20 +161,18 @@ absl::StatusOr<std::vector<ExpertUsage>> measure_usage(const Model& model, const
     if (options.group_of_document[number] >= 0) documents.push_back(static_cast<int64_t>(number));
   }
   std::vector<ExpertUsage> groups(options.groups, make_usage(model.config));
-  PassOptions pass;
-  pass.ep = mesh.ep.get();
-  pass.pool.kind = PoolPolicy::Kind::kNone;
-  pass.recompute = Recompute::kBlock;  // no backward pass
+  PassSettings settings;
+  settings.pool = PoolPolicy::none();
+  PassOptions pass = evaluation_pass(mesh, settings);
   pass.want_contributions = options.easy_ep;
-  const RopeTable rope(options.sequence_length, model.config.head_dim(), model.config.rope_theta);
-  const auto run = [&](const PieceBatch& pieces, const MicroBatch& batch) {
+  const auto run = [&](const PieceBatch& pieces, const Slice& batch) {
     pass.after_block = [&](int64_t layer, const BlockActivations& block, const at::Tensor& y) {
       if (model.config.is_dense(layer)) return;
       const LayerPass at{&options, &pieces, &batch, layer, &block};
       add_scores_and_pools(at, &groups);
       add_choices(at, y, &groups);
     };
-    forward(model, rope, batch, pass, &memory->slices[0], &memory->buffers);
+    forward(model, batch, pass, &memory->slices[0], &memory->buffers);
     for (const DocumentPiece& piece : pieces) {
       ExpertUsage& usage = groups[options.group_of_document[piece.number]];
       usage.documents += piece.ordinal == 0 ? 1 : 0;

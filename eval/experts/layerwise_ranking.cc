@@ -2,6 +2,7 @@
 
 #include <ATen/ops/from_blob.h>
 
+#include "eval/loss/perplexity.h"
 #include "model/host/document_pools.h"
 #include "parallel/buffers.h"
 #include "train/subset/expert_subset.h"
@@ -11,12 +12,12 @@ namespace {
 
 // A batch on its way through the layers.
 struct BatchInLayers {
-  MicroBatch batch;
+  Slice batch;
   at::Tensor x;  // [T, D]
 };
 
 // Adds to sums [E] the softmax over all experts of each token.
-void add_probability(const MicroBatch& batch, const at::Tensor& logits, std::vector<double>* sums) {
+void add_probability(const Slice& batch, const at::Tensor& logits, std::vector<double>* sums) {
   const auto E = static_cast<int64_t>(sums->size());
   const int64_t N = batch.routing_ends.numel() - 1;
   const auto* ends = batch.routing_ends.const_data_ptr<int32_t>();
@@ -35,7 +36,6 @@ absl::StatusOr<LayerwiseRanking> rank_layerwise(const Model& model, const Mesh& 
                                                 const std::vector<int64_t>& keep,
                                                 PassMemory* memory) {
   const ModelConfig& config = model.config;
-  const RopeTable rope(sequence_length, config.head_dim(), config.rope_theta);
   const std::vector<DocumentPiece> pieces = cut_documents(data, documents, sequence_length);
   constexpr int64_t kTokensPerBatch = 8192;
   double tokens = 0;
@@ -43,42 +43,42 @@ absl::StatusOr<LayerwiseRanking> rank_layerwise(const Model& model, const Mesh& 
   std::vector<BatchInLayers> batches;
   absl::Status status =
       for_each_batch(data, deal_batches(pieces, kTokensPerBatch, mesh.world->size()), *mesh.world,
-                     [&](const PieceBatch&, const MicroBatch& batch) {
+                     [&](const PieceBatch&, const Slice& batch) {
                        at::Tensor x;
                        shape_buffer(&x, {batch.num_tokens(), config.d_model});
-                       forward_embedding(model, batch, x);
+                       forward_embedding(model, batch, &x);
                        batches.push_back({batch, x});
                      });
   if (!status.ok()) return status;
 
   LayerwiseRanking ranking{zeros_like_experts(config), {}};
   ranking.kept.resize(config.n_layers);
-  PassOptions pass;
-  pass.ep = mesh.ep.get();
-  pass.pool.kind = PoolPolicy::Kind::kNone;
-  pass.subsets.resize(config.n_layers);
+  PassSettings settings;
+  settings.pool = PoolPolicy::none();
+  settings.subsets.resize(config.n_layers);
+  PassOptions pass = evaluation_pass(mesh, settings);
   BlockActivations* kept = &memory->buffers.recomputed;
   at::Tensor y;
   const auto run = [&](int64_t layer, const BatchInLayers& in) {
-    forward_block(model, rope, in.batch, pass, layer, in.x,
-                  shape_buffer(&y, {in.batch.num_tokens(), config.d_model}), kept,
-                  &memory->buffers);
+    shape_buffer(&y, {in.batch.num_tokens(), config.d_model});
+    forward_block(model, in.batch, pass, layer, in.x, kept, &memory->buffers, &y);
   };
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
     if (!config.is_dense(layer)) {
       std::vector<double>& scores = ranking.scores[layer];
-      pass.routed_off = true;  // the router's answer is all that is looked at
+      pass.settings.routed_off = true;  // the router's answer is all that is looked at
       for (const BatchInLayers& in : batches) {
         run(layer, in);
         add_probability(in.batch, kept->moe.logits, &scores);
       }
-      pass.routed_off = false;
+      pass.settings.routed_off = false;
       mesh.world->all_reduce(
           at::from_blob(scores.data(), {static_cast<int64_t>(scores.size())}, at::kDouble),
           ReduceOp::kSum);
       for (double& score : scores) score /= tokens;
       ranking.kept[layer] = keep_largest(config, layer, scores, keep[layer]);
-      pass.subsets[layer] = to_subset(config, layer, ranking.kept[layer], /*full_weights=*/false);
+      pass.settings.subsets[layer] =
+          to_subset(config, layer, ranking.kept[layer], /*full_weights=*/false);
     }
     if (layer + 1 == config.n_layers) break;
     for (BatchInLayers& in : batches) {

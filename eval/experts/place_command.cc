@@ -66,7 +66,7 @@ absl::StatusOr<EvalOptions> eval_options(const Options& options, const OpenedMod
                                          const TokenDataset& data) {
   EvalOptions eval;
   eval.sequence_length = opened.description.max_positions;
-  eval.seed = options.seed;
+  eval.pass.seed = options.seed;
   DocumentChoice choice{{}, options.documents, options.seed};
   for (const std::string& label : options.labels) {
     absl::StatusOr<int32_t> source = find_label(data, label);
@@ -74,17 +74,15 @@ absl::StatusOr<EvalOptions> eval_options(const Options& options, const OpenedMod
     choice.sources.push_back(*source);
   }
   eval.documents = choose_documents(data, choice);
-  eval.pool = opened.description.contract.pool;
-  if (options.pool == "trained") return eval;
+  if (options.pool == "trained") return eval;  // the contract's
   absl::StatusOr<PoolPolicy> pool =
       parse_pool(options.pool, opened.description.config.routed_top_k());
   if (!pool.ok()) return pool.status();
-  eval.pool = *pool;
+  eval.pass.pool = *pool;
   return eval;
 }
 
-void collect(uint64_t seed, const MicroBatch& batch, const at::Tensor& choices,
-             LayerChoices* seen) {
+void collect(uint64_t seed, const Slice& batch, const at::Tensor& choices, LayerChoices* seen) {
   const int64_t documents = batch.routing_ends.numel() - 1;
   const auto* ends = batch.routing_ends.const_data_ptr<int32_t>();
   const auto* numbers = batch.sequence_index.const_data_ptr<int64_t>();
@@ -200,7 +198,7 @@ absl::StatusOr<int> place(const Options& options) {
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
     choices.push_back({make_expert_pairs(config.routed_experts(layer)), {}});
   }
-  eval->observe = [&](const MicroBatch& batch, int64_t layer, const BlockActivations& block) {
+  eval->observe = [&](const Slice& batch, int64_t layer, const BlockActivations& block) {
     if (config.is_dense(layer)) return;
     collect(options.seed, batch, block.moe.routing.experts, &choices[layer]);
   };

@@ -125,7 +125,7 @@ absl::StatusOr<std::vector<ExpertUsage>> usages_of(const Options& options, const
                                                    PassMemory* memory) {
   UsageOptions usage;
   usage.sequence_length = model.description.max_positions;
-  usage.pool.kind = PoolPolicy::Kind::kNone;
+  usage.pool = PoolPolicy::none();
   usage.easy_ep = options.method == "easy_ep";
   std::vector<ExpertUsage> usages;
   // Documents of different labels differ; with none named there is one series of sizes.

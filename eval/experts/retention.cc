@@ -127,7 +127,7 @@ absl::StatusOr<Retention> measure_domain(Measurement* m, const std::vector<Domai
   eval.sequence_length = m->sequence_length();
   eval.documents = choose_documents(
       *m->test, {{domains[i].source}, m->options->test_documents, m->options->seed});
-  eval.pool.kind = PoolPolicy::Kind::kNone;
+  eval.pass.pool = PoolPolicy::none();
   absl::Status status;
   const auto loss = [&] {
     absl::StatusOr<EvalResult> result =
@@ -138,15 +138,15 @@ absl::StatusOr<Retention> measure_domain(Measurement* m, const std::vector<Domai
   };
   Retention r;
   r.full = loss();
-  eval.routed_off = true;
+  eval.pass.routed_off = true;
   r.no_routed_experts = loss();
-  eval.routed_off = false;
+  eval.pass.routed_off = false;
   absl::StatusOr<KeptExperts> kept;
   for (size_t c = 0; c < cuts.size(); ++c) {
     if (c == 0 || !same_choice(cuts[c - 1], cuts[c]))
       kept = kept_experts(m, domains, i, cuts[c], known);
     if (!kept.ok()) return kept.status();
-    eval.subsets = to_subsets(m->config(), *kept, cuts[c].full_weights);
+    eval.pass.subsets = to_subsets(m->config(), *kept, cuts[c].full_weights);
     r.cut.push_back(loss());
   }
   if (!status.ok()) return status;

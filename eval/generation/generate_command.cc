@@ -113,7 +113,7 @@ absl::StatusOr<int> run(Options options) {
   if (!status.ok()) return status;
 
   GenerationOptions& generation = options.generation;
-  generation.pool = *pool;
+  generation.pass.pool = *pool;
   generation.eos_id = description.eos_id;
   generation.max_positions = description.max_positions;
   const bool one = prompts->size() == 1 && !options.json;

@@ -10,6 +10,7 @@
 #include "data/files/json.h"
 #include "data/order/random_bits.h"
 #include "data/tokenizer/utf8.h"
+#include "eval/loss/perplexity.h"
 #include "eval/loss/sequence_batch.h"
 #include "model/host/linear.h"
 #include "parallel/agreement.h"
@@ -53,15 +54,10 @@ class Generator {
         options_(options),
         slots_(std::min(options.sequences, own_prompts())),
         cache_(model.config, static_cast<int64_t>(slots_.size()), capacity()),
-        rope_(cache_.capacity, model.config.head_dim(), model.config.rope_theta),
         results_(prompts.size()) {
-    pass_.ep = mesh.ep.get();
-    pass_.pool = options.pool;
-    pass_.seed = options.sampling.seed;
+    pass_ = evaluation_pass(mesh, options.pass);
+    pass_.settings.seed = options.sampling.seed;
     pass_.cache = &cache_;
-    pass_.subsets = options.subsets;
-    pass_.routed_off = options.routed_off;
-    pass_.recompute = Recompute::kBlock;  // keeps little
     memory_.slices.resize(1);
   }
 
@@ -75,7 +71,9 @@ class Generator {
   }
 
  private:
-  bool pools() const { return options_.pool.kind != PoolPolicy::Kind::kNone; }
+  bool pools() const {
+    return options_.pass.pool_of(model_.contract).kind != PoolPolicy::Kind::kNone;
+  }
 
   // This rank's prompts are rank, rank + ranks, ...
   int64_t ranks() const { return mesh_.world->size(); }
@@ -141,11 +139,12 @@ class Generator {
 
   // Pools that were chosen go into the pass, those of new prompts come out of it.
   void give_pools() {
-    pass_.subsets = options_.subsets;
-    pass_.subsets.resize(model_.config.n_layers);
-    for (int64_t layer = 0; layer < static_cast<int64_t>(pass_.subsets.size()); ++layer) {
+    std::vector<ExpertSubset>& subsets = pass_.settings.subsets;
+    subsets = options_.pass.subsets;
+    subsets.resize(model_.config.n_layers);
+    for (int64_t layer = 0; layer < static_cast<int64_t>(subsets.size()); ++layer) {
       const int64_t E = model_.config.routed_experts(layer);
-      std::vector<uint8_t>& given = pass_.subsets[layer].pools;
+      std::vector<uint8_t>& given = subsets[layer].pools;
       for (const int64_t slot : cache_.slots) {
         const std::vector<uint8_t>& pool = slots_[slot].pools[layer];
         given.insert(given.end(), pool.begin(), pool.end());
@@ -175,12 +174,12 @@ class Generator {
         keep_pools(layer, block);
       };
     }
-    const MicroBatch batch = sequence_batch(sequences);
-    forward(model_, rope_, batch, pass_, &memory_.slices[0], &memory_.buffers);
+    const Slice batch = sequence_batch(sequences);
+    forward(model_, batch, pass_, &memory_.slices[0], &memory_.buffers);
     return draw(batch);
   }
 
-  std::vector<int32_t> draw(const MicroBatch& batch) {
+  std::vector<int32_t> draw(const Slice& batch) {
     const auto n = static_cast<int64_t>(cache_.slots.size());
     const int64_t D = model_.config.d_model;
     const int64_t V = model_.config.vocab_size;
@@ -252,7 +251,6 @@ class Generator {
   const GenerationOptions& options_;
   std::vector<Active> slots_;
   KeyValueCache cache_;
-  RopeTable rope_;
   std::vector<Generated> results_;
   int64_t next_ = mesh_.world->rank();  // prompt
   PassOptions pass_;

@@ -22,10 +22,8 @@ struct GenerationOptions {
   int64_t max_positions = 0;      // S: prompt and answer together
   int64_t sequences = 16;         // at once on a rank
   // Document pools at inference: chosen from the prompt's tokens and kept while decoding. kNone, as
-  // the reference: every expert is open to every token.
-  PoolPolicy pool;
-  std::vector<ExpertSubset> subsets;  // [L], or empty; see PassOptions
-  bool routed_off = false;            //
+  // the reference: every expert is open to every token. The seed is sampling's.
+  PassSettings pass;
   // Called on the rank that answers prompt `i`, with text as it comes; the parts make up the
   // answer. May be empty.
   std::function<void(int64_t i, const std::string& text)> stream;
@@ -40,8 +38,9 @@ struct Generated {
 
 // Collective over the mesh; every rank gets the same answers. Rank r of P answers prompts r, r + P,
 // and so on, and goes on as an empty batch while others of its expert group need its experts. What
-// is drawn for a prompt depends on the seed, its number and its own tokens alone. Prompts [prompts]
-// of 1 to S - 1 tokens.
+// is drawn for a prompt depends on the seed, its number and its own tokens alone.
+// REQUIRES: prompts of 1 to S - 1 tokens; S at most model.rope.positions(); the tokenizer is the
+// model's.
 std::vector<Generated> generate(const Model& model, const Mesh& mesh, const Tokenizer& tokenizer,
                                 const std::vector<std::vector<int32_t>>& prompts,
                                 const GenerationOptions& options);

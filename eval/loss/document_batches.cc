@@ -9,7 +9,7 @@
 namespace emo {
 namespace {
 
-absl::StatusOr<MicroBatch> load_pieces(const TokenDataset& data, const PieceBatch& pieces) {
+absl::StatusOr<Slice> load_pieces(const TokenDataset& data, const PieceBatch& pieces) {
   std::vector<Sequence> sequences;
   for (const DocumentPiece& piece : pieces) {
     Sequence sequence{{}, piece.context, piece.number, piece.ordinal};
@@ -94,10 +94,10 @@ std::vector<PieceBatch> deal_batches(const std::vector<DocumentPiece>& pieces,
 
 absl::Status for_each_batch(
     const TokenDataset& data, const std::vector<PieceBatch>& batches, Communicator& world,
-    const std::function<void(const PieceBatch& pieces, const MicroBatch& batch)>& pass) {
+    const std::function<void(const PieceBatch& pieces, const Slice& batch)>& pass) {
   for (size_t first = 0; first < batches.size(); first += world.size()) {
     const PieceBatch& pieces = batches[first + world.rank()];  // may be empty
-    absl::StatusOr<MicroBatch> batch = load_pieces(data, pieces);
+    absl::StatusOr<Slice> batch = load_pieces(data, pieces);
     absl::Status status = agree(world, batch.status());
     if (!status.ok()) return status;
     pass(pieces, *batch);

@@ -58,6 +58,6 @@ std::vector<PieceBatch> deal_batches(const std::vector<DocumentPiece>& pieces,
 // cannot read its own.
 absl::Status for_each_batch(
     const TokenDataset& data, const std::vector<PieceBatch>& batches, Communicator& world,
-    const std::function<void(const PieceBatch& pieces, const MicroBatch& batch)>& pass);
+    const std::function<void(const PieceBatch& pieces, const Slice& batch)>& pass);
 
 }  // namespace emo

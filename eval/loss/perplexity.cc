@@ -40,15 +40,11 @@ SourceLoss total(const std::vector<SourceLoss>& sources) {
   return sum;
 }
 
-PassOptions evaluation_pass(const Mesh& mesh, const EvalOptions& options) {
+PassOptions evaluation_pass(const Mesh& mesh, const PassSettings& settings) {
   PassOptions pass;
   pass.ep = mesh.ep.get();
-  pass.seed = options.seed;
-  pass.pool = options.pool;
-  pass.routed_off = options.routed_off;
-  pass.subsets = options.subsets;
-  pass.recompute =
-      Recompute::kBlock;  // no backward pass: keeps inputs of blocks and routing, no more
+  pass.settings = settings;
+  pass.settings.recompute = Recompute::kBlock;
   return pass;
 }
 
@@ -56,7 +52,6 @@ absl::StatusOr<EvalResult> evaluate(const Model& model, const Mesh& mesh, const 
                                     const EvalOptions& options, PassMemory* memory) {
   memory->slices.resize(1);
   Activations* activations = &memory->slices[0];
-  const ModelConfig& config = model.config;
   EvalResult result;
   result.sources.resize(data.info().sources.size());
   const std::vector<DocumentPiece> all_pieces =
@@ -65,17 +60,16 @@ absl::StatusOr<EvalResult> evaluate(const Model& model, const Mesh& mesh, const 
     result.sources[piece.source].bytes += static_cast<double>(piece.bytes);
     result.sources[piece.source].documents += piece.ordinal == 0 ? 1 : 0;
   }
-  PassOptions pass = evaluation_pass(mesh, options);
-  const RopeTable rope(options.sequence_length, config.head_dim(), config.rope_theta);
+  PassOptions pass = evaluation_pass(mesh, options.pass);
   std::vector<float> token_loss;
 
-  const auto run = [&](const PieceBatch& pieces, const MicroBatch& tensors) {
+  const auto run = [&](const PieceBatch& pieces, const Slice& tensors) {
     if (options.observe) {
       pass.after_block = [&](int64_t layer, const BlockActivations& block, const at::Tensor&) {
         options.observe(tensors, layer, block);
       };
     }
-    forward(model, rope, tensors, pass, activations, &memory->buffers);
+    forward(model, tensors, pass, activations, &memory->buffers);
     const int64_t T = tensors.num_tokens();
     token_loss.resize(T);
     lm_loss(model.weights.head, T, activations->normalised.const_data_ptr<float>(),

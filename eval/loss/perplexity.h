@@ -20,34 +20,34 @@ struct SourceLoss {
   double predicted = 0;  // tokens
   double bytes = 0;      // of UTF-8 text
   double documents = 0;
+  // What is not a number where nothing was predicted; bits_per_byte() also where bytes is 0.
   double mean() const;
   double perplexity() const;
   double bits_per_byte() const;
 };
 
 struct EvalOptions {
-  int64_t sequence_length = 1024;     // S
-  std::vector<int64_t> documents;     // by number, see choose_documents()
-  int64_t first_tokens = 0;           // of each document, whose bytes then mean nothing; 0: all
-  PoolPolicy pool;                    // kNone: no pools
-  std::vector<ExpertSubset> subsets;  // [L], or empty
-  bool routed_off = false;
+  int64_t sequence_length = 1024;  // S
+  std::vector<int64_t> documents;  // by number, see choose_documents()
+  int64_t first_tokens = 0;        // of each document, whose bytes then mean nothing; 0: all
+  PassSettings pass;
   // Called after each block of a forward pass of this rank. May be empty.
-  std::function<void(const MicroBatch& batch, int64_t layer, const BlockActivations& block)>
-      observe;
-  uint64_t seed = 0;                // of pool sizes
+  std::function<void(const Slice& batch, int64_t layer, const BlockActivations& block)> observe;
   int64_t tokens_per_batch = 8192;  // about; each rank gets as many batches
 };
 
-// A forward pass as the options say, without a backward pass to come.
-PassOptions evaluation_pass(const Mesh& mesh, const EvalOptions& options);
+// A forward pass without a backward pass to come: keeps inputs of blocks and routing, no more.
+PassOptions evaluation_pass(const Mesh& mesh, const PassSettings& settings);
 
 struct EvalResult {
   std::vector<SourceLoss> sources;  // [sources of the data]
 };
 
-// Collective over the mesh: documents are dealt to ranks, every rank gets the sums over all.
-// `memory` is the passes', for the caller to keep from call to call.
+// Collective over the mesh: documents are dealt to ranks, every rank gets the sums over all. Every
+// rank passes the same options. `memory` is the passes', for the caller to keep from call to call;
+// what it held is lost. DataLoss, on every rank, where one cannot read its documents.
+// REQUIRES: the data's tokens are the model's (open_data_for()); sequence_length is from 2 to
+// model.rope.positions(); subsets fit the model's layers.
 absl::StatusOr<EvalResult> evaluate(const Model& model, const Mesh& mesh, const TokenDataset& data,
                                     const EvalOptions& options, PassMemory* memory);
 

@@ -6,7 +6,7 @@
 
 namespace emo {
 
-MicroBatch sequence_batch(const std::vector<Sequence>& sequences) {
+Slice sequence_batch(const std::vector<Sequence>& sequences) {
   Batch batch;
   batch.rows = sequences.empty() ? 0 : 1;
   for (const Sequence& sequence : sequences) {
@@ -22,7 +22,7 @@ MicroBatch sequence_batch(const std::vector<Sequence>& sequences) {
   batch.attention_ends = batch.routing_ends = batch.document_ends;
   batch.sequence_index.assign(batch.rows, 0);
   batch.filtered.assign(batch.rows, 0);
-  MicroBatch tensors = to_tensors(batch);
+  Slice tensors = to_tensors(batch);
   // Positions start anew with each sequence, and pool sizes belong to the document.
   auto* positions = tensors.positions.mutable_data_ptr<int32_t>();
   auto* number = tensors.sequence_index.mutable_data_ptr<int64_t>();

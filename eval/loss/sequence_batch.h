@@ -17,7 +17,8 @@ struct Sequence {
 };
 
 // One row with a span for each sequence; no row where there is no sequence.
-MicroBatch sequence_batch(const std::vector<Sequence>& sequences);
+// REQUIRES: every sequence has a token.
+Slice sequence_batch(const std::vector<Sequence>& sequences);
 
 // Deals sequences of these lengths, in order, into batches of about tokens_per_batch, as even as
 // they go and so many that each of `ranks` gets the same number, some of them empty: the batch of

@@ -37,9 +37,9 @@ absl::StatusOr<OpenedModel> open(const std::string& folder, const std::string& s
                                                      mesh.ep->size(), "; use a smaller --ep"));
     }
   }
-  OpenedModel opened{
-      folder, *description, model_identity(*tensors),
-      std::make_unique<Model>(sizes, description->contract, mesh.position(), *order)};
+  OpenedModel opened{folder, *description, model_identity(*tensors),
+                     std::make_unique<Model>(sizes, description->contract,
+                                             description->max_positions, mesh.position(), *order)};
   absl::Status status = read_parameters(*tensors, "", sizes, opened.model->layout, /*exact=*/true,
                                         opened.model->parameters);
   if (!status.ok()) return status;

@@ -12,7 +12,7 @@ struct LabelledRows {
   std::vector<float> x;
   std::vector<int32_t> labels;
 };
-LabelledRows labelled_rows(const MicroBatch& batch, const at::Tensor& x) {
+LabelledRows labelled_rows(const Slice& batch, const at::Tensor& x) {
   LabelledRows rows;
   const int64_t D = x.size(1);
   const auto* labels = batch.labels.const_data_ptr<int32_t>();
@@ -31,8 +31,7 @@ std::vector<double> log_likelihoods(const Model& model, const Mesh& mesh,
                                     const std::vector<Sequence>& sequences,
                                     const EvalOptions& options, PassMemory* memory,
                                     const std::function<void(int64_t done)>& progress) {
-  const PassOptions pass = evaluation_pass(mesh, options);
-  const RopeTable rope(options.sequence_length, model.config.head_dim(), model.config.rope_theta);
+  const PassOptions pass = evaluation_pass(mesh, options.pass);
   memory->slices.resize(1);
   std::vector<int64_t> lengths;
   for (const Sequence& sequence : sequences) {
@@ -49,8 +48,8 @@ std::vector<double> log_likelihoods(const Model& model, const Mesh& mesh,
     const int64_t from = begin - batch_of.begin();
     const std::vector<Sequence> mine(sequences.begin() + from,
                                      sequences.begin() + (end - batch_of.begin()));
-    const MicroBatch batch = sequence_batch(mine);
-    forward(model, rope, batch, pass, &memory->slices[0], &memory->buffers);
+    const Slice batch = sequence_batch(mine);
+    forward(model, batch, pass, &memory->slices[0], &memory->buffers);
     const LabelledRows rows = labelled_rows(batch, memory->slices[0].normalised);
     token_loss.resize(rows.labels.size());
     lm_loss(model.weights.head, static_cast<int64_t>(rows.labels.size()), rows.x.data(),

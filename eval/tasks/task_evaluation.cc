@@ -157,9 +157,7 @@ absl::StatusOr<TaskAnswers> answer_generation(const Model& model, const Mesh& me
   generation.stop = task.stop;
   generation.eos_id = options.eos_id;
   generation.max_positions = eval.sequence_length;
-  generation.pool = eval.pool;
-  generation.subsets = eval.subsets;
-  generation.routed_off = eval.routed_off;
+  generation.pass = eval.pass;
   const auto questions = static_cast<int64_t>(items.size());
   Progress progress(task.name, questions, "questions", options.show_progress);
   int64_t done = 0;  // by this rank; the others are about as far

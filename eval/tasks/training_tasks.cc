@@ -3,6 +3,7 @@
 #include "absl/strings/str_cat.h"
 #include "data/documents/task_prompt.h"
 #include "data/shards/token_shards.h"
+#include "model/pool_sizes.h"
 
 namespace emo {
 namespace {
@@ -75,11 +76,8 @@ absl::StatusOr<TrainingTasks> open_training_tasks(const RunConfig& config, doubl
     if (!questions.ok()) return questions.status();
     result.questions.push_back(*questions);
   }
-  const std::optional<int64_t>& pool = config.routing.pool.eval;
   result.eval.sequence_length = config.data.sequence_length;
-  result.eval.pool = config.routing.pool;
-  result.eval.pool.kind = pool ? PoolPolicy::Kind::kRange : PoolPolicy::Kind::kNone;
-  if (pool) result.eval.pool.min = result.eval.pool.max = *pool;
+  result.eval.pass.pool = eval_policy(config.routing.pool);
   return result;
 }
 

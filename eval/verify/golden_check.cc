@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
 
 #include "absl/strings/match.h"
@@ -184,6 +185,57 @@ double compare_logits(const TrainingState& state, const GoldenFolder& golden, co
       reinterpret_cast<const float*>(record->bytes.data()) + first_row * S * V);
 }
 
+void append(std::vector<Comparison> more, std::vector<Comparison>* report) {
+  report->insert(report->end(), std::make_move_iterator(more.begin()),
+                 std::make_move_iterator(more.end()));
+}
+
+// Collective. Losses, metrics, logits and gradients of the golden batch.
+void check_first_pass(const GoldenFolder& golden, const Mesh& mesh, TrainingState* state,
+                      std::vector<Comparison>* report) {
+  const Batch mine = rows_of(golden.batch, mesh.world->rank(), mesh.world->size());
+  StepResult result =
+      compute_gradients(mesh, {{to_tensors(mine)}}, divisor_share(mine), step_options(0), state);
+  const FlatBuffers gradients = gather_gradients(mesh, state);
+  if (golden.contract.pool.kind == PoolPolicy::Kind::kNone) {
+    count_labelled_tokens_only(*state, mine, mesh, &result.sums);
+  }
+  const Json& expected = golden.expected;
+  const double z_loss = result.z_loss(step_options(0).lm_z_weight);
+  append({scalar("loss_total", result.cross_entropy() + z_loss, expected, "loss_total"),
+          scalar("ce_loss", result.cross_entropy(), expected, "ce_loss"),
+          scalar("lm_z_loss", z_loss, expected, "lm_z_loss"),
+          scalar("tokens_in_loss", result.divisor, expected, "tokens_in_loss")},
+         report);
+  compare_metrics(router_metrics(golden.config, golden.contract, result.sums, result.divisor),
+                  expected.value("aux", Json::object()), report);
+  report->push_back(
+      {"logits", compare_logits(*state, golden, mine, mesh), kLogitTolerance, "absolute"});
+  append(compare_parameters(state->model, gradients, golden.gradients, "gradient ",
+                            kGradientTolerance, /*relative=*/true),
+         report);
+}
+
+// Collective. The golden steps, and the weights after them.
+void check_trajectory(const GoldenFolder& golden, const Mesh& mesh, TrainingState* state,
+                      std::vector<Comparison>* report) {
+  for (const GoldenStep& step : golden.trajectory) {
+    const Batch rows = rows_of(step.batch, mesh.world->rank(), mesh.world->size());
+    const StepResult result = training_step(mesh, {{to_tensors(rows)}}, divisor_share(rows),
+                                            step_options(step.learning_rate), state);
+    const std::string name = absl::StrCat("step ", step.expected["step"].get<int64_t>(), " ");
+    const double loss = result.cross_entropy() + result.z_loss(step_options(0).lm_z_weight);
+    append({scalar(name + "loss_total", loss, step.expected, "loss_total"),
+            scalar(name + "ce_loss", result.cross_entropy(), step.expected, "ce_loss"),
+            scalar(name + "grad_norm", result.gradient_norm, step.expected, "grad_norm")},
+           report);
+  }
+  wait_for_parameters(state);
+  append(compare_parameters(state->model, state->model.parameters, golden.weights_after,
+                            "weight after ", kWeightTolerance, /*relative=*/false),
+         report);
+}
+
 }  // namespace
 
 absl::StatusOr<std::vector<Comparison>> check_golden(const std::string& folder, const Mesh& mesh) {
@@ -201,51 +253,9 @@ absl::StatusOr<std::vector<Comparison>> check_golden(const std::string& folder, 
   };
   status = agree(*mesh.world, load());  // a rank sees its own experts' tensors only
   if (!status.ok()) return status;
-  const auto share = [&](const Batch& all) {
-    return rows_of(all, mesh.world->rank(), mesh.world->size());
-  };
-
-  const Batch mine = share(golden->batch);
-  StepResult first =
-      compute_gradients(mesh, {{to_tensors(mine)}}, divisor_share(mine), step_options(0), &state);
-  const FlatBuffers gradients = gather_gradients(mesh, &state);
-  if (golden->contract.pool.kind == PoolPolicy::Kind::kNone) {
-    count_labelled_tokens_only(state, mine, mesh, &first.sums);
-  }
-  const Json& expected = golden->expected;
-  const double z_loss = first.z_loss(step_options(0).lm_z_weight);
-  std::vector<Comparison> report = {
-      scalar("loss_total", first.cross_entropy() + z_loss, expected, "loss_total"),
-      scalar("ce_loss", first.cross_entropy(), expected, "ce_loss"),
-      scalar("lm_z_loss", z_loss, expected, "lm_z_loss"),
-      scalar("tokens_in_loss", first.divisor, expected, "tokens_in_loss")};
-  compare_metrics(router_metrics(golden->config, golden->contract, first.sums, first.divisor),
-                  expected.value("aux", Json::object()), &report);
-  report.push_back(
-      {"logits", compare_logits(state, *golden, mine, mesh), kLogitTolerance, "absolute"});
-  for (const Comparison& c :
-       compare_parameters(state.model, gradients, golden->gradients, "gradient ",
-                          kGradientTolerance, /*relative=*/true)) {
-    report.push_back(c);
-  }
-
-  for (const GoldenStep& step : golden->trajectory) {
-    const Batch rows = share(step.batch);
-    const StepResult result = training_step(mesh, {{to_tensors(rows)}}, divisor_share(rows),
-                                            step_options(step.learning_rate), &state);
-    const std::string name = absl::StrCat("step ", step.expected["step"].get<int64_t>(), " ");
-    const double z = result.z_loss(step_options(0).lm_z_weight);
-    report.push_back(
-        scalar(name + "loss_total", result.cross_entropy() + z, step.expected, "loss_total"));
-    report.push_back(scalar(name + "ce_loss", result.cross_entropy(), step.expected, "ce_loss"));
-    report.push_back(scalar(name + "grad_norm", result.gradient_norm, step.expected, "grad_norm"));
-  }
-  wait_for_parameters(&state);
-  for (const Comparison& c :
-       compare_parameters(state.model, state.model.parameters, golden->weights_after,
-                          "weight after ", kWeightTolerance, /*relative=*/false)) {
-    report.push_back(c);
-  }
+  std::vector<Comparison> report;
+  check_first_pass(*golden, mesh, &state, &report);
+  check_trajectory(*golden, mesh, &state, &report);
   all_reduce_deviations(*mesh.world, &report);
   return report;
 }

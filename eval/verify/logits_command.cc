@@ -10,6 +10,7 @@
 #include "data/files/safetensors.h"
 #include "data/program/exit_code.h"
 #include "data/rows/loader.h"
+#include "eval/loss/perplexity.h"
 #include "eval/open/mesh_options.h"
 #include "eval/open/open_model.h"
 #include "eval/open/output_file.h"
@@ -87,16 +88,15 @@ absl::StatusOr<Batch> read_batch(const std::string& path, int64_t vocab) {
 // Every rank computes the same rows, each with its own experts.
 std::vector<float> compute_logits(const OpenedModel& opened, const Mesh& mesh, const Batch& batch,
                                   const PoolPolicy& pool) {
-  const Model& model = *opened.model;
-  PassOptions pass;
-  pass.ep = mesh.ep.get();
-  pass.pool = pool;
-  pass.recompute = Recompute::kBlock;  // keeps little
-  const RopeTable rope(batch.sequence_length, model.config.head_dim(), model.config.rope_theta);
-  const MicroBatch tensors = to_tensors(batch);
+  Model& model = *opened.model;
+  model.reserve_positions(batch.sequence_length);
+  PassSettings settings;
+  settings.pool = pool;
+  const PassOptions pass = evaluation_pass(mesh, settings);
+  const Slice tensors = to_tensors(batch);
   PassMemory memory;
   memory.slices.resize(1);
-  forward(model, rope, tensors, pass, &memory.slices[0], &memory.buffers);
+  forward(model, tensors, pass, &memory.slices[0], &memory.buffers);
   const int64_t T = tensors.num_tokens();
   std::vector<float> logits(T * model.config.vocab_size);
   lm_loss(model.weights.head, T, memory.slices[0].normalised.const_data_ptr<float>(),

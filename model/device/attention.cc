@@ -32,39 +32,39 @@ double scale_of(const at::Tensor& qkv, int64_t heads) {
 
 }  // namespace
 
-AttentionKept attention(const DeviceBatch& batch, int64_t heads, const at::Tensor& qkv) {
+AttentionKept attention(const DeviceSlice& slice, int64_t heads, const at::Tensor& qkv) {
   const int64_t T = qkv.size(0);
   const int64_t D = qkv.size(1) / 3;
   AttentionKept kept;
   if (!use_flash(qkv, heads)) {
     kept.out = at::empty({T, D}, qkv.options());
     kept.logsumexp = at::empty({T, heads}, qkv.options().dtype(at::kFloat));
-    plain_attention(batch.attention_spans, qkv, kept.out, kept.logsumexp);
+    plain_attention(slice.attention_spans, qkv, kept.out, kept.logsumexp);
     return kept;
   }
   at::Tensor debug_mask;
   std::tie(kept.out, kept.logsumexp, kept.random_state, kept.unused, debug_mask) =
       at::_flash_attention_forward(
           heads_of(qkv, 0, heads), heads_of(qkv, 1, heads), heads_of(qkv, 2, heads),
-          batch.attention_ends, batch.attention_ends, batch.longest_attention_span,
-          batch.longest_attention_span, /*dropout_p=*/0, /*is_causal=*/true,
+          slice.attention_ends, slice.attention_ends, slice.longest_attention_span,
+          slice.longest_attention_span, /*dropout_p=*/0, /*is_causal=*/true,
           /*return_debug_mask=*/false, scale_of(qkv, heads));
   kept.out = kept.out.reshape({T, D});
   return kept;
 }
 
-at::Tensor attention_backward(const DeviceBatch& batch, int64_t heads, const at::Tensor& qkv,
+at::Tensor attention_backward(const DeviceSlice& slice, int64_t heads, const at::Tensor& qkv,
                               const AttentionKept& kept, const at::Tensor& d_out) {
   const at::Tensor d_qkv = at::empty_like(qkv);
   if (!use_flash(qkv, heads)) {
-    plain_attention_backward(batch.attention_spans, qkv, kept.out, kept.logsumexp, d_out, d_qkv);
+    plain_attention_backward(slice.attention_spans, qkv, kept.out, kept.logsumexp, d_out, d_qkv);
     return d_qkv;
   }
   const std::array<int64_t, 2> by_head = {heads, qkv.size(1) / 3 / heads};
   const auto [d_q, d_k, d_v] = at::_flash_attention_backward(
       d_out.unflatten(1, by_head), heads_of(qkv, 0, heads), heads_of(qkv, 1, heads),
-      heads_of(qkv, 2, heads), kept.out.unflatten(1, by_head), kept.logsumexp, batch.attention_ends,
-      batch.attention_ends, batch.longest_attention_span, batch.longest_attention_span,
+      heads_of(qkv, 2, heads), kept.out.unflatten(1, by_head), kept.logsumexp, slice.attention_ends,
+      slice.attention_ends, slice.longest_attention_span, slice.longest_attention_span,
       /*dropout_p=*/0, /*is_causal=*/true, kept.random_state, kept.unused, scale_of(qkv, heads));
   heads_of(d_qkv, 0, heads).copy_(d_q);
   heads_of(d_qkv, 1, heads).copy_(d_k);

@@ -5,7 +5,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "model/device/batch.h"
+#include "model/device/slice.h"
 
 namespace emo::device {
 
@@ -18,10 +18,10 @@ struct AttentionKept {
 };
 
 // qkv S [T, 3 D], rotated already.
-AttentionKept attention(const DeviceBatch& batch, int64_t heads, const at::Tensor& qkv);
+AttentionKept attention(const DeviceSlice& slice, int64_t heads, const at::Tensor& qkv);
 
 // d_qkv S [T, 3 D].
-at::Tensor attention_backward(const DeviceBatch& batch, int64_t heads, const at::Tensor& qkv,
+at::Tensor attention_backward(const DeviceSlice& slice, int64_t heads, const at::Tensor& qkv,
                               const AttentionKept& kept, const at::Tensor& d_out);
 
 }  // namespace emo::device

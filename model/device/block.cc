@@ -20,11 +20,11 @@ at::Tensor normalise(const BlockContext& context, const at::Tensor& x, const at:
 }
 
 // Adds to y S [T, D].
-void moe_forward(const BlockContext& context, const LayerTensors& weights, const DeviceBatch& batch,
+void moe_forward(const BlockContext& context, const LayerTensors& weights, const DeviceSlice& slice,
                  int64_t layer, const at::Tensor& x, const at::Tensor& y,
                  std::vector<at::Tensor>* always_hidden, MoeKept* kept) {
-  kept->router_input = {linear_fp32(x, weights.router), batch.routing, batch.pool_sizes[layer],
-                        context.config->routed_top_k(), loss_labels(*context.contract, batch)};
+  kept->router_input = {linear_fp32(x, weights.router), slice.routing, slice.pool_sizes[layer],
+                        context.config->routed_top_k(), loss_labels(*context.contract, slice)};
   kept->routing = route(kept->router_input, *context.contract);
   kept->plan = plan_exchange(*context.ep, (*context.placements)[layer], kept->routing.experts,
                              kept->routing.weights);
@@ -59,14 +59,14 @@ at::Tensor moe_backward(const BlockContext& context, const LayerTensors& weights
 }  // namespace
 
 at::Tensor block_forward(const BlockContext& context, const LayerTensors& weights,
-                         const DeviceBatch& batch, int64_t layer, BlockKept* kept) {
+                         const DeviceSlice& slice, int64_t layer, BlockKept* kept) {
   const ModelConfig& config = *context.config;
   kept->attention_input =
       normalise(context, kept->x, weights.attention_norm, &kept->attention_reciprocal);
   kept->qkv = linear(kept->attention_input, weights.qkv);
-  rotate(*context.rope, Rotation::kForward, batch.positions, 2 * config.n_heads, config.head_dim(),
+  rotate(*context.rope, Rotation::kForward, slice.positions, 2 * config.n_heads, config.head_dim(),
          kept->qkv);  // queries and keys
-  kept->attended = attention(batch, config.n_heads, kept->qkv);
+  kept->attended = attention(slice, config.n_heads, kept->qkv);
   kept->h = at::addmm(kept->x, kept->attended.out, weights.attention_out.t());
 
   kept->feed_forward_input =
@@ -75,14 +75,14 @@ at::Tensor block_forward(const BlockContext& context, const LayerTensors& weight
   if (config.is_dense(layer)) {
     kept->always_hidden = always_forward(weights.always, kept->feed_forward_input, y);
   } else {
-    moe_forward(context, weights, batch, layer, kept->feed_forward_input, y, &kept->always_hidden,
+    moe_forward(context, weights, slice, layer, kept->feed_forward_input, y, &kept->always_hidden,
                 &kept->moe);
   }
   return y;
 }
 
 void block_backward(const BlockContext& context, const LayerTensors& weights,
-                    const LayerTensors& gradients, const DeviceBatch& batch,
+                    const LayerTensors& gradients, const DeviceSlice& slice,
                     const RouterLosses& losses, const at::Tensor& d, BlockKept* kept) {
   const ModelConfig& config = *context.config;
   at::Tensor d_hidden =
@@ -97,8 +97,8 @@ void block_backward(const BlockContext& context, const LayerTensors& weights,
   const at::Tensor d_attended = linear_input_gradient(d, weights.attention_out);
   add_weight_gradient(gradients.attention_out, d, kept->attended.out);
   const at::Tensor d_qkv =
-      attention_backward(batch, config.n_heads, kept->qkv, kept->attended, d_attended);
-  rotate(*context.rope, Rotation::kBackward, batch.positions, 2 * config.n_heads, config.head_dim(),
+      attention_backward(slice, config.n_heads, kept->qkv, kept->attended, d_attended);
+  rotate(*context.rope, Rotation::kBackward, slice.positions, 2 * config.n_heads, config.head_dim(),
          d_qkv);
   d_hidden = linear_input_gradient(d_qkv, weights.qkv);
   add_weight_gradient(gradients.qkv, d_qkv, kept->attention_input);

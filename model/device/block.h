@@ -9,10 +9,10 @@
 
 #include "model/config.h"
 #include "model/device/attention.h"
-#include "model/device/batch.h"
 #include "model/device/exchange.h"
 #include "model/device/kernels/rope.h"
 #include "model/device/router.h"
+#include "model/device/slice.h"
 #include "model/device/weights.h"
 #include "parallel/communicator.h"
 
@@ -52,7 +52,7 @@ struct BlockKept {
 
 // Collective over ep in a MoE layer. Reads kept->x, fills the rest; answers y S [T, D].
 at::Tensor block_forward(const BlockContext& context, const LayerTensors& weights,
-                         const DeviceBatch& batch, int64_t layer, BlockKept* kept);
+                         const DeviceSlice& slice, int64_t layer, BlockKept* kept);
 
 // What the auxiliary losses add to a layer's router gradients; nothing in a dense layer.
 struct RouterLosses {
@@ -63,7 +63,7 @@ struct RouterLosses {
 // Collective over ep in a MoE layer. d S [T, D] is the gradient of y and becomes that of x; adds to
 // the gradients, but see onto_expert_gradients. What was kept is used up.
 void block_backward(const BlockContext& context, const LayerTensors& weights,
-                    const LayerTensors& gradients, const DeviceBatch& batch,
+                    const LayerTensors& gradients, const DeviceSlice& slice,
                     const RouterLosses& losses, const at::Tensor& d, BlockKept* kept);
 
 }  // namespace emo::device

@@ -12,10 +12,10 @@
 #include <numeric>
 #include <tuple>
 
-#include "model/device/batch.h"
 #include "model/device/kernels/exchange_index.h"
 #include "model/device/kernels/rows.h"
 #include "model/device/matrix.h"
+#include "model/device/slice.h"
 
 namespace emo::device {
 namespace {

@@ -49,20 +49,20 @@ struct SliceKept {
   at::Tensor last;                // S [T, D] output of the last block
 };
 
-SliceKept forward(const DeviceModel& model, const DeviceBatch& batch, const DevicePass& pass) {
+SliceKept forward(const DeviceModel& model, const DeviceSlice& slice, const DevicePass& pass) {
   const ModelConfig& config = model.config;
   const BlockContext context = context_of(model, pass);
   SliceKept kept;
   announce(pass.before_parameters, kEmbeddingBucket);
-  at::Tensor x = at::empty({batch.T, config.d_model}, model.parameters.dense.options());
-  embed(batch.tokens, model.weights.embedding, x);
+  at::Tensor x = at::empty({slice.T, config.d_model}, model.parameters.dense.options());
+  embed(slice.tokens, model.weights.embedding, x);
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
     announce(pass.before_parameters, layer_bucket(layer));
     BlockKept& block = kept.blocks.emplace_back();
     block.x = x;
-    x = block_forward(context, model.weights.layers[layer], batch, layer, &block);
+    x = block_forward(context, model.weights.layers[layer], slice, layer, &block);
     if (!config.is_dense(layer)) kept.routings.push_back(block.moe.routing);
-    if (pass.recompute == Recompute::kBlock) {
+    if (pass.settings.recompute == Recompute::kBlock) {
       BlockKept input;
       input.x = block.x;
       block = std::move(input);
@@ -75,34 +75,34 @@ SliceKept forward(const DeviceModel& model, const DeviceBatch& batch, const Devi
 
 // Logits, losses and their gradients in chunks of rows, so that [T, V] is never in memory. Answers
 // the gradient of the normalised input S [T, D].
-at::Tensor head(DeviceModel* model, const DeviceBatch& batch, const DevicePass& pass,
+at::Tensor head(DeviceModel* model, const DeviceSlice& slice, const DevicePass& pass,
                 const at::Tensor& normalised, StepSums* sums) {
-  const at::Tensor losses = at::empty({batch.T}, model->gradients.dense.options());
-  const at::Tensor z_squares = at::empty({batch.T}, losses.options());
+  const at::Tensor losses = at::empty({slice.T}, model->gradients.dense.options());
+  const at::Tensor z_squares = at::empty({slice.T}, losses.options());
   const at::Tensor d = at::empty(normalised.sizes(), normalised.options());
-  for (int64_t begin = 0; begin < batch.T; begin += pass.head_rows) {
-    const int64_t end = std::min(batch.T, begin + pass.head_rows);
+  for (int64_t begin = 0; begin < slice.T; begin += pass.head_rows) {
+    const int64_t end = std::min(slice.T, begin + pass.head_rows);
     const at::Tensor x = normalised.slice(0, begin, end);
     const at::Tensor logits = linear(x, model->weights.head);
-    cross_entropy_and_gradient(logits, batch.labels.slice(0, begin, end),
+    cross_entropy_and_gradient(logits, slice.labels.slice(0, begin, end),
                                static_cast<float>(1.0 / pass.loss.divisor),
                                static_cast<float>(pass.loss.lm_z_weight),
                                losses.slice(0, begin, end), z_squares.slice(0, begin, end));
     d.slice(0, begin, end).copy_(linear_input_gradient(logits, model->weights.head));
     add_weight_gradient(model->weight_gradients.head, logits, x);
   }
-  add_head_sums(losses, z_squares, batch.labels, sums->head());
+  add_head_sums(losses, z_squares, slice.labels, sums->head());
   return d;
 }
 
 // The final norm and the head; answers the gradient of the residual stream S [T, D].
-at::Tensor head_backward(DeviceModel* model, const DeviceBatch& batch, const DevicePass& pass,
+at::Tensor head_backward(DeviceModel* model, const DeviceSlice& slice, const DevicePass& pass,
                          const at::Tensor& last, StepSums* sums) {
   const at::Tensor normalised = at::empty(last.sizes(), last.options());
-  const at::Tensor reciprocal = at::empty({batch.T}, model->gradients.dense.options());
+  const at::Tensor reciprocal = at::empty({slice.T}, model->gradients.dense.options());
   rms_norm(last, model->weights.final_norm, static_cast<float>(model->config.norm_epsilon),
            normalised, reciprocal);
-  const at::Tensor d_normalised = head(model, batch, pass, normalised, sums);
+  const at::Tensor d_normalised = head(model, slice, pass, normalised, sums);
   at::Tensor d = at::zeros_like(last);
   rms_norm_backward(last, model->weights.final_norm, reciprocal, d_normalised, d,
                     model->weight_gradients.final_norm);
@@ -110,7 +110,7 @@ at::Tensor head_backward(DeviceModel* model, const DeviceBatch& batch, const Dev
 }
 
 // The weighted auxiliary losses of a layer; adds what its router saw to the sums.
-RouterLosses router_losses(const DeviceModel& model, const DeviceBatch& batch,
+RouterLosses router_losses(const DeviceModel& model, const DeviceSlice& slice,
                            const DevicePass& pass, int64_t moe_layer, const Routing& routing,
                            BalanceCounts* counts, StepSums* sums) {
   const auto moe_layers = static_cast<double>(model.config.moe_layers());
@@ -118,7 +118,7 @@ RouterLosses router_losses(const DeviceModel& model, const DeviceBatch& batch,
   losses.balance =
       counts->score_gradient(moe_layer, model.config.routed_top_k(), pass.loss.divisor);
   add_layer_sums({losses.balance, routing.score_sum, routing.counts,
-                  routing.z_logsumexp(model.contract), loss_labels(model.contract, batch),
+                  routing.z_logsumexp(model.contract), loss_labels(model.contract, slice),
                   routing.token_entropy, routing.document_entropy, routing.pool_sizes},
                  sums->layer(moe_layer));
   losses.balance.mul_(static_cast<float>(model.contract.balance_weight / moe_layers));
@@ -127,11 +127,11 @@ RouterLosses router_losses(const DeviceModel& model, const DeviceBatch& batch,
 }
 
 // From the head down to the embedding.
-void backward(DeviceModel* model, const DeviceBatch& batch, const DevicePass& pass,
+void backward(DeviceModel* model, const DeviceSlice& slice, const DevicePass& pass,
               BalanceCounts* counts, StepSums* sums, SliceKept* kept) {
   const ModelConfig& config = model->config;
   const BlockContext context = context_of(*model, pass);
-  const at::Tensor d = head_backward(model, batch, pass, kept->last, sums);
+  const at::Tensor d = head_backward(model, slice, pass, kept->last, sums);
   announce(pass.after_gradients, model->layout.head_bucket());
   int64_t moe_layer = config.moe_layers();
   for (int64_t layer = config.n_layers - 1; layer >= 0; --layer) {
@@ -140,16 +140,16 @@ void backward(DeviceModel* model, const DeviceBatch& batch, const DevicePass& pa
     if (!config.is_dense(layer)) {
       --moe_layer;
       losses =
-          router_losses(*model, batch, pass, moe_layer, kept->routings[moe_layer], counts, sums);
+          router_losses(*model, slice, pass, moe_layer, kept->routings[moe_layer], counts, sums);
     }
-    if (pass.recompute == Recompute::kBlock) {
-      block_forward(context, model->weights.layers[layer], batch, layer, block);
+    if (pass.settings.recompute == Recompute::kBlock) {
+      block_forward(context, model->weights.layers[layer], slice, layer, block);
     }
     block_backward(context, model->weights.layers[layer], model->weight_gradients.layers[layer],
-                   batch, losses, d, block);
+                   slice, losses, d, block);
     announce(pass.after_gradients, layer_bucket(layer));
   }
-  embed_backward(batch.sorted_tokens, batch.token_order, d, model->weight_gradients.embedding);
+  embed_backward(slice.sorted_tokens, slice.token_order, d, model->weight_gradients.embedding);
   announce(pass.after_gradients, kEmbeddingBucket);
 }
 
@@ -178,15 +178,18 @@ void load_parameters(const FlatBuffers& host, DeviceModel* model) {
   model->parameters.experts.copy_(host.experts);
 }
 
-void forward_backward(DeviceModel* model, const std::vector<DeviceBatch>& slices,
+void forward_backward(DeviceModel* model, const std::vector<DeviceSlice>& slices,
                       const DevicePass& pass, BalanceCounts* counts, StepSums* sums,
                       Routings* routings) {
   TORCH_CHECK(!slices.empty(), "a micro-batch without slices: give one without rows");
-  TORCH_CHECK(pass.recompute != Recompute::kMoe,
+  TORCH_CHECK(pass.settings.recompute != Recompute::kMoe,
               "the device path computes again whole blocks or nothing");
+  TORCH_CHECK(!pass.settings.pool && pass.settings.subsets.empty() && !pass.settings.routed_off &&
+                  pass.settings.exchange == ExchangeMode::kOncePerRank,
+              "settings of an evaluation, which the device path does not have");
   std::vector<SliceKept> kept;
   int64_t tokens = 0;
-  for (const DeviceBatch& slice : slices) {
+  for (const DeviceSlice& slice : slices) {
     kept.push_back(forward(*model, slice, pass));
     tokens += model->contract.losses_over == LossTokens::kAll ? slice.T : slice.num_labels;
   }

@@ -13,12 +13,13 @@
 #include <vector>
 
 #include "model/config.h"
-#include "model/device/batch.h"
 #include "model/device/block.h"
 #include "model/device/kernels/rope.h"
 #include "model/device/losses.h"
+#include "model/device/slice.h"
 #include "model/device/weights.h"
 #include "model/parameters.h"
+#include "model/pass.h"
 #include "model/transformer.h"
 
 namespace emo::device {
@@ -34,15 +35,13 @@ struct DeviceModel {
   FlatBuffers gradients;  // f32
   ModelTensors weights, weight_gradients;
   RopeTensors rope;
+  int64_t positions() const { return rope.cosines.size(0); }
   std::vector<DevicePlacement> placements;  // [L]
 
   // Allocates; parameters are zero until load_parameters(). `positions`: tokens of a row.
   DeviceModel(const ModelConfig& config, const RoutingContract& contract,
               const GridPosition& position, int64_t positions, at::Device device,
               at::ScalarType type, const ExpertOrder& order = {});
-  int64_t routed_experts() const {  // 0 where no layer has any
-    return config.moe_layers() > 0 ? config.routed_experts() : 0;
-  }
   DeviceModel(const DeviceModel&) = delete;
   DeviceModel& operator=(const DeviceModel&) = delete;
 };
@@ -55,8 +54,8 @@ struct DevicePass {
   Communicator* ep = nullptr;     // this rank's expert group
   Communicator* world = nullptr;  // for the counts of the balance loss
   LossOptions loss;
-  Recompute recompute = Recompute::kNone;  // or kBlock
-  int64_t head_rows = 4096;                // whose logits are in memory at once
+  PassSettings settings;     // of a training pass; parameters say the precision; no Recompute::kMoe
+  int64_t head_rows = 4096;  // whose logits are in memory at once
   // False: the first slice overwrites the gradients of routed experts, which then need not be zero
   // before. They are most of all gradients, and zeroing and reading them costs as much as a
   // product.
@@ -71,7 +70,7 @@ using Routings = std::vector<std::vector<Routing>>;
 // Collective over ep and world. Adds a micro-batch's gradients to model->gradients (those of routed
 // experts: see above) and its losses to `sums`. Slices as in model/transformer.h. Beside
 // plan_exchange nothing waits for the device.
-void forward_backward(DeviceModel* model, const std::vector<DeviceBatch>& slices,
+void forward_backward(DeviceModel* model, const std::vector<DeviceSlice>& slices,
                       const DevicePass& pass, BalanceCounts* counts, StepSums* sums,
                       Routings* routings = nullptr);
 

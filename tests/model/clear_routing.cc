@@ -7,18 +7,17 @@
 
 namespace emo {
 
-RoutingGap gap_of_pass(const Model& model, const RopeTable& rope, const MicroBatch& batch,
-                       const PassOptions& options) {
+RoutingGap gap_of_pass(const Model& model, const Slice& slice, const PassSettings& settings) {
   const auto alone = self_communicator();
   PassOptions own;
   own.ep = alone.get();
-  own.seed = options.seed;
-  own.pool = options.pool;
-  own.subsets = options.subsets;
+  own.settings.pool = settings.pool;
+  own.settings.seed = settings.seed;
+  own.settings.subsets = settings.subsets;
   Activations activations;
   PassBuffers buffers;
-  forward(model, rope, batch, own, &activations, &buffers);
-  return routing_gap(activations.blocks, own.pool);
+  forward(model, slice, own, &activations, &buffers);
+  return routing_gap(activations.blocks, settings.pool_of(model.contract));
 }
 
 uint64_t other_weights() {

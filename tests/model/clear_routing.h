@@ -13,10 +13,9 @@
 
 namespace emo {
 
-// The gap of a forward pass in one process and in fp32. Of `options`, the seed, the pools and the
+// The gap of a forward pass in one process and in fp32. Of `settings`, the seed, the pools and the
 // subsets count.
-RoutingGap gap_of_pass(const Model& model, const RopeTable& rope, const MicroBatch& batch,
-                       const PassOptions& options);
+RoutingGap gap_of_pass(const Model& model, const Slice& slice, const PassSettings& settings);
 
 // "" where a reference run with this gap has no ties, else why it is no measure for others.
 std::string too_close(double gap);

@@ -43,8 +43,8 @@ at::Tensor rope(const at::Tensor& x, const at::Tensor& positions, double theta) 
   return at::cat({a * c - b * s, b * c + a * s}, 2);
 }
 
-at::Tensor attend(const Model& model, const at::Tensor& x, const MicroBatch& batch,
-                  const Parameters& p, const std::string& prefix) {
+at::Tensor attend(const Model& model, const at::Tensor& x, const Slice& batch, const Parameters& p,
+                  const std::string& prefix) {
   const int64_t H = model.config.n_heads, W = model.config.head_dim(), T = x.size(0);
   const auto project = [&](const char* name) {
     return x.matmul(p.at(prefix + "self_attn." + name + "_proj.weight").t()).view({T, H, W});
@@ -84,7 +84,7 @@ struct Routed {
 };
 
 // Indices of the tokens that the router's losses are of.
-at::Tensor tokens_in_losses(const RoutingContract& contract, const MicroBatch& batch) {
+at::Tensor tokens_in_losses(const RoutingContract& contract, const Slice& batch) {
   const at::Tensor labels = batch.labels.view({-1});
   const bool all = contract.losses_over == LossTokens::kAll;
   return (all ? at::ones_like(labels) : labels.ge(0)).nonzero().view({-1});
@@ -92,10 +92,11 @@ at::Tensor tokens_in_losses(const RoutingContract& contract, const MicroBatch& b
 
 // One document after another (design.md, routing contract).
 Routed route_slowly(const Model& model, const PassOptions& options, const at::Tensor& logits,
-                    const MicroBatch& batch, int64_t layer) {
+                    const Slice& batch, int64_t layer) {
   const RoutingContract& c = model.contract;
   const int64_t E = logits.size(1), K = model.config.routed_top_k();
-  const std::vector<int64_t> sizes = draw_pool_sizes(options.pool, c.pool_draw, options.seed,
+  const PoolPolicy& pool = options.settings.pool_of(c);
+  const std::vector<int64_t> sizes = draw_pool_sizes(pool, c.pool_draw, options.settings.seed,
                                                      batch.sequence_index, batch.ordinal, layer, E);
   std::vector<at::Tensor> experts, weights, balance, lse;
   const auto* ends = batch.routing_ends.const_data_ptr<int32_t>();
@@ -103,14 +104,14 @@ Routed route_slowly(const Model& model, const PassOptions& options, const at::Te
     const at::Tensor part = logits.slice(0, ends[i], ends[i + 1]);
     const at::Tensor full = part.softmax(-1);
     at::Tensor outside = at::zeros({E}, at::kBool);
-    if (options.pool.kind != PoolPolicy::Kind::kNone) {
+    if (pool.kind != PoolPolicy::Kind::kNone) {
       const at::Tensor q = full.detach().sum(0);
       const auto ranked = std::get<1>(q.sort(/*stable=*/true, 0, /*descending=*/true));
       int64_t size = std::min(sizes[i], E);
-      if (options.pool.kind == PoolPolicy::Kind::kTopP) {
+      if (pool.kind == PoolPolicy::Kind::kTopP) {
         const at::Tensor reached = q.index_select(0, ranked).cumsum(0) / q.sum();
-        const int64_t n = 1 + (reached < options.pool.top_p).sum().item<int64_t>();
-        size = std::clamp(n, std::min(options.pool.min, E), size);
+        const int64_t n = 1 + (reached < pool.top_p).sum().item<int64_t>();
+        size = std::clamp(n, std::min(pool.min, E), size);
       }
       outside.fill_(true);
       outside.index_fill_(0, ranked.slice(0, 0, size), false);
@@ -130,7 +131,7 @@ Routed route_slowly(const Model& model, const PassOptions& options, const at::Te
 
 }  // namespace
 
-ReferenceResult reference_forward_backward(const Model& model, const MicroBatch& batch,
+ReferenceResult reference_forward_backward(const Model& model, const Slice& batch,
                                            const PassOptions& options, const LossOptions& loss) {
   const ModelConfig& c = model.config;
   const Parameters p = leaf_parameters(model);

@@ -21,7 +21,7 @@ struct ReferenceResult {
 };
 
 // fp64 throughout. `counted`: C_e and T_c come from this batch alone (scope micro_batch, one rank).
-ReferenceResult reference_forward_backward(const Model& model, const MicroBatch& batch,
+ReferenceResult reference_forward_backward(const Model& model, const Slice& batch,
                                            const PassOptions& options, const LossOptions& loss);
 
 }  // namespace emo

@@ -178,7 +178,7 @@ TEST(Router, SubsetsAreWhatASmallerModelWouldDo) {
   std::mt19937_64 random(4);
   RouterInput input = random_input(50, 12, 3, &random);
   RoutingContract contract;
-  contract.pool.kind = PoolPolicy::Kind::kNone;
+  input.pool = PoolPolicy::none();
   Routing full;
   route(input, contract, &full);
   input.subset.kept = {0, 1, 1, 0, 0, 1, 0, 0, 1, 0, 0, 1};
@@ -208,7 +208,7 @@ TEST(Router, TakesGivenPoolsAndChoosesTheOthers) {
   std::mt19937_64 random(6);
   RouterInput input = random_input(30, 8, 2, &random);
   RoutingContract contract;
-  contract.pool = {PoolPolicy::Kind::kRange, 3, 3, 0, {}};
+  input.pool = {PoolPolicy::Kind::kRange, 3, 3, 0, {}};
   const int64_t spans = input.span_ends.numel() - 1;
   input.pool_sizes.assign(spans, 3);
   Routing chosen;
@@ -235,7 +235,7 @@ TEST(Router, FewerKeptThanTopKLeavesSlotsUnused) {
   RouterInput input = random_input(10, 8, 2, &random);
   input.subset.kept = {0, 1, 0, 0, 0, 0, 1, 0};
   RoutingContract contract;
-  contract.pool.kind = PoolPolicy::Kind::kNone;
+  input.pool = PoolPolicy::none();
   Routing routing;
   route(input, contract, &routing);
   for (int64_t t = 0; t < 10; ++t) {

@@ -14,6 +14,8 @@
 namespace emo {
 namespace {
 
+constexpr int64_t kPositions = 64;
+
 struct Case {
   const char* name;
   double mean_length;
@@ -33,30 +35,29 @@ struct Pass {
   const Activations& activations() const { return memory.slices[0]; }
 };
 
-Pass run(const Model& model, const MicroBatch& batch, const PassOptions& options,
+Pass run(const Model& model, const Slice& batch, const PassOptions& options,
          const LossOptions& loss) {
   Pass pass;
   pass.gradients = std::make_unique<Gradients>(model);
   pass.sums = make_loss_sums(model.config.moe_layers(), model.config.routed_experts());
   BalanceCounts counts(model.config.moe_layers(), model.config.routed_experts(),
                        model.contract.balance_scope);
-  const RopeTable rope(64, model.config.head_dim(), model.config.rope_theta);
   const auto world = self_communicator();
   PassOptions with_ep = options;
-  with_ep.ep = world.get();
+  with_ep.ep = with_ep.world = world.get();
+  with_ep.loss = loss;
   counts.start_step();
-  forward_backward(model, rope, {batch}, with_ep, loss, *world, &counts, pass.gradients.get(),
-                   &pass.sums, &pass.memory);
+  forward_backward(model, {batch}, with_ep, &counts, &pass.memory, pass.gradients.get(),
+                   &pass.sums);
   return pass;
 }
 
 // Both ways of computing this pass make the same choices.
-void fill_with_clear_routing(const Model& model, uint64_t seed, const MicroBatch& batch,
-                             const PassOptions& options) {
-  const RopeTable rope(64, model.config.head_dim(), model.config.rope_theta);
+void fill_with_clear_routing(const Model& model, uint64_t seed, const Slice& batch,
+                             const PassSettings& settings) {
   seed_with_clear_routing(seed, [&](uint64_t tried) {
     fill_random(model, tried);
-    return too_close(gap_of_pass(model, rope, batch, options).choice());
+    return too_close(gap_of_pass(model, batch, settings).choice());
   });
 }
 
@@ -83,15 +84,14 @@ TEST_P(AgainstReference, LossesAndGradients) {
   contract.losses_over = c.losses_over;
   contract.balance_weight = 0.7;
   contract.z_weight = 0.05;
-  const Model model(config, contract);
+  const Model model(config, contract, kPositions);
   Batch rows = random_batch(3, 40, config.vocab_size, c.mean_length, 11);
   if (c.losses_over == LossTokens::kLabelled) predict_answers_alone(&rows);
-  const MicroBatch batch = to_tensors(rows);
+  const Slice batch = to_tensors(rows);
   PassOptions options;
-  options.seed = 42;
-  options.pool = contract.pool;
+  options.settings.seed = 42;
   const LossOptions loss{117.0, 1e-2};
-  fill_with_clear_routing(model, 3, batch, options);
+  fill_with_clear_routing(model, 3, batch, options.settings);
   const ReferenceResult expected = reference_forward_backward(model, batch, options, loss);
   const Pass pass = run(model, batch, options, loss);
   EXPECT_NEAR(pass.sums.cross_entropy, expected.cross_entropy, 1e-5 * expected.cross_entropy);
@@ -158,20 +158,18 @@ TEST(Pools, OfAllExpertsAreTheStandardMoeBitForBit) {
     RoutingContract standard;
     standard.mask = mask;
     standard.pool.kind = PoolPolicy::Kind::kNone;
-    const MicroBatch batch = to_tensors(random_batch(4, 48, config.vocab_size, 7, 5));
+    const Slice batch = to_tensors(random_batch(4, 48, config.vocab_size, 7, 5));
     const LossOptions loss{188.0, 1e-5};
-    const Model reference(config, standard);
+    const Model reference(config, standard, kPositions);
     fill_random(reference, 8);
     PassOptions options;
-    options.pool = standard.pool;
     const Pass expected = run(reference, batch, options, loss);
     for (const int64_t size : {config.routed_experts(), config.routed_experts() + 1}) {
       RoutingContract contract = standard;
       contract.pool.kind = kRange;
       contract.pool.min = contract.pool.max = size;
-      const Model model(config, contract);
+      const Model model(config, contract, kPositions);
       fill_random(model, 8);
-      options.pool = contract.pool;
       const Pass pass = run(model, batch, options, loss);
       EXPECT_TRUE(at::equal(pass.gradients->buffers.dense, expected.gradients->buffers.dense));
       EXPECT_TRUE(at::equal(pass.gradients->buffers.experts, expected.gradients->buffers.experts));
@@ -192,13 +190,12 @@ TEST(Exchange, NaivePathAgrees) {
   RoutingContract contract;
   contract.pool.min = 4;
   contract.pool.max = 13;
-  const Model model(config, contract);
-  const MicroBatch batch = to_tensors(random_batch(2, 48, config.vocab_size, 9, 6));
+  const Model model(config, contract, kPositions);
+  const Slice batch = to_tensors(random_batch(2, 48, config.vocab_size, 9, 6));
   PassOptions options;
-  options.pool = contract.pool;
-  fill_with_clear_routing(model, 4, batch, options);
+  fill_with_clear_routing(model, 4, batch, options.settings);
   const Pass fast = run(model, batch, options, {94.0, 1e-5});
-  options.mode = ExchangeMode::kOncePerExpert;
+  options.settings.exchange = ExchangeMode::kOncePerExpert;
   const Pass naive = run(model, batch, options, {94.0, 1e-5});
   EXPECT_NEAR(fast.sums.cross_entropy, naive.sums.cross_entropy, 1e-6 * naive.sums.cross_entropy);
   const auto expect_equal = [](const at::Tensor& found, const at::Tensor& expected) {
@@ -218,14 +215,13 @@ TEST(Recompute, ChangesNothing) {
   RoutingContract contract;
   contract.pool.min = 4;
   contract.pool.max = 12;
-  const Model model(config, contract);
+  const Model model(config, contract, kPositions);
   fill_random(model, 4);
-  const MicroBatch batch = to_tensors(random_batch(2, 48, config.vocab_size, 9, 6));
+  const Slice batch = to_tensors(random_batch(2, 48, config.vocab_size, 9, 6));
   PassOptions options;
-  options.pool = contract.pool;
   const Pass kept = run(model, batch, options, {94.0, 1e-5});
   for (const Recompute recompute : {Recompute::kMoe, Recompute::kBlock}) {
-    options.recompute = recompute;
+    options.settings.recompute = recompute;
     const Pass again = run(model, batch, options, {94.0, 1e-5});
     EXPECT_TRUE(at::equal(kept.gradients->buffers.dense, again.gradients->buffers.dense));
     EXPECT_TRUE(at::equal(kept.gradients->buffers.experts, again.gradients->buffers.experts));
@@ -252,14 +248,13 @@ TEST(Precision, Bf16StaysNearFp32) {
   config.top_k = config.num_experts;
   RoutingContract contract;
   contract.pool.kind = PoolPolicy::Kind::kNone;
-  const Model model(config, contract);
+  const Model model(config, contract, kPositions);
   fill_random(model, 4);
-  const MicroBatch batch = to_tensors(random_batch(4, 48, config.vocab_size, 9, 6));
+  const Slice batch = to_tensors(random_batch(4, 48, config.vocab_size, 9, 6));
   PassOptions options;
-  options.pool = contract.pool;
   const LossOptions loss{188.0, 1e-5};
   const Pass fp32 = run(model, batch, options, loss);
-  options.precision = Precision::kBf16;
+  options.settings.precision = Precision::kBf16;
   const Pass bf16 = run(model, batch, options, loss);
   EXPECT_NEAR(bf16.sums.cross_entropy, fp32.sums.cross_entropy, 1e-2 * fp32.sums.cross_entropy);
   EXPECT_NE(bf16.sums.cross_entropy, fp32.sums.cross_entropy) << "bf16 took the fp32 path";
@@ -297,23 +292,22 @@ TEST(Precision, Bf16WithEveryWayThroughTheExperts) {
   RoutingContract contract;
   contract.pool.min = 4;
   contract.pool.max = 13;
-  const Model model(config, contract);
+  const Model model(config, contract, kPositions);
   fill_random(model, 4);
-  const MicroBatch batch = to_tensors(random_batch(4, 48, config.vocab_size, 9, 6));
+  const Slice batch = to_tensors(random_batch(4, 48, config.vocab_size, 9, 6));
   PassOptions options;
-  options.pool = contract.pool;
   const LossOptions loss{188.0, 1e-5};
   const Pass fp32 = run(model, batch, options, loss);
-  options.precision = Precision::kBf16;
+  options.settings.precision = Precision::kBf16;
   const Pass bf16 = run(model, batch, options, loss);
   for (const Recompute recompute : {Recompute::kMoe, Recompute::kBlock}) {
-    options.recompute = recompute;
+    options.settings.recompute = recompute;
     const Pass again = run(model, batch, options, loss);
     EXPECT_TRUE(at::equal(bf16.gradients->buffers.dense, again.gradients->buffers.dense));
     EXPECT_TRUE(at::equal(bf16.gradients->buffers.experts, again.gradients->buffers.experts));
   }
-  options.recompute = Recompute::kNone;
-  options.mode = ExchangeMode::kOncePerExpert;
+  options.settings.recompute = Recompute::kNone;
+  options.settings.exchange = ExchangeMode::kOncePerExpert;
   const Pass naive = run(model, batch, options, loss);
   for (const Pass* other : {&fp32, &naive}) {
     EXPECT_NEAR(other->sums.cross_entropy, bf16.sums.cross_entropy, 1e-2 * fp32.sums.cross_entropy);
@@ -329,23 +323,21 @@ TEST(Activations, CarryNothingFromPassToPass) {
   RoutingContract contract;
   contract.pool.min = 4;
   contract.pool.max = 12;
-  const Model model(config, contract);
+  const Model model(config, contract, kPositions);
   fill_random(model, 4);
   const auto world = self_communicator();
-  const RopeTable rope(64, config.head_dim(), config.rope_theta);
   PassOptions options;
-  options.pool = contract.pool;
   options.ep = world.get();
   Activations used;
   PassBuffers used_buffers;
   for (const int64_t rows : {3, 1, 4, 2}) {
-    options.recompute = static_cast<Recompute>(rows % 3);
-    options.precision = static_cast<Precision>(rows % 2);
-    const MicroBatch batch = to_tensors(random_batch(rows, 48, config.vocab_size, 9, rows));
+    options.settings.recompute = static_cast<Recompute>(rows % 3);
+    options.settings.precision = static_cast<Precision>(rows % 2);
+    const Slice batch = to_tensors(random_batch(rows, 48, config.vocab_size, 9, rows));
     Activations fresh;
     PassBuffers fresh_buffers;
-    forward(model, rope, batch, options, &used, &used_buffers);
-    forward(model, rope, batch, options, &fresh, &fresh_buffers);
+    forward(model, batch, options, &used, &used_buffers);
+    forward(model, batch, options, &fresh, &fresh_buffers);
     EXPECT_TRUE(at::equal(used.normalised, fresh.normalised)) << rows;
   }
 }
@@ -353,10 +345,10 @@ TEST(Activations, CarryNothingFromPassToPass) {
 // A rank without rows has no losses and no gradients, and does not fail.
 TEST(Transformer, TakesNoRows) {
   const ModelConfig config = small_config();
-  const Model model(config, RoutingContract());
+  const Model model(config, RoutingContract(), kPositions);
   fill_random(model, 4);
   PassOptions options;
-  options.pool.min = 4;
+  options.settings.pool.emplace().min = 4;
   const Pass pass =
       run(model, to_tensors(random_batch(0, 48, config.vocab_size, 9, 6)), options, {10.0, 1e-5});
   EXPECT_EQ(pass.sums.cross_entropy, 0);
@@ -376,10 +368,10 @@ TEST(Parameters, CountsOfTheReleasedModels) {
 
 TEST(Parameters, InitialValuesAreTheSameOnEveryLayoutAndCutAtThreeDeviations) {
   const ModelConfig config = small_config();
-  const Model whole(config, RoutingContract());
+  const Model whole(config, RoutingContract(), kPositions);
   initialise(config, whole.layout, whole.parameters);
   for (int64_t rank = 0; rank < 4; ++rank) {
-    const Model part(config, RoutingContract(), {4, rank});
+    const Model part(config, RoutingContract(), kPositions, {4, rank});
     initialise(config, part.layout, part.parameters);
     for (const ParameterInfo& p : part.layout.parameters) {
       for (const ParameterInfo& q : whole.layout.parameters) {

@@ -67,8 +67,8 @@ StepOptions options_of(const DeviceCase& c) {
   StepOptions options;
   options.learning_rate = 0.01;
   options.clip = 0.5;
-  options.seed = 77;
-  options.recompute = c.recompute;
+  options.pass.seed = 77;
+  options.pass.recompute = c.recompute;
   // Where a gradient is zero but for rounding, an update is not its sign.
   options.adamw.epsilon = 1e-3;
   return options;
@@ -76,7 +76,7 @@ StepOptions options_of(const DeviceCase& c) {
 
 // This rank's rows of a step.
 struct Rows {
-  std::vector<SlicedBatch> micro_batches;
+  std::vector<MicroBatch> micro_batches;
   int64_t share = 0;
 };
 Rows rows_of_step(const DeviceCase& c, int64_t step, int64_t slices, int64_t rank, int64_t world) {
@@ -87,7 +87,7 @@ Rows rows_of_step(const DeviceCase& c, int64_t step, int64_t slices, int64_t ran
     if (c.losses_over == LossTokens::kLabelled) predict_answers_alone(&all);
     const Batch mine = rows_of(all, rank, world);
     rows.share += divisor_share(mine);
-    SlicedBatch& cut = rows.micro_batches.emplace_back();
+    MicroBatch& cut = rows.micro_batches.emplace_back();
     for (int64_t s = 0; s < slices; ++s) cut.push_back(to_tensors(rows_of(mine, s, slices)));
   }
   return rows;
@@ -126,16 +126,13 @@ Trained run_on_cpu(const DeviceCase& c, uint64_t seed, float moved, double* gap)
   fill_random(state.model, seed, moved);
   Trained run;
   StepOptions options = options_of(c);
-  options.recompute = Recompute::kNone;
-  PassOptions pass;
-  pass.seed = options.seed;
-  pass.pool = state.model.contract.pool;
+  options.pass.recompute = Recompute::kNone;
   *gap = RoutingGap::kNone;
   for (int64_t step = 0; step < kSteps; ++step) {
     const Rows rows = rows_of_step(c, step, 1, 0, 1);
     wait_for_parameters(&state);
-    for (const SlicedBatch& batch : rows.micro_batches) {
-      *gap = std::min(*gap, gap_of_pass(state.model, state.rope, batch[0], pass).choice());
+    for (const MicroBatch& batch : rows.micro_batches) {
+      *gap = std::min(*gap, gap_of_pass(state.model, batch[0], options.pass).choice());
     }
     run.results.push_back(training_step(*mesh, rows.micro_batches, rows.share, options, &state));
   }
@@ -147,7 +144,7 @@ Trained run_on_cpu(const DeviceCase& c, uint64_t seed, float moved, double* gap)
 Trained run_on_device(const Mesh& mesh, const DeviceCase& c, uint64_t seed) {
   DeviceState state(device_config(), contract_of(c), kS, mesh.position(), test_device(), c.type,
                     order_of(c));
-  Model host(device_config(), contract_of(c), mesh.position(), order_of(c));
+  Model host(device_config(), contract_of(c), kS, mesh.position(), order_of(c));
   OptimizerState optimizer = make_optimizer_state(host.layout);
   fill_random(host, seed);
   copy_from_host(host, optimizer, &state);
@@ -304,7 +301,7 @@ TEST(DeviceStep, KeepsParametersWhereNothingIsFinite) {
   const auto mesh = make_mesh(world.split(0, world.rank()), 0, 1);
   DeviceState state(device_config(), contract_of(c), kS, mesh->position(), test_device(),
                     at::kFloat);
-  Model host(device_config(), contract_of(c), mesh->position());
+  Model host(device_config(), contract_of(c), kS, mesh->position());
   OptimizerState optimizer = make_optimizer_state(host.layout);
   fill_random(host, 21);
   host.parameters.dense[0] = std::numeric_limits<float>::infinity();  // of the token 0

@@ -53,20 +53,20 @@ Outcome run(const Mesh& mesh, const RoutingContract& contract, const std::vector
                                                   StateOptions{how.order, how.gradients});
   fill_random(outcome.state->model, how.weights);
   if (how.gradients == GradientMemory::kWhole) leave_stale_gradients(outcome.state.get());
-  std::vector<SlicedBatch> micro_batches;
+  std::vector<MicroBatch> micro_batches;
   int64_t share = 0;
   for (const Batch& all : global) {
     const Batch mine = rows_of(all, mesh.world->rank(), mesh.world->size());
     outcome.batches.push_back(mine);
     share += divisor_share(mine);
-    SlicedBatch& slices = micro_batches.emplace_back();
+    MicroBatch& slices = micro_batches.emplace_back();
     for (int64_t s = 0; s < how.slices; ++s)
       slices.push_back(to_tensors(rows_of(mine, s, how.slices)));
   }
   StepOptions options;
-  options.seed = kPoolSeed;
-  options.recompute = how.recompute;
-  options.precision = how.precision;
+  options.pass.seed = kPoolSeed;
+  options.pass.recompute = how.recompute;
+  options.pass.precision = how.precision;
   outcome.result = compute_gradients(mesh, micro_batches, share, options, outcome.state.get());
   outcome.gradients = gather_gradients(mesh, outcome.state.get());
   return outcome;
@@ -77,16 +77,15 @@ Outcome run_in_one_process(const RoutingContract& contract, const std::vector<Ba
                            HowToRun* how) {
   const auto alone = make_mesh(self_communicator(), 1, 1);
   Outcome one;
-  PassOptions pass;
-  pass.seed = kPoolSeed;
-  pass.pool = contract.pool;
+  PassSettings settings;
+  settings.seed = kPoolSeed;
   how->weights = seed_with_clear_routing(how->weights, [&](uint64_t seed) {
     how->weights = seed;
     one = run(*alone, contract, global, *how);
     double gap = RoutingGap::kNone;
     for (const Batch& batch : global) {
-      const MicroBatch tensors = to_tensors(batch);
-      gap = std::min(gap, gap_of_pass(one.state->model, one.state->rope, tensors, pass).choice());
+      const Slice tensors = to_tensors(batch);
+      gap = std::min(gap, gap_of_pass(one.state->model, tensors, settings).choice());
     }
     return too_close(gap);
   });
@@ -416,14 +415,15 @@ TEST(GlobalBalance, TakesOneCollectivePerMicroBatch) {
   const Batch mine = rows_of(random_batch(5, 48, 61, 9, 50), world.rank(), world.size());
   PassOptions options;
   options.ep = mesh->ep.get();
-  options.pool = contract.pool;
-  options.recompute = Recompute::kBlock;
+  options.world = &counting;
+  options.loss = {240.0, 1e-5};
+  options.settings.recompute = Recompute::kBlock;
   LossSums sums = make_loss_sums(small_config().moe_layers(), small_config().routed_experts());
   for (int64_t slices = 1; slices <= 3; ++slices) {
-    SlicedBatch batch;
+    MicroBatch batch;
     for (int64_t s = 0; s < slices; ++s) batch.push_back(to_tensors(rows_of(mine, s, slices)));
-    forward_backward(state.model, state.rope, batch, options, {240.0, 1e-5}, counting,
-                     &state.balance, &state.gradients, &sums, &state.memory);
+    forward_backward(state.model, batch, options, &state.balance, &state.memory, &state.gradients,
+                     &sums);
     EXPECT_TRUE(on_all_ranks(counting.all_reduces() == slices));  // one more each time
   }
 }

@@ -23,7 +23,7 @@ at::Tensor cumulative(const std::vector<int32_t>& ends) {
 
 }  // namespace
 
-MicroBatch to_tensors(const Batch& batch) {
+Slice to_tensors(const Batch& batch) {
   const auto spans = static_cast<int64_t>(batch.routing_ends.size());
   std::vector<int64_t> sequence;
   std::vector<int32_t> ordinal;

@@ -2,11 +2,11 @@
 
 #include <ATen/ops/cat.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/from_blob.h>
 #include <ATen/ops/sum.h>
 #include <ATen/ops/zeros.h>
 
 #include <cmath>
+#include <utility>
 
 #include "model/device/kernels/adamw.h"
 #include "parallel/sharding.h"
@@ -66,8 +66,8 @@ device::AdamWFactors factors_of(const AdamWOptions& options, double learning_rat
 }
 
 // Updates what this rank owns, a bucket at a time, and sends each on its way.
-void update(const Mesh& mesh, const StepOptions& options, const at::Tensor& control,
-            DeviceState* state) {
+void update_parameters(const Mesh& mesh, const StepOptions& options, const at::Tensor& control,
+                       DeviceState* state) {
   device::DeviceModel& model = state->model;
   DeviceOptimizer& optimizer = state->optimizer;
   ++optimizer.step;
@@ -90,74 +90,100 @@ void update(const Mesh& mesh, const StepOptions& options, const at::Tensor& cont
   }
 }
 
+class DeviceStep : public StepParts {
+ public:
+  DeviceStep(const Mesh& mesh, const std::vector<MicroBatch>& micro_batches,
+             const StepOptions& options, DeviceState* state)
+      : mesh_(mesh), micro_batches_(micro_batches), options_(options), state_(*state) {}
+
+  void begin(double divisor) override {
+    pass_.ep = mesh_.ep.get();
+    pass_.world = mesh_.world.get();
+    pass_.loss = {divisor, options_.lm_z_weight};
+    pass_.settings = options_.pass;
+    pass_.before_parameters = [this](size_t bucket) { state_.updates.wait(bucket); };
+    result_.divisor = divisor;
+    state_.model.gradients.dense.zero_();
+    state_.balance.start_step();
+    state_.sums.all().zero_();
+  }
+
+  void accumulate(size_t m) override {
+    device::DeviceModel& model = state_.model;
+    if (m + 1 == micro_batches_.size()) {  // the last to add to the gradients
+      pass_.after_gradients = [this](size_t bucket) { send_gradients(bucket); };
+    }
+    pass_.onto_expert_gradients = m > 0;
+    std::vector<device::DeviceSlice> slices;
+    for (const Slice& slice : micro_batches_[m]) {
+      slices.push_back(device::make_device_slice(slice, model.config, model.contract,
+                                                 options_.pass.seed, model.positions(),
+                                                 model.device));
+    }
+    device::forward_backward(&model, slices, pass_, &state_.balance, &state_.sums);
+  }
+
+  void reduce() override {
+    reductions_.wait_all();
+    // One all-reduce for everything that the step adds up.
+    totals_ = at::cat({state_.sums.all(), owned_squares(mesh_, state_.model)});
+    mesh_.world->all_reduce(totals_, ReduceOp::kSum);
+  }
+
+  void clip() override {
+    control_ = at::empty({2}, totals_.options().dtype(at::kFloat));
+    device::clip_control(totals_, totals_.slice(0, squares()), options_.clip, control_);
+  }
+
+  void update() override { update_parameters(mesh_, options_, control_, &state_); }
+
+  StepResult result() override {
+    const at::Tensor host = totals_.cpu();  // waits for the device
+    result_.sums = state_.sums.read(host.slice(0, 0, squares()));
+    result_.gradient_norm = std::sqrt(host.const_data_ptr<double>()[squares()]);
+    if (!result_.finite()) --state_.optimizer.step;  // nothing was updated
+    return std::move(result_);
+  }
+
+ private:
+  int64_t squares() const { return totals_.numel() - 1; }
+  void send_gradients(size_t bucket) {
+    for (const Half& half : halves(mesh_, state_.model.layout)) {
+      reductions_.add(bucket, reduce_scatter_bucket(*half.group, *half.sharding, bucket,
+                                                    state_.model.gradients.*half.buffer));
+    }
+  }
+
+  const Mesh& mesh_;
+  const std::vector<MicroBatch>& micro_batches_;
+  const StepOptions& options_;
+  DeviceState& state_;
+  device::DevicePass pass_;
+  PendingBuckets reductions_;
+  // f64 on the device, over all ranks: state_.sums, then the squares of all gradients, each counted
+  // once.
+  at::Tensor totals_;
+  at::Tensor control_;  // see clip_control()
+  StepResult result_;
+};
+
 }  // namespace
 
 DeviceState::DeviceState(const ModelConfig& config, const RoutingContract& contract,
                          int64_t sequence_length, const GridPosition& position, at::Device device,
                          at::ScalarType type, const ExpertOrder& order)
     : model(config, contract, position, sequence_length, device, type, order),
-      balance(config.moe_layers(), model.routed_experts(), contract.balance_scope, device),
-      sums(config.moe_layers(), model.routed_experts(), device),
-      positions(sequence_length) {
+      balance(config.moe_layers(), config.routed_experts(), contract.balance_scope, device),
+      sums(config.moe_layers(), config.routed_experts(), device) {
   if (type != at::kFloat) optimizer.master = owned_zeros(model.layout, device);
   optimizer.exp_avg = owned_zeros(model.layout, device);
   optimizer.exp_avg_sq = owned_zeros(model.layout, device);
 }
 
-at::Tensor compute_gradients(const Mesh& mesh, const std::vector<SlicedBatch>& micro_batches,
-                             double divisor, const StepOptions& options, DeviceState* state) {
-  device::DeviceModel& model = state->model;
-  device::DevicePass pass;
-  pass.ep = mesh.ep.get();
-  pass.world = mesh.world.get();
-  pass.loss = {divisor, options.lm_z_weight};
-  pass.recompute = options.recompute;
-  model.gradients.dense.zero_();
-  state->balance.start_step();
-  state->sums.all().zero_();
-  PendingBuckets reductions;
-  pass.before_parameters = [&](size_t bucket) { state->updates.wait(bucket); };
-  for (size_t m = 0; m < micro_batches.size(); ++m) {
-    if (m + 1 == micro_batches.size()) {  // the last to add to the gradients
-      pass.after_gradients = [&](size_t bucket) {
-        for (const Half& half : halves(mesh, model.layout)) {
-          reductions.add(bucket, reduce_scatter_bucket(*half.group, *half.sharding, bucket,
-                                                       model.gradients.*half.buffer));
-        }
-      };
-    }
-    pass.onto_expert_gradients = m > 0;
-    std::vector<device::DeviceBatch> slices;
-    for (const MicroBatch& slice : micro_batches[m]) {
-      slices.push_back(device::make_device_batch(slice, model.config, model.contract.pool,
-                                                 model.contract.pool_draw, options.seed,
-                                                 state->positions, model.device));
-    }
-    device::forward_backward(&model, slices, pass, &state->balance, &state->sums);
-  }
-  reductions.wait_all();
-  // One all-reduce for everything that the step adds up.
-  at::Tensor totals = at::cat({state->sums.all(), owned_squares(mesh, model)});
-  mesh.world->all_reduce(totals, ReduceOp::kSum);
-  return totals;
-}
-
-StepResult training_step(const Mesh& mesh, const std::vector<SlicedBatch>& micro_batches,
+StepResult training_step(const Mesh& mesh, const std::vector<MicroBatch>& micro_batches,
                          int64_t divisor_share, const StepOptions& options, DeviceState* state) {
-  mesh.world->all_reduce(at::from_blob(&divisor_share, {1}, at::kLong), ReduceOp::kSum);
-  StepResult result;
-  result.divisor = static_cast<double>(divisor_share);
-  const at::Tensor totals = compute_gradients(mesh, micro_batches, result.divisor, options, state);
-  const int64_t squares = totals.numel() - 1;
-  const at::Tensor control = at::empty({2}, totals.options().dtype(at::kFloat));
-  device::clip_control(totals, totals.slice(0, squares), options.clip, control);
-  update(mesh, options, control, state);
-
-  const at::Tensor host = totals.cpu();  // waits for the device
-  result.sums = state->sums.read(host.slice(0, 0, squares));
-  result.gradient_norm = std::sqrt(host.const_data_ptr<double>()[squares]);
-  if (!result.finite()) --state->optimizer.step;  // nothing was updated
-  return result;
+  DeviceStep step(mesh, micro_batches, options, state);
+  return take_step(*mesh.world, micro_batches.size(), divisor_share, &step);
 }
 
 void wait_for_parameters(DeviceState* state) { state->updates.wait_all(); }

@@ -31,7 +31,6 @@ struct DeviceState {
   DeviceOptimizer optimizer;
   device::BalanceCounts balance;
   device::StepSums sums;
-  int64_t positions;       // tokens of a row
   PendingBuckets updates;  // parameters that other ranks updated, on their way
 
   DeviceState(const ModelConfig& config, const RoutingContract& contract, int64_t sequence_length,
@@ -39,18 +38,12 @@ struct DeviceState {
               const ExpertOrder& order = {});
 };
 
-// Collective over `mesh`, whose communicators serve the device's tensors. As the CPU path's
-// compute_gradients: leaves this rank's parts of the gradients of all ranks in
-// state->model.gradients. Answers f64 on the device: state->sums, then the squares of all
-// gradients, each counted once, both over all ranks.
-at::Tensor compute_gradients(const Mesh& mesh, const std::vector<SlicedBatch>& micro_batches,
-                             double divisor, const StepOptions& options, DeviceState* state);
-
-// Collective: gradients, clip, update. Where the result is not finite nothing is updated, on any
+// Collective over `mesh`, whose communicators serve the device's tensors: the parts of
+// step_parts.h. Where the result is not finite nothing is updated, on any
 // rank. Updated parameters are still travelling when it returns; wait_for_parameters() before
-// anything but the next step reads them. StepOptions::exchange, want_exchange and profile are the
-// CPU path's.
-StepResult training_step(const Mesh& mesh, const std::vector<SlicedBatch>& micro_batches,
+// anything but the next step reads them. StepOptions::want_exchange and profile are the CPU
+// path's.
+StepResult training_step(const Mesh& mesh, const std::vector<MicroBatch>& micro_batches,
                          int64_t divisor_share, const StepOptions& options, DeviceState* state);
 
 void wait_for_parameters(DeviceState* state);

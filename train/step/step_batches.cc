@@ -12,7 +12,7 @@ absl::StatusOr<StepBatches> load_step(const ChunkSource& source, const RunConfig
   for (int64_t m = 0; m < config.train.micro_batches; ++m) {
     const SequenceRange all{first_sequence + m * size, first_sequence + (m + 1) * size};
     const SequenceRange mine = share_of(all, mesh.world->rank(), mesh.world->size());
-    SlicedBatch& slices = step.micro_batches.emplace_back();
+    MicroBatch& slices = step.micro_batches.emplace_back();
     for (int64_t s = 0; s < config.parallel.slices; ++s) {
       absl::StatusOr<Batch> batch =
           load(source, config.loader(), share_of(mine, s, config.parallel.slices));
@@ -36,10 +36,11 @@ StepOptions step_options_of(const RunConfig& config) {
   options.lm_z_weight = config.train.lm_z_weight;
   options.clip = config.train.clip;
   options.adamw = config.optimizer;
-  options.seed = config.run.seed;
+  options.pass.seed = config.run.seed;
   // Slices are there to save memory: they keep what stands between blocks and nothing else.
-  options.recompute = config.parallel.slices > 1 ? Recompute::kBlock : config.parallel.recompute;
-  options.precision = config.parallel.precision;
+  options.pass.recompute =
+      config.parallel.slices > 1 ? Recompute::kBlock : config.parallel.recompute;
+  options.pass.precision = config.parallel.precision;
   return options;
 }
 

@@ -15,7 +15,7 @@
 namespace emo {
 
 struct StepBatches {
-  std::vector<SlicedBatch> micro_batches;
+  std::vector<MicroBatch> micro_batches;
   int64_t divisor_share = 0;            // of the step's N, summed over micro-batches
   std::vector<int32_t> attention_ends;  // of the first slice, to count FLOPs
 };

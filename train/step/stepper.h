@@ -10,22 +10,29 @@
 
 namespace emo {
 
+// Order of calls:
+//   1. the caller fills model() and optimizer(), which begin as zeros, then copy_from_host()
+//   2. step(), as often as there are steps
+//   3. after a step: copy_to_host() before anything reads model() or optimizer(), a checkpoint or
+//      an evaluation; gradients() for those of that step
 class Stepper {
  public:
   virtual ~Stepper() = default;
 
-  // In host memory: what a checkpoint holds. They are of the last sync() or, before the first step,
-  // for the caller to fill; taken() tells the stepper that they were filled.
+  // In host memory: what a checkpoint holds. They are as the last copy_to_host() left them.
   virtual const Model& model() const = 0;
   virtual OptimizerState* optimizer() = 0;
-  virtual void taken() = 0;
 
-  // Collective. One step, as training_step().
+  // Local. What model() and optimizer() hold now is what the next step begins with. Must be called
+  // once before the first step.
+  virtual void copy_from_host() = 0;
+  // Collective. One step, as training_step(). It returns while updated parameters still travel.
   virtual StepResult step(const StepBatches& batches, const StepOptions& options) = 0;
-  // Waits until this rank has the updated parameters where it computes.
-  virtual void wait() = 0;
-  // Collective. Brings model() and optimizer() up to date.
-  virtual void sync() = 0;
+  // Local. Waits until this rank has the updated parameters where it computes; the next step does
+  // so itself, this is for who measures one step alone.
+  virtual void wait_for_parameters() = 0;
+  // Collective. Waits, then brings model() and optimizer() up to date.
+  virtual void copy_to_host() = 0;
   // Collective. The last step's gradients of all ranks, whole, in the model's layout, on the host.
   virtual FlatBuffers gradients() = 0;
   // Memory that passes share; an evaluation between steps may use it.

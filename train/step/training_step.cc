@@ -1,8 +1,6 @@
 #include "train/step/training_step.h"
 
-#include <ATen/ops/from_blob.h>
-
-#include <cmath>
+#include <utility>
 
 #include "parallel/sharding.h"
 
@@ -11,93 +9,124 @@ namespace emo {
 TrainingState::TrainingState(const ModelConfig& config, const RoutingContract& contract,
                              int64_t sequence_length, const GridPosition& position,
                              const StateOptions& options)
-    : model(config, contract, position, options.order),
+    : model(config, contract, sequence_length, position, options.order),
       gradients(model, options.gradients),
       owned_gradients(make_owned_gradients(model.layout, gradients)),
       trained(trained_parts(config, model.layout, options.freeze)),
       optimizer(make_optimizer_state(model.layout)),
-      rope(sequence_length, config.head_dim(), config.rope_theta),
       balance(config.moe_layers(), config.routed_experts(), contract.balance_scope) {}
-
-bool StepResult::finite() const {
-  return std::isfinite(sums.cross_entropy) && std::isfinite(gradient_norm);
-}
 
 namespace {
 
-void start_gathering(const Mesh& mesh, const ParameterLayout& layout, size_t bucket,
-                     const FlatBuffers& buffers, PendingBuckets* updates) {
-  updates->add(bucket, all_gather_bucket(*mesh.world, layout.dense, bucket, buffers.dense));
-  updates->add(bucket, all_gather_bucket(*mesh.dp, layout.experts, bucket, buffers.experts));
-}
+class CpuStep : public StepParts {
+ public:
+  CpuStep(const Mesh& mesh, const std::vector<MicroBatch>& micro_batches,
+          const StepOptions& options, TrainingState* state)
+      : mesh_(mesh),
+        micro_batches_(micro_batches),
+        options_(options),
+        state_(*state),
+        reduction_(mesh, state->model.layout, state->gradients, state->owned_gradients,
+                   passes_of(micro_batches)) {}
+
+  void begin(double divisor) override {
+    const ModelConfig& config = state_.model.config;
+    pass_.ep = mesh_.ep.get();
+    pass_.world = mesh_.world.get();
+    pass_.settings = options_.pass;
+    pass_.loss = {divisor, options_.lm_z_weight};
+    pass_.profile = options_.profile;
+    pass_.before_parameters = [this](size_t bucket) {
+      const Timed timed(options_.profile, Work::kExchange);
+      state_.updates.wait(bucket);
+    };
+    pass_.before_gradients = [this](size_t bucket) {
+      const Timed timed(options_.profile, Work::kExchange);
+      return reduction_.before(bucket);
+    };
+    pass_.after_gradients = [this](size_t bucket) {
+      const Timed timed(options_.profile, Work::kExchange);
+      reduction_.after(bucket);
+    };
+    result_.divisor = divisor;
+    result_.sums = make_loss_sums(config.moe_layers(), config.routed_experts());
+    state_.balance.start_step();
+    traffic().assign(config.n_layers, {});
+  }
+
+  void accumulate(size_t m) override {
+    forward_backward(state_.model, micro_batches_[m], pass_, &state_.balance, &state_.memory,
+                     &state_.gradients, &result_.sums);
+  }
+
+  void reduce() override {
+    Timed timed(options_.profile, Work::kExchange);
+    reduction_.finish();
+    all_reduce_sums(*mesh_.world, &result_.sums);
+    if (options_.want_exchange && mesh_.ep->size() > 1) {
+      result_.exchange = gather_counters(*mesh_.world, traffic());
+    }
+    timed.switch_to(Work::kOptimizer);
+    result_.gradient_norm =
+        gradient_norm(mesh_, state_.model.layout, state_.trained, state_.owned_gradients);
+  }
+
+  void clip() override { scale_ = clip_factor(result_.gradient_norm, options_.clip); }
+
+  void update() override {
+    if (!result_.finite()) return;
+    Timed timed(options_.profile, Work::kOptimizer);
+    const Model& model = state_.model;
+    adamw_step(model.layout, state_.trained, options_.adamw, options_.learning_rate, scale_,
+               state_.owned_gradients, model.parameters, &state_.optimizer, [&](size_t bucket) {
+                 timed.switch_to(Work::kExchange);
+                 send_updated(bucket);
+                 timed.switch_to(Work::kOptimizer);
+               });
+  }
+
+  StepResult result() override { return std::move(result_); }
+
+ private:
+  static int64_t passes_of(const std::vector<MicroBatch>& micro_batches) {
+    int64_t passes = 0;
+    for (const MicroBatch& slices : micro_batches) passes += static_cast<int64_t>(slices.size());
+    return passes;
+  }
+  std::vector<ExchangeCounters>& traffic() { return state_.memory.buffers.traffic; }
+  void send_updated(size_t bucket) {
+    const ParameterLayout& layout = state_.model.layout;
+    const FlatBuffers& buffers = state_.model.parameters;
+    state_.updates.add(bucket,
+                       all_gather_bucket(*mesh_.world, layout.dense, bucket, buffers.dense));
+    state_.updates.add(bucket,
+                       all_gather_bucket(*mesh_.dp, layout.experts, bucket, buffers.experts));
+  }
+
+  const Mesh& mesh_;
+  const std::vector<MicroBatch>& micro_batches_;
+  const StepOptions& options_;
+  TrainingState& state_;
+  GradientReduction reduction_;
+  PassOptions pass_;
+  StepResult result_;
+  double scale_ = 1;  // of the gradients
+};
 
 }  // namespace
 
-StepResult compute_gradients(const Mesh& mesh, const std::vector<SlicedBatch>& micro_batches,
+StepResult compute_gradients(const Mesh& mesh, const std::vector<MicroBatch>& micro_batches,
                              int64_t divisor_share, const StepOptions& options,
                              TrainingState* state) {
-  const Model& model = state->model;
-  mesh.world->all_reduce(at::from_blob(&divisor_share, {1}, at::kLong), ReduceOp::kSum);
-  const LossOptions loss{static_cast<double>(divisor_share), options.lm_z_weight};
-  PassOptions pass;
-  pass.ep = mesh.ep.get();
-  pass.seed = options.seed;
-  pass.mode = options.exchange;
-  pass.pool = model.contract.pool;
-  pass.recompute = options.recompute;
-  pass.precision = options.precision;
-  pass.profile = options.profile;
-
-  StepResult result;
-  result.divisor = loss.divisor;
-  result.sums = make_loss_sums(model.config.moe_layers(), model.config.routed_experts());
-  state->balance.start_step();
-  std::vector<ExchangeCounters>& traffic = state->memory.buffers.traffic;
-  traffic.assign(model.config.n_layers, {});
-  int64_t passes = 0;
-  for (const SlicedBatch& slices : micro_batches) passes += static_cast<int64_t>(slices.size());
-  GradientReduction reduction(mesh, model.layout, state->gradients, state->owned_gradients, passes);
-  const auto timed_exchange = [&](const auto& work) {
-    return [&options, work](size_t bucket) {
-      const Timed timed(options.profile, Work::kExchange);
-      work(bucket);
-    };
-  };
-  pass.before_parameters = timed_exchange([&](size_t bucket) { state->updates.wait(bucket); });
-  pass.before_gradients = [&](size_t bucket) {
-    const Timed timed(options.profile, Work::kExchange);
-    return reduction.before(bucket);
-  };
-  pass.after_gradients = timed_exchange([&](size_t bucket) { reduction.after(bucket); });
-  for (const SlicedBatch& slices : micro_batches) {
-    forward_backward(model, state->rope, slices, pass, loss, *mesh.world, &state->balance,
-                     &state->gradients, &result.sums, &state->memory);
-  }
-  Timed timed(options.profile, Work::kExchange);
-  reduction.finish();
-  all_reduce_sums(*mesh.world, &result.sums);
-  if (options.want_exchange && mesh.ep->size() > 1) {
-    result.exchange = gather_counters(*mesh.world, traffic);
-  }
-  timed.switch_to(Work::kOptimizer);
-  result.gradient_norm = gradient_norm(mesh, model.layout, state->trained, state->owned_gradients);
-  return result;
+  CpuStep step(mesh, micro_batches, options, state);
+  compute_gradients(*mesh.world, micro_batches.size(), divisor_share, &step);
+  return step.result();
 }
 
-StepResult training_step(const Mesh& mesh, const std::vector<SlicedBatch>& micro_batches,
+StepResult training_step(const Mesh& mesh, const std::vector<MicroBatch>& micro_batches,
                          int64_t divisor_share, const StepOptions& options, TrainingState* state) {
-  StepResult result = compute_gradients(mesh, micro_batches, divisor_share, options, state);
-  if (!result.finite()) return result;
-  Timed timed(options.profile, Work::kOptimizer);
-  const Model& model = state->model;
-  adamw_step(model.layout, state->trained, options.adamw, options.learning_rate,
-             clip_factor(result.gradient_norm, options.clip), state->owned_gradients,
-             model.parameters, &state->optimizer, [&](size_t bucket) {
-               timed.switch_to(Work::kExchange);
-               start_gathering(mesh, model.layout, bucket, model.parameters, &state->updates);
-               timed.switch_to(Work::kOptimizer);
-             });
-  return result;
+  CpuStep step(mesh, micro_batches, options, state);
+  return take_step(*mesh.world, micro_batches.size(), divisor_share, &step);
 }
 
 FlatBuffers gather_gradients(const Mesh& mesh, TrainingState* state) {

@@ -1,4 +1,5 @@
-// One optimizer step, from micro-batches to updated parameters.
+// One optimizer step on the CPU, from micro-batches to updated parameters: the parts of
+// step_parts.h.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +9,7 @@
 #include "parallel/mesh.h"
 #include "train/optimizer/optimizer.h"
 #include "train/step/gradient_reduction.h"
+#include "train/step/step_parts.h"
 
 namespace emo {
 
@@ -24,7 +26,6 @@ struct TrainingState {
   FlatBuffers owned_gradients;  // see make_owned_gradients()
   TrainedParts trained;
   OptimizerState optimizer;
-  RopeTable rope;
   BalanceCounts balance;
   PassMemory memory;
   PendingBuckets updates;  // parameters that other ranks updated, on their way
@@ -33,36 +34,10 @@ struct TrainingState {
                 const GridPosition& position, const StateOptions& options = {});
 };
 
-struct StepOptions {
-  double learning_rate = 0;
-  double lm_z_weight = 1e-5;
-  double clip = 1.0;  // 0: off
-  AdamWOptions adamw;
-  uint64_t seed = 0;  // of pool sizes
-  ExchangeMode exchange = ExchangeMode::kOncePerRank;
-  Recompute recompute = Recompute::kNone;
-  Precision precision = Precision::kFp32;
-  bool want_exchange = false;  // StepResult::exchange, where experts are spread over ranks
-  Profile* profile = nullptr;
-};
-
-struct StepResult {
-  LossSums sums;                                        // of all ranks and micro-batches
-  double divisor = 0;                                   // N
-  double gradient_norm = 0;                             // before clipping
-  std::vector<std::vector<ExchangeCounters>> exchange;  // by rank and layer, where wanted
-  double cross_entropy() const { return sums.cross_entropy / divisor; }
-  double z_loss(double weight) const { return weight * sums.z_squares / divisor; }
-  bool finite() const;
-};
-
-// One micro-batch of a step, this rank's rows of it, cut into as many slices on every rank.
-using SlicedBatch = std::vector<MicroBatch>;
-
 // Collective. Leaves the gradients of the whole step in state->owned_gradients: on each rank what
 // it owns, summed over all ranks while the backward passes ran. `divisor_share` is this rank's part
 // of N (batch_tensors.h), over all micro-batches.
-StepResult compute_gradients(const Mesh& mesh, const std::vector<SlicedBatch>& micro_batches,
+StepResult compute_gradients(const Mesh& mesh, const std::vector<MicroBatch>& micro_batches,
                              int64_t divisor_share, const StepOptions& options,
                              TrainingState* state);
 
@@ -73,7 +48,7 @@ FlatBuffers gather_gradients(const Mesh& mesh, TrainingState* state);
 // Collective: compute_gradients, clip, update. Where the result is not finite nothing is updated,
 // on any rank. The updated parameters are still travelling when it returns; the next step waits for
 // each as it needs it, everything else calls wait_for_parameters() first.
-StepResult training_step(const Mesh& mesh, const std::vector<SlicedBatch>& micro_batches,
+StepResult training_step(const Mesh& mesh, const std::vector<MicroBatch>& micro_batches,
                          int64_t divisor_share, const StepOptions& options, TrainingState* state);
 
 // Local. After this, state->model holds the updated parameters.

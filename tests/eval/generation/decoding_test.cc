@@ -30,8 +30,7 @@ struct Case {
 
 class Decoder {
  public:
-  explicit Decoder(const Case& c)
-      : case_(c), model_(c.config, c.contract), rope_(200, c.config.head_dim(), 10000) {
+  explicit Decoder(const Case& c) : case_(c), model_(c.config, c.contract, 200) {
     std::mt19937_64 random(3);
     for (const int64_t length : c.lengths) {
       tokens_.emplace_back();
@@ -63,16 +62,17 @@ class Decoder {
     }
     PassOptions options;
     options.ep = ep_.get();
-    options.pool = case_.pool;
+    options.settings.pool = case_.pool;
     options.cache = cache;
-    options.recompute = Recompute::kBlock;
+    options.settings.recompute = Recompute::kBlock;
     if (!given.empty()) {
-      options.subsets.resize(case_.config.n_layers);
+      options.settings.subsets.resize(case_.config.n_layers);
       const int64_t E = case_.config.routed_experts();
       for (int64_t layer = 0; layer < case_.config.n_layers; ++layer) {
         for (const Sequence& s : sequences) {
           const auto row = given[layer].begin() + s.number * E;
-          options.subsets[layer].pools.insert(options.subsets[layer].pools.end(), row, row + E);
+          options.settings.subsets[layer].pools.insert(options.settings.subsets[layer].pools.end(),
+                                                       row, row + E);
         }
       }
     }
@@ -80,8 +80,8 @@ class Decoder {
       if (chosen != nullptr) chosen->push_back(block.moe.routing.pools);
       gap_.take(routing_gap(block.moe.router_input, case_.pool, block.moe.routing));
     };
-    const MicroBatch batch = sequence_batch(sequences);
-    forward(model_, rope_, batch, options, &memory_.slices[0], &memory_.buffers);
+    const Slice batch = sequence_batch(sequences);
+    forward(model_, batch, options, &memory_.slices[0], &memory_.buffers);
     const auto* x = memory_.slices[0].normalised.const_data_ptr<float>();
     return {x, x + batch.num_tokens() * case_.config.d_model};
   }
@@ -132,7 +132,6 @@ class Decoder {
  private:
   const Case case_;
   Model model_;
-  RopeTable rope_;
   std::vector<std::vector<int32_t>> tokens_;
   std::unique_ptr<Communicator> ep_;
   PassMemory memory_;

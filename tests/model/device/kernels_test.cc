@@ -157,7 +157,7 @@ struct AttentionCase {
   int64_t H, hd, T = 240;
   at::Tensor ends = ints({0, 1, 9, 160, 240});
   at::Tensor out, lse, d_qkv;  // of the CPU path
-  device::DeviceBatch batch;
+  device::DeviceSlice batch;
 
   AttentionCase(int64_t heads, int64_t head_dim, const at::Tensor& qkv, const at::Tensor& d_out)
       : H(heads), hd(head_dim) {

@@ -67,7 +67,7 @@ RoutingContract contract_of(const Case& c) {
 
 // A step's worth of one micro-batch on both paths.
 struct Both {
-  std::vector<MicroBatch> slices;
+  MicroBatch slices;
   Model host;
   Gradients host_gradients;
   LossSums host_sums;
@@ -78,7 +78,7 @@ struct Both {
   RoutingGap gap;  // of the host's choices
 
   Both(const Case& c, at::ScalarType type)
-      : host(config_of(c), contract_of(c)), host_gradients(host) {
+      : host(config_of(c), contract_of(c), kS), host_gradients(host) {
     const ModelConfig& config = host.config;
     Batch all = random_batch(6, kS, config.vocab_size, c.mean_length, 5);
     if (c.losses_over == LossTokens::kLabelled) predict_answers_alone(&all);
@@ -90,10 +90,10 @@ struct Both {
       for (const at::Tensor& buffer : {host.parameters.dense, host.parameters.experts}) {
         buffer.copy_(buffer.to(type));  // both start from the same numbers
       }
-      gap = gap_of_host(c);
+      gap = gap_of_host();
       return too_close(gap.choice());
     });
-    run_host(c, loss, world.get());
+    run_host(loss, world.get());
 
     model = std::make_unique<device::DeviceModel>(config, host.contract, GridPosition{}, kS,
                                                   device_under_test(), type);
@@ -104,42 +104,38 @@ struct Both {
     device::DevicePass pass;
     pass.ep = pass.world = world.get();
     pass.loss = loss;
-    pass.recompute = c.recompute;
+    pass.settings.recompute = c.recompute;
     pass.head_rows = 50;
     // What stands there before must not matter.
     pass.onto_expert_gradients = false;
     model->gradients.experts.fill_(std::nan(""));
-    std::vector<device::DeviceBatch> batches;
-    for (const MicroBatch& slice : slices) {
-      batches.push_back(device::make_device_batch(slice, config, c.pool, host.contract.pool_draw,
-                                                  kSeed, kS, device_under_test()));
+    std::vector<device::DeviceSlice> batches;
+    for (const Slice& slice : slices) {
+      batches.push_back(
+          device::make_device_slice(slice, config, host.contract, kSeed, kS, device_under_test()));
     }
     device::forward_backward(model.get(), batches, pass, &counts, &step, &routings);
     sums = step.read(step.all().cpu());
   }
 
-  RoutingGap gap_of_host(const Case& c) const {
-    const RopeTable rope(kS, host.config.head_dim(), host.config.rope_theta);
-    PassOptions options;
-    options.seed = kSeed;
-    options.pool = c.pool;
+  RoutingGap gap_of_host() const {
+    PassSettings settings;
+    settings.seed = kSeed;
     RoutingGap all;
-    for (const MicroBatch& slice : slices) all.take(gap_of_pass(host, rope, slice, options));
+    for (const Slice& slice : slices) all.take(gap_of_pass(host, slice, settings));
     return all;
   }
 
-  void run_host(const Case& c, const LossOptions& loss, Communicator* world) {
+  void run_host(const LossOptions& loss, Communicator* world) {
     BalanceCounts counts(host.config.moe_layers(), host.config.routed_experts(),
                          host.contract.balance_scope);
-    const RopeTable rope(kS, host.config.head_dim(), host.config.rope_theta);
     PassOptions options;
-    options.ep = world;
-    options.seed = kSeed;
-    options.pool = c.pool;
+    options.ep = options.world = world;
+    options.settings.seed = kSeed;
+    options.loss = loss;
     host_sums = make_loss_sums(host.config.moe_layers(), host.config.routed_experts());
     counts.start_step();
-    forward_backward(host, rope, slices, options, loss, *world, &counts, &host_gradients,
-                     &host_sums, &host_memory);
+    forward_backward(host, slices, options, &counts, &host_memory, &host_gradients, &host_sums);
   }
 };
 
@@ -301,10 +297,9 @@ TEST(DeviceTransformer, RefusesWhatItCannotCompute) {
   EXPECT_THROW(device::DeviceModel(config, {}, {}, kS, device_under_test(), at::kFloat),
                c10::Error);
   const Case c{"", pool_of(kRange, 4, 13)};
-  MicroBatch batch = to_tensors(random_batch(1, kS, 61, 9, 5));
+  Slice batch = to_tensors(random_batch(1, kS, 61, 9, 5));
   const auto make = [&] {
-    device::make_device_batch(batch, config_of(c), c.pool, PoolDraw::kPerLayer, kSeed, kS,
-                              device_under_test());
+    device::make_device_slice(batch, config_of(c), contract_of(c), kSeed, kS, device_under_test());
   };
   EXPECT_NO_THROW(make());
   batch.tokens[0][3] = 61;

@@ -16,7 +16,7 @@ namespace {
 
 // torch.optim.AdamW's update in fp64, parameter by parameter.
 TEST(AdamW, EqualsThePlainFormula) {
-  const Model model(small_config(), RoutingContract());
+  const Model model(small_config(), RoutingContract(), 1);
   const TrainedParts all = trained_parts(model.config, model.layout, Freeze::kNone);
   fill_random(model, 1);
   const Gradients gradients(model);
@@ -64,7 +64,8 @@ TEST(Freeze, LeavesExpertsAndRoutersAlone) {
   };
   for (const Freeze freeze :
        {Freeze::kNone, Freeze::kRouted, Freeze::kRoutedShared, Freeze::kRoutedSharedRouter}) {
-    const Model model(small_config(), RoutingContract()), free(small_config(), RoutingContract());
+    const Model model(small_config(), RoutingContract(), 1),
+        free(small_config(), RoutingContract(), 1);
     fill_random(model, 1);
     fill_random(free, 1);
     const Gradients gradients(model);
@@ -100,7 +101,7 @@ TEST(Freeze, LeavesExpertsAndRoutersAlone) {
 }
 
 TEST(Clip, NormOfEverythingOnceAndTheReferencesFactor) {
-  const Model model(small_config(), RoutingContract());
+  const Model model(small_config(), RoutingContract(), 1);
   const Gradients gradients(model);
   double squares = 0;
   for (const ParameterInfo& info : model.layout.parameters) {

@@ -1,5 +1,5 @@
-// A micro-batch in a device's memory, with what the host knows of it: spans and pool sizes are made
-// on the host and copied once, without waiting for the device.
+// A slice of a micro-batch in a device's memory, with what the host knows of it: spans and pool
+// sizes are made on the host and copied once, without waiting for the device.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -13,7 +13,7 @@
 
 namespace emo::device {
 
-struct DeviceBatch {
+struct DeviceSlice {
   int64_t T = 0;
   int64_t num_labels = 0;                 // of T tokens
   at::Tensor tokens, labels, positions;   // i32 [T]
@@ -26,16 +26,17 @@ struct DeviceBatch {
 };
 
 // RouterInput::labels under the contract.
-inline at::Tensor loss_labels(const RoutingContract& contract, const DeviceBatch& batch) {
-  return contract.losses_over == LossTokens::kLabelled ? batch.labels : at::Tensor();
+inline at::Tensor loss_labels(const RoutingContract& contract, const DeviceSlice& slice) {
+  return contract.losses_over == LossTokens::kLabelled ? slice.labels : at::Tensor();
 }
 
 // `to` in a device's memory; from pinned memory where that lets the host go on.
 at::Tensor to_device(const at::Tensor& tensor, at::Device device);
 
-// Fails for tokens outside the vocabulary and positions outside [0, positions).
-DeviceBatch make_device_batch(const MicroBatch& batch, const ModelConfig& config,
-                              const PoolPolicy& pool, PoolDraw draw, uint64_t seed,
-                              int64_t positions, at::Device device);
+// Draws pool sizes as the contract says, by `seed`. Fails for tokens outside the vocabulary and
+// positions outside [0, positions).
+DeviceSlice make_device_slice(const Slice& slice, const ModelConfig& config,
+                              const RoutingContract& contract, uint64_t seed, int64_t positions,
+                              at::Device device);
 
 }  // namespace emo::device

@@ -1,4 +1,4 @@
-#include "model/device/batch.h"
+#include "model/device/slice.h"
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/sort.h>
@@ -79,34 +79,35 @@ at::Tensor to_device(const at::Tensor& tensor, at::Device device) {
   return tensor.pin_memory().to(device, /*non_blocking=*/true);
 }
 
-DeviceBatch make_device_batch(const MicroBatch& batch, const ModelConfig& config,
-                              const PoolPolicy& pool, PoolDraw draw, uint64_t seed,
-                              int64_t positions, at::Device device) {
-  const int64_t T = batch.num_tokens();
-  const at::Tensor tokens = batch.tokens.reshape({-1});
-  const at::Tensor labels = batch.labels.reshape({-1});
+DeviceSlice make_device_slice(const Slice& slice, const ModelConfig& config,
+                              const RoutingContract& contract, uint64_t seed, int64_t positions,
+                              at::Device device) {
+  const int64_t T = slice.num_tokens();
+  const at::Tensor tokens = slice.tokens.reshape({-1});
+  const at::Tensor labels = slice.labels.reshape({-1});
   check_range(tokens, config.vocab_size, "a token is");
-  check_range(batch.positions, positions, "a position is");
+  check_range(slice.positions, positions, "a position is");
   const auto* label = labels.const_data_ptr<int32_t>();
   TORCH_CHECK(std::all_of(label, label + T, [&](int32_t l) { return l < config.vocab_size; }),
               "a label outside the vocabulary");
-  check_spans(batch.routing_ends, T, "routing");
+  check_spans(slice.routing_ends, T, "routing");
 
-  DeviceBatch d;
+  DeviceSlice d;
   d.T = T;
-  d.num_labels = batch.num_labels();
+  d.num_labels = slice.num_labels();
   d.tokens = to_device(tokens, device);
   d.labels = to_device(labels, device);
-  d.positions = to_device(batch.positions.reshape({-1}), device);
+  d.positions = to_device(slice.positions.reshape({-1}), device);
   std::tie(d.sorted_tokens, d.token_order) = at::sort(d.tokens, /*stable=*/true, 0, false);
-  d.attention_ends = to_device(batch.attention_ends, device);
-  d.attention_spans = token_spans(batch.attention_ends, T, device);
-  d.longest_attention_span = check_spans(batch.attention_ends, T, "attention");
-  d.routing = routing_spans(batch.routing_ends, T, device);
+  d.attention_ends = to_device(slice.attention_ends, device);
+  d.attention_spans = token_spans(slice.attention_ends, T, device);
+  d.longest_attention_span = check_spans(slice.attention_ends, T, "attention");
+  d.routing = routing_spans(slice.routing_ends, T, device);
   std::vector<int32_t> sizes;
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
-    const std::vector<int64_t> drawn = draw_pool_sizes(
-        pool, draw, seed, batch.sequence_index, batch.ordinal, layer, config.routed_experts());
+    const std::vector<int64_t> drawn =
+        draw_pool_sizes(contract.pool, contract.pool_draw, seed, slice.sequence_index,
+                        slice.ordinal, layer, config.routed_experts());
     sizes.insert(sizes.end(), drawn.begin(), drawn.end());
   }
   d.pool_sizes = to_device(tensor_of(sizes, {config.n_layers, d.routing.N}), device);
