@@ -10,10 +10,10 @@ import experts_and_documents  # noqa: E402
 import interleave  # noqa: E402
 import memory_formula  # noqa: E402
 import scaling  # noqa: E402
-from tests.program import Program, check  # noqa: E402
+from tests.program import Program, check, run_cases  # noqa: E402
 
 
-def turns() -> None:
+def test_turns() -> None:
     now, order = [0.0], []
 
     def job(name: str, seconds: float):
@@ -35,7 +35,7 @@ def turns() -> None:
     check(order == ["a", "b"], "the first round always runs")
 
 
-def numbers() -> None:
+def test_numbers() -> None:
     results = [{"x": 3.0, "share": {"router": r}} for r in (0.5, 0.1, 0.2)]
     check(interleave.median_of(results, "share.router") == 0.2, "median of what lies deeper")
     check(interleave.table(["a", "b"], [["1", "2"]]) == "| a | b |\n| --- | --- |\n| 1 | 2 |", "Markdown")
@@ -46,7 +46,7 @@ def numbers() -> None:
           "what is not shown is the rest")
 
 
-def errors() -> None:
+def test_errors() -> None:
     for code, words in [("import sys; sys.exit('no such data')", ["exit code 1", "no such data"]),
                         ("print('hello')", ["not one JSON object", "hello"])]:
         try:
@@ -70,7 +70,7 @@ def errors() -> None:
     check(both == [1, 2], str(both))
 
 
-def formula_by_hand() -> None:
+def test_the_memory_formula_by_hand() -> None:
     config = memory_formula.read_config(ROOT / "configs/bench-107m.yaml", ["train.batch=8"])
     dense = sum(memory_formula.dense_buckets(config))
     total = dense + 8 * memory_formula.experts_of_layer(config)
@@ -86,7 +86,7 @@ def formula_by_hand() -> None:
         check("recomputation" in str(error), str(error))
 
 
-def formula_as_measured(emo: Program) -> None:
+def test_the_memory_formula_as_measured(emo: Program) -> None:
     options = types.SimpleNamespace(batch=1, layers=1)
     steps = ["--steps", 1, "--warmup", 1]
     for name, ranks in scaling.RANKS.items():
@@ -101,15 +101,5 @@ def formula_as_measured(emo: Program) -> None:
         check(0.7 < ratio < 1.25, f"{name}: measured / formula is {ratio:.2f}")
 
 
-def main() -> None:
-    turns()
-    numbers()
-    errors()
-    formula_by_hand()
-    with Program(sys.argv[1]) as emo:
-        formula_as_measured(emo)
-    print("the benchmark scripts compute what they should")
-
-
 if __name__ == "__main__":
-    main()
+    run_cases(globals())

@@ -1,11 +1,13 @@
 """Evaluation while training: each value again by `emo experts rank` and `emo eval`, and no effect on the training."""
 import json
 import pathlib
+import re
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 from tests.eval.experts.experts_test import S, train  # noqa: E402
-from tests.program import Program, check  # noqa: E402
+from tests.launch.documents_test import metric_names  # noqa: E402
+from tests.program import Program, check, once, run_cases  # noqa: E402
 
 DOMAINS = {"colours": ["red green green blue red", "blue blue green"], "numbers": ["one two", "three three one two"]}
 STEPS = 5
@@ -44,16 +46,59 @@ def write_tasks(folder: pathlib.Path) -> pathlib.Path:
     return folder
 
 
-def tasks_while_training(emo: Program, domains: pathlib.Path, plain: pathlib.Path) -> None:
-    """Tasks alone and beside data: what `emo eval` says of the same checkpoint with the pools of evaluation."""
-    tasks = write_tasks(emo.folder / "questions")
-    counts = {}
-    for name, options in {"tasks": [], "both": [f"eval.data={domains}"]}.items():
-        model, metrics = run(emo, name, f"eval.tasks={tasks}", "eval.every=2", "eval.share=0.3", *options)
-        for file in sorted(plain.glob("*.safetensors")):
-            check(file.read_bytes() == (model / file.name).read_bytes(), f"{file.name} differs with tasks")
+@once
+def domains(emo: Program) -> pathlib.Path:
+    """Two documents of each domain: one calibrates, the other is evaluated."""
+    train(emo)  # the tokenizer, and text to train on
+    return prepare(emo, "domains", lambda domain, i: domain)
+
+
+@once
+def single(emo: Program) -> pathlib.Path:
+    """The same documents, each with a label of its own."""
+    train(emo)
+    return prepare(emo, "single", lambda domain, i: f"{domain}{i}")
+
+
+def evaluation(emo: Program) -> list[str]:
+    return [f"eval.data={domains(emo)}", "eval.every=2", "eval.share=0.5"]
+
+
+@once
+def plain(emo: Program) -> pathlib.Path:
+    train(emo)
+    return run(emo, "plain")[0]
+
+
+@once
+def evaluated(emo: Program) -> tuple[pathlib.Path, list[dict]]:
+    return run(emo, "evaluated", *evaluation(emo))
+
+
+def has_the_weights_of_plain(emo: Program, model: pathlib.Path, what: str) -> None:
+    for file in sorted(plain(emo).glob("*.safetensors")):
+        check(file.read_bytes() == (model / file.name).read_bytes(), f"{file.name} differs with {what}")
+
+
+@once
+def tasks_of(emo: Program) -> pathlib.Path:
+    train(emo)
+    return write_tasks(emo.folder / "questions")
+
+
+@once
+def with_tasks(emo: Program) -> dict[str, tuple[pathlib.Path, list[dict]]]:
+    """Tasks alone and beside data."""
+    return {name: run(emo, name, f"eval.tasks={tasks_of(emo)}", "eval.every=2", "eval.share=0.3", *options)
+            for name, options in {"tasks": [], "both": [f"eval.data={domains(emo)}"]}.items()}
+
+
+def test_tasks_are_answered_as_emo_eval_does(emo):
+    """What it says of the same checkpoint with the pools of evaluation."""
+    tasks, counts = tasks_of(emo), {}
+    for name, (model, metrics) in with_tasks(emo).items():
         last = metrics[-1]
-        check(("eval/loss" in last) == bool(options), f"{name}: the loss of data that was named or not")
+        check(("eval/loss" in last) == (name == "both"), f"{name}: the loss of data that was named or not")
         for task, metric in (("next", "acc_per_char"), ("write", "f1")):
             counts[name, task] = int(last[f"eval/tasks/{task}/questions"])
             expected = emo.json("eval", model, "--tasks", tasks / f"{task}.jsonl", "--limit", counts[name, task],
@@ -61,8 +106,21 @@ def tasks_while_training(emo: Program, domains: pathlib.Path, plain: pathlib.Pat
             for found in (metric, *(["bits_per_byte"] if task == "next" else [])):
                 check(abs(last[f"eval/tasks/{task}/{found}"] - expected[found]) < 1e-5, f"{name} {task} {found}")
     check(1 <= counts["both", "next"] < counts["tasks", "next"] < 40, f"the share does not bound the questions: {counts}")
+
+
+def test_tasks_change_no_weight(emo):
+    for model, _ in with_tasks(emo).values():
+        has_the_weights_of_plain(emo, model, "tasks")
+
+
+def test_two_ranks_answer_the_same_questions(emo):
+    tasks, (_, alone) = tasks_of(emo), with_tasks(emo)["tasks"]
     _, metrics = run(emo, "tasks2", f"eval.tasks={tasks}", "eval.every=2", "eval.share=0.3", "parallel.ep=2", ranks=2)
-    check(int(metrics[-1]["eval/tasks/next/questions"]) == counts["tasks", "next"], "two ranks answer other questions")
+    check(int(metrics[-1]["eval/tasks/next/questions"]) == int(alone[-1]["eval/tasks/next/questions"]), "two ranks answer other questions")
+
+
+def test_evaluation_of_nothing_is_refused(emo):
+    train(emo)
     for overrides, hint in [(["eval.every=2", f"eval.tasks={emo.folder}/nowhere"], "nowhere"),
                             (["eval.every=2"], "eval.tasks")]:
         failed = emo.run("train", "configs/tiny.yaml", f"run.folder={emo.folder}/failed", f"data.path={emo.folder}/data",
@@ -70,48 +128,58 @@ def tasks_while_training(emo: Program, domains: pathlib.Path, plain: pathlib.Pat
         check(failed.returncode != 0 and hint in failed.stderr, f"{overrides}: {failed.stderr}")
 
 
-def main() -> None:
-    with Program(sys.argv[1]) as emo:
-        train(emo)  # the tokenizer, and text to train on
-        # Two documents of each domain: one calibrates, the other is evaluated.
-        domains = prepare(emo, "domains", lambda domain, i: domain)
-        single = prepare(emo, "single", lambda domain, i: f"{domain}{i}")
-        evaluation = [f"eval.data={domains}", "eval.every=2", "eval.share=0.5"]
-        plain, _ = run(emo, "plain")
-        model, metrics = run(emo, "evaluated", *evaluation)
-        for file in sorted(plain.glob("*.safetensors")):
-            check(file.read_bytes() == (model / file.name).read_bytes(), f"{file.name} differs with evaluation")
-        steps = [m["step"] for m in metrics if "eval/loss" in m]
-        check(steps == [2, 4, 5], f"evaluated at {steps}")
-        last = metrics[-1]
-        check(0 < last["eval/share of time"] <= 1, last)
+def test_evaluation_changes_no_weight(emo):
+    has_the_weights_of_plain(emo, evaluated(emo)[0], "evaluation")
 
-        whole = emo.json("eval", model, "--data", single)["sources"]
-        sums: dict[str, float] = {}
-        for domain in DOMAINS:
-            pairs = [("0", "1"), ("1", "0")]  # calibrates, evaluated
-            by, on = min(pairs, key=lambda pair: abs(whole[domain + pair[1]]["loss"] - last[f"eval/{domain}/loss"]))
-            expected = {"loss": whole[domain + on]["loss"]}
-            for keep in (8, 16):
-                emo.run("experts", "rank", model, "--data", single, "--label", domain + by, "--method", "router", "--keep",
-                        keep, "--output", emo.folder / "subset.json", "--overwrite")
-                cut = emo.json("eval", model, "--data", single, "--experts", emo.folder / "subset.json")
-                expected[f"loss with {keep} experts"] = cut["sources"][domain + on]["loss"]
-            for name, value in expected.items():
-                found = last[f"eval/{domain}/{name}"]
-                check(abs(found - value) < 1e-4, f"{domain} {name}: {found}, expected {value}")
-                sums[name] = sums.get(name, 0) + value / len(DOMAINS)
-        for name, value in sums.items():
-            check(abs(last[f"eval/{name}"] - value) < 1e-4, f"mean {name}")
-        check("eval/loss with 32 experts" not in last, "a point beyond the model's experts")
 
-        tasks_while_training(emo, domains, plain)
+def test_evaluation_comes_at_its_steps(emo):
+    _, metrics = evaluated(emo)
+    steps = [m["step"] for m in metrics if "eval/loss" in m]
+    check(steps == [2, 4, 5], f"evaluated at {steps}")
+    check(0 < metrics[-1]["eval/share of time"] <= 1, metrics[-1])
 
-        for layout in (["parallel.ep=2"], ["parallel.ep=1"]):
-            _, others = run(emo, layout[0], *evaluation, *layout, ranks=2)
-            for name in ("eval/loss", "eval/colours/loss with 8 experts"):
-                check(abs(others[-1][name] - last[name]) < 1e-3, f"{layout}: {name} {others[-1][name]}, {last[name]}")
+
+def test_the_curve_is_what_the_commands_give(emo):
+    (model, metrics), data = evaluated(emo), single(emo)
+    last = metrics[-1]
+    whole = emo.json("eval", model, "--data", data)["sources"]
+    sums: dict[str, float] = {}
+    for domain in DOMAINS:
+        pairs = [("0", "1"), ("1", "0")]  # calibrates, evaluated
+        by, on = min(pairs, key=lambda pair: abs(whole[domain + pair[1]]["loss"] - last[f"eval/{domain}/loss"]))
+        expected = {"loss": whole[domain + on]["loss"]}
+        for keep in (8, 16):
+            emo.run("experts", "rank", model, "--data", data, "--label", domain + by, "--method", "router", "--keep",
+                    keep, "--output", emo.folder / "subset.json", "--overwrite")
+            cut = emo.json("eval", model, "--data", data, "--experts", emo.folder / "subset.json")
+            expected[f"loss with {keep} experts"] = cut["sources"][domain + on]["loss"]
+        for name, value in expected.items():
+            found = last[f"eval/{domain}/{name}"]
+            check(abs(found - value) < 1e-4, f"{domain} {name}: {found}, expected {value}")
+            sums[name] = sums.get(name, 0) + value / len(DOMAINS)
+    for name, value in sums.items():
+        check(abs(last[f"eval/{name}"] - value) < 1e-4, f"mean {name}")
+    check("eval/loss with 32 experts" not in last, "a point beyond the model's experts")
+
+
+def test_two_ranks_have_the_same_curve(emo):
+    last = evaluated(emo)[1][-1]
+    for layout in (["parallel.ep=2"], ["parallel.ep=1"]):
+        _, others = run(emo, layout[0], *evaluation(emo), *layout, ranks=2)
+        for name in ("eval/loss", "eval/colours/loss with 8 experts"):
+            check(abs(others[-1][name] - last[name]) < 1e-3, f"{layout}: {name} {others[-1][name]}, {last[name]}")
+
+
+def test_every_metric_of_evaluation_is_described(emo):
+    """In docs/metrics.md, and the other way round."""
+    described = {name for name in metric_names() if name.startswith("eval/")}
+    logged = {name for _, metrics in with_tasks(emo).values() for name in metrics[-1] if name.startswith("eval/")}
+    found = {re.sub(r"loss with \d+ experts", "loss with N experts",
+                    re.sub(r"/(acc_per_char|f1)$", "/METRIC", re.sub("tasks/(next|write)/", "tasks/TASK/",
+                                                                     re.sub("/(colours|numbers)/", "/LABEL/", name))))
+             for name in logged}
+    check(found == described, f"only logged: {found - described}; only in docs/metrics.md: {described - found}")
 
 
 if __name__ == "__main__":
-    main()
+    run_cases(globals())

@@ -4,14 +4,21 @@ import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[3]))
-from tests.program import Program, check  # noqa: E402
+from tests.program import Program, check, once, run_cases  # noqa: E402
 
 TINY = "configs/tiny.yaml"
 
 
-def bench_step(emo: Program) -> None:
+@once
+def traced_step(emo: Program) -> tuple[dict, list[dict]]:
+    """The report of two ranks and the events of their trace."""
     trace_file = emo.folder / "trace.json"
     bench = emo.json("bench", "step", TINY, "parallel.ep=2", "--steps", 2, "--trace", trace_file, ranks=2)
+    return bench, json.loads(trace_file.read_text())["traceEvents"]
+
+
+def test_a_step_on_two_ranks(emo):
+    bench, _ = traced_step(emo)
     for key in ["tokens_per_second", "flops_per_token", "gemm_peak_flops", "peak_fraction",
                 "peak_fraction_forward_backward", "peak_memory_bytes", "seconds_per_step"]:
         check(bench[key] > 0, f"bench step --json: {key}")
@@ -23,13 +30,18 @@ def bench_step(emo: Program) -> None:
     check(rows / 2 < sent < 1.1 * rows, f"{sent} bytes sent, {rows} at most for rows")
     check(1 <= bench["expert_rows_max_over_mean"] < 2 and bench["exchange_wait_seconds_per_step"] > 0,
           "rows and waiting of two ranks")
+    check(abs(sum(bench["share"].values()) - 1) < 0.02, f"shares sum to {sum(bench['share'].values())}")
+
+
+def test_a_step_on_one_rank(emo):
     alone = emo.json("bench", "step", TINY, "--steps", 1, "--warmup", 0)
     check(alone["exchange_bytes_per_step"] == 0 and "exchange_wait_seconds_per_step" not in alone and
           "expert_rows_max_over_mean" not in alone, "one rank sends nothing and waits for nobody")
     check(alone["products"] in ("MKL", "oneDNN"), f"products by {alone['products']}")
-    check(abs(sum(bench["share"].values()) - 1) < 0.02, f"shares sum to {sum(bench['share'].values())}")
 
-    events = json.loads(trace_file.read_text())["traceEvents"]
+
+def test_a_trace_has_a_process_for_each_rank_and_spans_that_follow_one_another(emo):
+    _, events = traced_step(emo)
     check({event["pid"] for event in events} == {0, 1}, "a process for each rank")
     names = {event["name"] for event in events}
     for name in ["layer0/router", "layer0/exchange", "layer1/experts", "layer1/attention", "head", "optimizer"]:
@@ -40,10 +52,12 @@ def bench_step(emo: Program) -> None:
             check(begin + length <= after + 0.2, "spans of one thread overlap")
 
 
-def bench_exchange(emo: Program) -> None:
-    arguments = ["--tokens", 96, "--width", 8, "--experts", 15, "--top-k", 3, "--document-length", 12,
-                 "--repeats", 2, "--pools", "3,8,3-15,none"]
-    pools = emo.json("bench", "exchange", *arguments, ranks=4)["pools"]
+EXCHANGE = ["bench", "exchange", "--tokens", 96, "--width", 8, "--experts", 15, "--top-k", 3, "--document-length", 12,
+            "--repeats", 2, "--pools", "3,8,3-15,none"]
+
+
+def test_an_exchange_on_four_ranks(emo):
+    pools = emo.json(*EXCHANGE, ranks=4)["pools"]
     check(list(pools) == ["3", "8", "3-15", "none"], "a report for each pool")
     for pool, row in pools.items():
         check(0 < row["copies_per_token"] <= row["naive_copies_per_token"] <= 3, f"{pool}: {row}")
@@ -52,20 +66,19 @@ def bench_exchange(emo: Program) -> None:
         check(len(row["wait_seconds"]) == 4 and max(row["wait_seconds"]) > 0, f"{pool}: each rank's waiting")
     # With three experts a document, all tokens of it go to the same ranks; without pools they spread.
     check(pools["3"]["copies_per_token"] < pools["none"]["naive_copies_per_token"], "pools save copies")
-    alone = emo.json("bench", "exchange", *arguments)["pools"]["8"]
+
+
+def test_an_exchange_on_one_rank_sends_nothing(emo):
+    alone = emo.json(*EXCHANGE)["pools"]["8"]
     check(alone["copies_per_token"] == 0 and alone["naive_copies_per_token"] == 0, "one rank sends nothing")
+
+
+def test_pools_that_cannot_be_are_refused(emo):
     for wrong in ["2", "8-4", "x", "3-4-5"]:
         result = emo.run("bench", "exchange", "--top-k", 3, "--pools", wrong, expect=64)
         check(wrong in result.stderr, result.stderr)
     emo.run("bench", "exchange", "--experts", 3, "--top-k", 3, "--pools", "none", ranks=4, expect=64)
 
 
-def main() -> None:
-    with Program(sys.argv[1]) as emo:
-        bench_step(emo)
-        bench_exchange(emo)
-    print("emo bench reports what it should")
-
-
 if __name__ == "__main__":
-    main()
+    run_cases(globals())
