@@ -187,6 +187,7 @@ def check_complete(tensors, groups, prefixes):
 
 def write_tensors(tensors, groups, out, stem, prefixes):
     """One file for each group, and the index. prefixes: (ours, theirs before the name, theirs after it)."""
+    import torch
     from safetensors.torch import save_file
     index, total = {}, 0
     for number, group in enumerate(groups, 1):

@@ -3,12 +3,16 @@
 #include "parallel/nccl_communicator.h"
 
 #include <ATen/ATen.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "tests/parallel/test_world.h"
 
 namespace emo {
 namespace {
+
+using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
 
 class NcclCommunicatorTest : public ::testing::Test {
  protected:
@@ -87,15 +91,21 @@ TEST_F(NcclCommunicatorTest, RefusesTensorsThatItCannotReach) {
   const at::Tensor nowhere = at::empty({size_, 2}, at::TensorOptions(at::kMeta));
   const at::Tensor striped = at::zeros({3, 2}).t();
   const std::vector<int64_t> rows(size_, 1);
-  EXPECT_THROW(world_.all_reduce(nowhere, ReduceOp::kSum), c10::Error);
-  EXPECT_THROW(world_.broadcast(nowhere, 0), c10::Error);
-  EXPECT_THROW(world_.all_gather(nowhere, at::zeros({2})), c10::Error);
-  EXPECT_THROW(world_.all_to_all(nowhere, rows, nowhere, rows), c10::Error);
-  EXPECT_THROW(world_.all_reduce(striped, ReduceOp::kSum), c10::Error);
-  EXPECT_THROW(world_.all_reduce(at::zeros({2}, at::kHalf), ReduceOp::kSum), c10::Error);
-  EXPECT_THROW(world_.broadcast(at::zeros({2}), size_), c10::Error);
-  EXPECT_THROW(nccl_communicator(world_.split(0, rank_), at::Device(at::kMeta), nullptr),
-               c10::Error);
+  const auto refuses = [](const char* what) { return ThrowsMessage<c10::Error>(HasSubstr(what)); };
+  EXPECT_THAT([&] { world_.all_reduce(nowhere, ReduceOp::kSum); },
+              refuses("all_reduce: a tensor on meta"));
+  EXPECT_THAT([&] { world_.broadcast(nowhere, 0); }, refuses("broadcast: a tensor on meta"));
+  EXPECT_THAT([&] { world_.all_gather(nowhere, at::zeros({2})); },
+              refuses("all_gather: from cpu to meta"));
+  EXPECT_THAT([&] { world_.all_to_all(nowhere, rows, nowhere, rows); },
+              refuses("all_to_all: a tensor on meta"));
+  EXPECT_THAT([&] { world_.all_reduce(striped, ReduceOp::kSum); },
+              refuses("all_reduce: needs a contiguous tensor"));
+  EXPECT_THAT([&] { world_.all_reduce(at::zeros({2}, at::kHalf), ReduceOp::kSum); },
+              refuses("NCCL has no type for Half"));
+  EXPECT_THAT([&] { world_.broadcast(at::zeros({2}), size_); }, refuses("broadcast: root "));
+  EXPECT_THAT([&] { nccl_communicator(world_.split(0, rank_), at::Device(at::kMeta), nullptr); },
+              refuses("NCCL: needs one numbered GPU, not meta"));
   world_.barrier();
 }
 

@@ -3,6 +3,7 @@
 #include "parallel/communicator.h"
 
 #include <ATen/ATen.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "parallel/agreement.h"
@@ -11,6 +12,10 @@
 
 namespace emo {
 namespace {
+
+using ::testing::AnyOf;
+using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
 
 class CommunicatorTest : public ::testing::Test {
  protected:
@@ -149,16 +154,22 @@ TEST_F(CommunicatorTest, UncountedExchangesMayFollowEachOther) {
   }
 }
 
+// One rank alone does without the operation's name.
+auto refuses(const char* operation) {
+  return ThrowsMessage<c10::Error>(AnyOf(HasSubstr(operation), HasSubstr("one rank: ")));
+}
+
 TEST_F(CommunicatorTest, WrongSizesAreRefusedBeforeAnythingTravels) {
   const at::TensorOptions floats = on_device(at::kFloat);
   const at::Tensor five = at::zeros({5, 2}, floats);
-  EXPECT_THROW(
-      world_.all_to_all(five, std::vector<int64_t>(size_, 1), five, std::vector<int64_t>(size_, 9)),
-      c10::Error);
-  EXPECT_THROW(world_.all_gather(at::zeros({size_ * 5 + 1}, floats), at::zeros({5}, floats)),
-               c10::Error);
-  EXPECT_THROW(world_.reduce_scatter(at::zeros({5}, floats), at::zeros({size_ * 5 + 1}, floats)),
-               c10::Error);
+  const std::vector<int64_t> one(size_, 1), nine(size_, 9);
+  EXPECT_THAT([&] { world_.all_to_all(five, one, five, nine); }, refuses("all_to_all: "));
+  EXPECT_THAT(
+      [&] { world_.all_gather(at::zeros({size_ * 5 + 1}, floats), at::zeros({5}, floats)); },
+      refuses("all_gather: "));
+  EXPECT_THAT(
+      [&] { world_.reduce_scatter(at::zeros({5}, floats), at::zeros({size_ * 5 + 1}, floats)); },
+      refuses("reduce_scatter: "));
   world_.barrier();
 }
 

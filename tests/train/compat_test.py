@@ -6,7 +6,7 @@ import shutil
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
-from tests.program import ROOT, Program, check  # noqa: E402
+from tests.program import ROOT, Program, check, run_cases  # noqa: E402
 
 # A choice of experts that is a tie within rounding may fall otherwise on another CPU, which moves a loss by less.
 TOLERANCE = 3e-4
@@ -44,24 +44,40 @@ def compare_steps(emo: Program, folder: pathlib.Path, run: str, expected: dict, 
           f"{run}: loss {lines[0]['train/CE loss']}, was {expected['steps'][0]['train/CE loss']}")
 
 
-def main() -> None:
+def versions():
+    """Each folder with what it must give."""
     folders = sorted(path for path in (ROOT / "tests/golden/compat").iterdir() if path.is_dir())
     check(folders, "no folder of an earlier version")
-    with Program(sys.argv[1]) as emo:
-        for folder in folders:
-            expected = json.loads((folder / "expected.json").read_text())
-            for run, values in expected["runs"].items():
-                compare_losses(emo, folder, f"{run}/step-0000006", values["losses"])
-                for ranks in {1, 2, values["ranks"]} if run != "device" else {values["ranks"]}:
-                    compare_steps(emo, folder, run, values, ranks)
-            compare_losses(emo, folder, "cut", expected["cut"])
-            # The subset knows its model by the identity that was computed then.
-            compare_losses(emo, folder, "one/step-0000006", expected["subset"], "--experts", folder / "subset.json")
-            merged = emo.folder / f"{folder.name}-merged"
-            emo.run("experts", "merge", folder / "one/step-0000006", folder / "tuned/step-0000006", merged)
-            check(emo.json("eval", merged, "--data", folder / "data/test")["loss"] > 0, "the merged model")
-            print(f"{folder.name}: {len(expected['runs'])} runs read and resumed")
+    for folder in folders:
+        yield folder, json.loads((folder / "expected.json").read_text())
+
+
+def test_checkpoints_have_the_losses_that_they_had(emo):
+    for folder, expected in versions():
+        for run, values in expected["runs"].items():
+            compare_losses(emo, folder, f"{run}/step-0000006", values["losses"])
+
+
+def test_runs_go_on_as_they_would_have(emo):
+    for folder, expected in versions():
+        for run, values in expected["runs"].items():
+            for ranks in {1, 2, values["ranks"]} if run != "device" else {values["ranks"]}:
+                compare_steps(emo, folder, run, values, ranks)
+
+
+def test_cut_models_and_subsets_have_the_losses_that_they_had(emo):
+    for folder, expected in versions():
+        compare_losses(emo, folder, "cut", expected["cut"])
+        # The subset knows its model by the identity that was computed then.
+        compare_losses(emo, folder, "one/step-0000006", expected["subset"], "--experts", folder / "subset.json")
+
+
+def test_tuned_experts_are_put_back(emo):
+    for folder, _ in versions():
+        merged = emo.folder / f"{folder.name}-merged"
+        emo.run("experts", "merge", folder / "one/step-0000006", folder / "tuned/step-0000006", merged)
+        check(emo.json("eval", merged, "--data", folder / "data/test")["loss"] > 0, "the merged model")
 
 
 if __name__ == "__main__":
-    main()
+    run_cases(globals())

@@ -1,5 +1,6 @@
 // Decoding with a cache against the same tokens in one pass.
 #include <ATen/ops/empty.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -18,6 +19,8 @@
 namespace emo {
 namespace {
 
+using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
 using Pools = std::vector<std::vector<uint8_t>>;  // [L], of all sequences one after another
 
 struct Case {
@@ -164,7 +167,11 @@ TEST(DecodingTest, TellsAFullCache) {
   c.pool.kind = PoolPolicy::Kind::kNone;
   Decoder decoder(c);
   KeyValueCache cache(c.config, 4, 100);
-  EXPECT_ANY_THROW(decoder.pass({0, 0, 0, 0}, c.lengths, &cache, {}, nullptr));
+  EXPECT_THAT(
+      [&] {
+        decoder.pass({0, 0, 0, 0}, c.lengths, &cache, {}, nullptr);
+      },
+      ThrowsMessage<c10::Error>(HasSubstr("a cache of 100 tokens is full")));
 }
 
 // The share of each token among many draws.

@@ -2,6 +2,7 @@
 #include "model/device/transformer.h"
 
 #include <ATen/ATen.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <string>
@@ -17,6 +18,9 @@
 
 namespace emo {
 namespace {
+
+using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
 
 constexpr int64_t kS = 72;  // of a row: more than one piece of a document
 constexpr uint64_t kSeed = 77;
@@ -277,25 +281,27 @@ TEST(DeviceTransformer, RecomputesTheSame) {
 }
 
 // bf16 parameters and activations, with every expert chosen so that none flips: the loss stays
-// within 0.5 %, each buffer of gradients within 12 % of its norm (logits near 8 are rounded by up
-// to 0.03).
+// within 0.5 %, the gradients of dense parameters within 20 % of their norm and those of experts
+// within 12 % (13.5 % and 5.9 % on a Zen 5; logits near 8 are rounded by up to 0.03).
 TEST(DeviceTransformer, Bf16IsNear) {
   Case c{"", pool_of(kNone, 13, 13)};
   c.routed_top_k = 13;
   const Both both(c, at::kBFloat16);
   expect_near(both.sums.cross_entropy, both.host_sums.cross_entropy, 0.005, "cross-entropy");
-  for (const auto& [found, expected] :
-       {std::pair(both.model->gradients.dense, both.host_gradients.buffers.dense),
-        std::pair(both.model->gradients.experts, both.host_gradients.buffers.experts)}) {
+  const auto expect_within = [](const at::Tensor& found, const at::Tensor& expected, double part) {
     EXPECT_EQ(found.scalar_type(), at::kFloat);
-    EXPECT_LE((found.cpu() - expected).norm().item<double>(), 0.2 * expected.norm().item<double>());
-  }
+    EXPECT_LE((found.cpu() - expected).norm().item<double>(),
+              part * expected.norm().item<double>());
+  };
+  expect_within(both.model->gradients.dense, both.host_gradients.buffers.dense, 0.2);
+  expect_within(both.model->gradients.experts, both.host_gradients.buffers.experts, 0.12);
 }
 
 TEST(DeviceTransformer, RefusesWhatItCannotCompute) {
   ModelConfig config = small_config();  // d_expert 10
-  EXPECT_THROW(device::DeviceModel(config, {}, {}, kS, device_under_test(), at::kFloat),
-               c10::Error);
+  EXPECT_THAT([&] { device::DeviceModel(config, {}, {}, kS, device_under_test(), at::kFloat); },
+              ThrowsMessage<c10::Error>(
+                  HasSubstr("d_model, d_expert and d_ffn must be multiples of 8, not 10")));
   const Case c{"", pool_of(kRange, 4, 13)};
   Slice batch = to_tensors(random_batch(1, kS, 61, 9, 5));
   const auto make = [&] {
@@ -303,7 +309,7 @@ TEST(DeviceTransformer, RefusesWhatItCannotCompute) {
   };
   EXPECT_NO_THROW(make());
   batch.tokens[0][3] = 61;
-  EXPECT_THROW(make(), c10::Error);
+  EXPECT_THAT(make, ThrowsMessage<c10::Error>(HasSubstr("61, must be below 61")));
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 #include "parallel/thread_pool.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <numeric>
@@ -10,6 +11,9 @@
 
 namespace emo {
 namespace {
+
+using ::testing::StrEq;
+using ::testing::ThrowsMessage;
 
 TEST(ThreadPool, DoesEveryTaskOnceAndShowsWhatItWrote) {
   for (const int threads : {1, 2, 3, 8}) {
@@ -74,7 +78,7 @@ TEST(ThreadPool, AnExceptionReachesTheCallerAfterTheOtherTasks) {
       if (i == 40) throw std::runtime_error("task 40");
       done[i] = 1;
     };
-    EXPECT_THROW(pool.run(100, task), std::runtime_error);
+    EXPECT_THAT([&] { pool.run(100, task); }, ThrowsMessage<std::runtime_error>(StrEq("task 40")));
     EXPECT_EQ(std::accumulate(done.begin(), done.end(), 0), 99);
     EXPECT_FALSE(ThreadPool::inside_task());
     pool.run(40, task);  // the pool still works

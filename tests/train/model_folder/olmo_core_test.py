@@ -3,6 +3,7 @@ torch.distributed.checkpoint, comes back bit for bit, moments included, and trai
 import json
 import os
 import pathlib
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,7 +12,7 @@ import numpy
 from safetensors.numpy import load_file
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[3]))
-from tests.program import ROOT, Program, check  # noqa: E402
+from tests.program import ROOT, Program, check, once, run_cases  # noqa: E402
 
 ENVIRONMENT = dict(os.environ, LD_LIBRARY_PATH=str(ROOT / "build/absent-cuda"), OMP_NUM_THREADS="1",
                    PYTHONPATH=str(ROOT / "build/transformers-5"))
@@ -45,40 +46,69 @@ def convert(*arguments, expect=0):
     return result.stdout + result.stderr
 
 
-def main() -> None:
-    subprocess.run([str(ROOT / "launch/setup_transformers.sh")], check=True)
-    with Program(sys.argv[1]) as emo:
-        run = emo.folder / "run"
-        train = ["train", "configs/tiny.yaml", "model.dense_layers=[1]", "model.d_ffn=96", "schedule.kind=constant",
-                 "checkpoint.every=4", "checkpoint.keep=0", "--quiet"]
-        emo.run(*train, f"run.folder={run}", "train.steps=8")
-        source, there, here = run / "step-0000004", emo.folder / "step4", emo.folder / "here"
-        state = json.loads((source / "state.json").read_text())
-        write_olmo_core(source, there, state["tokens"] // 4)
-        print(convert(there, here).strip())
-        before, after = tensors_of(source), tensors_of(here)
-        check(set(before) == set(after), f"names: {sorted(set(before) ^ set(after))[:5]}")
-        for name, tensor in before.items():
-            check(tensor.shape == after[name].shape and numpy.array_equal(tensor, after[name]), f"{name} differs")
-        check(any(numpy.abs(t).max() > 0 for n, t in after.items() if n.startswith("exp_avg/")), "moments are zero")
-        found = json.loads((here / "state.json").read_text())
-        check([found[k] for k in ("step", "tokens", "sequences")] == [state[k] for k in ("step", "tokens", "sequences")],
-              f"{found}")
-        again = emo.folder / "again"
-        onward = [*train, f"run.folder={again}", f"run.start_from={here}", "run.take=all", "train.steps=8"]
-        check("not stated" in emo.run(*onward, expect=64).stderr, "the contract is unstated")
-        emo.run(*onward, "run.change_contract=true")
-        wanted, got = tensors_of(run / "step-0000008"), tensors_of(again / "step-0000008")
-        for name, tensor in wanted.items():
-            check(numpy.array_equal(tensor, got[name]), f"going on from it computes another {name}")
+TRAIN = ["train", "configs/tiny.yaml", "model.dense_layers=[1]", "model.d_ffn=96", "schedule.kind=constant",
+         "checkpoint.every=4", "checkpoint.keep=0", "--quiet"]
 
-        check("stands already" in convert(there, here, expect=1), "overwriting")
-        (there / "config.json").unlink()
-        error = convert(there, emo.folder / "no", expect=1)
-        check(all(f"--{name}" in error for name in ("heads", "top-k", "shared", "eos", "sequence-length")), error)
-        check(not (emo.folder / "no").exists(), "something was left behind")
-    print("olmo_core: all checks hold")
+
+@once
+def trained(emo: Program) -> pathlib.Path:
+    emo.run(*TRAIN, f"run.folder={emo.folder}/run", "train.steps=8")
+    return emo.folder / "run"
+
+
+def state_of(folder: pathlib.Path) -> dict:
+    return json.loads((folder / "state.json").read_text())
+
+
+@once
+def there(emo: Program) -> pathlib.Path:
+    """The checkpoint of the fourth step in OLMo-core's layout."""
+    subprocess.run([str(ROOT / "launch/setup_transformers.sh")], check=True)
+    source = trained(emo) / "step-0000004"
+    write_olmo_core(source, emo.folder / "step4", state_of(source)["tokens"] // 4)
+    return emo.folder / "step4"
+
+
+@once
+def here(emo: Program) -> pathlib.Path:
+    """And back."""
+    print(convert(there(emo), emo.folder / "here").strip())
+    return emo.folder / "here"
+
+
+def test_it_comes_back_bit_for_bit(emo):
+    source = trained(emo) / "step-0000004"
+    before, after = tensors_of(source), tensors_of(here(emo))
+    check(set(before) == set(after), f"names: {sorted(set(before) ^ set(after))[:5]}")
+    for name, tensor in before.items():
+        check(tensor.shape == after[name].shape and numpy.array_equal(tensor, after[name]), f"{name} differs")
+    check(any(numpy.abs(t).max() > 0 for n, t in after.items() if n.startswith("exp_avg/")), "moments are zero")
+    found, state = state_of(here(emo)), state_of(source)
+    check([found[k] for k in ("step", "tokens", "sequences")] == [state[k] for k in ("step", "tokens", "sequences")],
+          f"{found}")
+
+
+def test_training_goes_on_from_it(emo):
+    again = emo.folder / "again"
+    onward = [*TRAIN, f"run.folder={again}", f"run.start_from={here(emo)}", "run.take=all", "train.steps=8"]
+    check("not stated" in emo.run(*onward, expect=64).stderr, "the contract is unstated")
+    emo.run(*onward, "run.change_contract=true")
+    wanted, got = tensors_of(trained(emo) / "step-0000008"), tensors_of(again / "step-0000008")
+    for name, tensor in wanted.items():
+        check(numpy.array_equal(tensor, got[name]), f"going on from it computes another {name}")
+
+
+def test_nothing_is_overwritten(emo):
+    check("stands already" in convert(there(emo), here(emo), expect=1), "overwriting")
+
+
+def test_sizes_that_are_not_known_are_asked_for(emo):
+    bare = emo.folder / "bare/step4"
+    shutil.copytree(there(emo), bare, ignore=shutil.ignore_patterns("config.json"))
+    error = convert(bare, emo.folder / "no", expect=1)
+    check(all(f"--{name}" in error for name in ("heads", "top-k", "shared", "eos", "sequence-length")), error)
+    check(not (emo.folder / "no").exists(), "something was left behind")
 
 
 if __name__ == "__main__":
-    main()
+    run_cases(globals())
