@@ -150,6 +150,12 @@ def test_sources_that_documents_name_exist():
     check(not wrong, "\n".join(wrong))
 
 
+def test_sources_that_help_texts_name_exist(emo):
+    wrong = [f"emo {command} --help: {name}" for command, text in help_texts(emo).items()
+             for name in names_of_sources(pathlib.PurePath("README.md"), text, True)]
+    check(sum("configs/" in text for text in help_texts(emo).values()) >= 2 and not wrong, "\n".join(wrong))
+
+
 def test_sources_that_comments_name_exist():
     layers = {"data", "parallel", "model", "train", "eval", "launch", "tests", "configs", "docs"}
     wrong, seen = [], 0
