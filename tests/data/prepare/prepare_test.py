@@ -125,6 +125,41 @@ def test_documents_of_all_sizes(emo):
     check(summary["documents"] == 4 and summary["bytes"] == 55_000_001, str(summary))
 
 
+def with_pattern(emo: Program, pattern: str) -> pathlib.Path:
+    changed = json.loads(tokenizer(emo).read_text())
+    changed["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [
+        {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False},
+        {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}]}
+    path = emo.folder / f"pattern{next(COUNTER)}.json"
+    path.write_text(json.dumps(changed))
+    return path
+
+
+def test_what_stands_deep_in_a_line_is_read(emo):
+    deep = emo.folder / "deep.jsonl"
+    deep.write_text('{"text": "a", "meta": ' + "[" * 5000 + "]" * 5000 + '}\n{"text": "b"}\n')
+    _, summary = prepare(emo, deep)
+    check(summary["documents"] == 2 and summary["skipped"] == 0, str(summary))
+
+
+def test_no_document_is_lost_to_a_limit(emo):
+    """Long words under a pattern that remembers every letter are read; a word that takes too many steps is an error
+    that names it."""
+    long = emo.folder / "long.jsonl"
+    long.write_text("".join(json.dumps({"text": "x" * n}) + "\n" for n in (1_500, 100_000, 5_000_000)))
+    _, summary = prepare(emo, long, by=with_pattern(emo, r"(\p{L}\x{200D}?)+|\s+|."))
+    check(summary["documents"] == 3 and summary["skipped"] == 0, str(summary))
+    slow = emo.folder / "slow.jsonl"
+    slow.write_text(json.dumps({"text": "b"}) + "\n" + json.dumps({"text": "b" + "a" * 100, "id": "slow"}) + "\n")
+    message = prepare(emo, slow, by=with_pattern(emo, "(?:a|aa)+c|."), expect=65)
+    check("slow.jsonl:2" in message and "'slow'" in message and "at byte 1" in message, message)
+
+
+def test_a_pattern_that_is_refused(emo):
+    message = prepare(emo, plain(emo), by=with_pattern(emo, r"[\p{L}&&[^\p{Han}]]+|."), expect=65)
+    check("at byte 6, '&&'" in message, message)
+
+
 def test_nothing_is_overwritten(emo):
     result = emo.run("prepare", "--tokenizer", tokenizer(emo), "--output", one(emo)[0], plain(emo), expect=73)
     check("not empty" in result.stderr, result.stderr)
