@@ -11,6 +11,10 @@ ranks=$1
 shift
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+# Where these are closed, mpirun would open something of its own there and print into it.
+[ -e /proc/$$/fd/0 ] || exec 0</dev/null
+[ -e /proc/$$/fd/1 ] || exec 1>/dev/null
+[ -e /proc/$$/fd/2 ] || exec 2>/dev/null
 [ ! -t 2 ] || export EMO_TERMINAL=1  # ranks write to a pipe; the progress line needs to know
 exec mpirun --oversubscribe --bind-to none --mca mpi_yield_when_idle 1 \
   --mca btl_vader_single_copy_mechanism none \
