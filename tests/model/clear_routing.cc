@@ -1,5 +1,6 @@
 #include "tests/model/clear_routing.h"
 
+#include <algorithm>
 #include <cstdlib>
 
 #include "absl/strings/str_format.h"
@@ -18,6 +19,15 @@ RoutingGap gap_of_pass(const Model& model, const Slice& slice, const PassSetting
   PassBuffers buffers;
   forward(model, slice, own, &activations, &buffers);
   return routing_gap(activations.blocks, settings.pool_of(model.contract));
+}
+
+double allowed_difference(double bound, double largest, double moved) {
+  return std::max(bound * largest, 4 * moved);
+}
+
+std::string too_sensitive(const std::string& name, double largest, double moved) {
+  if (moved <= 1e-3 * largest) return "";  // NaN is told
+  return absl::StrFormat("rounding moves %s by %.1e of its largest entry; ", name, moved / largest);
 }
 
 uint64_t other_weights() {

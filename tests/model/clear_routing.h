@@ -20,6 +20,18 @@ RoutingGap gap_of_pass(const Model& model, const Slice& slice, const PassSetting
 // "" where a reference run with this gap has no ties, else why it is no measure for others.
 std::string too_close(double gap);
 
+// How much rounding moves a number, of itself: what fill_random takes to find out how sensitive a
+// test's results are to it.
+constexpr float kRounding = 1e-7f;
+
+// How far two ways of computing an fp32 tensor may be apart: `bound` of its largest entry, or 4
+// times what it moves by when the weights are moved by kRounding.
+double allowed_difference(double bound, double largest, double moved);
+
+// "" where rounding moves a tensor by at most 1e-3 of its largest entry, else what to say of it: a
+// choice that falls the other way, or a wrong term, moves it further.
+std::string too_sensitive(const std::string& name, double largest, double moved);
+
 // EMO_TEST_SEED, 0 where it is not set: other weights than the test's own
 // (tests/parallel/moved_rounding.sh).
 uint64_t other_weights();
