@@ -38,7 +38,7 @@ std::vector<size_t> columns_of(const std::vector<Cut>& cuts) {
 std::string table_row(const std::string& label, const std::vector<size_t>& columns,
                       const Retention& r) {
   const auto increase = [&](double loss) {
-    return " " + table_number(loss - r.full, 9, 3, Sign::kAlways);
+    return absl::StrCat(" ", table_number(loss - r.full, 9, 3, Sign::kAlways));
   };
   std::string row = absl::StrFormat("%-24s ", label) + table_number(r.full, 7, 3);
   for (const size_t i : columns) row += increase(r.cut[i]);
