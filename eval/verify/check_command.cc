@@ -54,32 +54,53 @@ void print(const std::vector<Comparison>& report, bool all) {
   }
 }
 
+void print_ties(const std::vector<PassGap>& gaps) {
+  for (const PassGap& gap : gaps) {
+    if (!gap.is_tie()) continue;
+    std::printf(
+        "tie  %s: experts are chosen at a gap of %.1e, within rounding. The folder has no "
+        "routing to replay: what differs from here on may be no more than another choice\n",
+        gap.pass.c_str(), gap.gap);
+  }
+}
+
+OrderedJson gaps_json(const std::vector<PassGap>& gaps) {
+  OrderedJson json = OrderedJson::array();
+  for (const PassGap& gap : gaps) {
+    json.push_back({{"pass", gap.pass}, {"gap", gap.gap}, {"tie", gap.is_tie()}});
+  }
+  return json;
+}
+
 absl::StatusOr<int> run(const Options& options) {
   absl::StatusOr<Mesh> mesh = open_mesh(options.mesh);
   if (!mesh.ok()) return mesh.status();
-  absl::StatusOr<std::vector<Comparison>> report = check_golden(options.folder, *mesh);
+  absl::StatusOr<GoldenReport> report = check_golden(options.folder, *mesh);
   absl::Status status = agree(*mesh->world, report.status());
   if (!status.ok()) return status;
   int64_t failed = 0;
-  for (const Comparison& c : *report) failed += c.holds() ? 0 : 1;
+  for (const Comparison& c : report->comparisons) failed += c.holds() ? 0 : 1;
   if (mesh->is_first() && options.json) {
     OrderedJson comparisons = OrderedJson::array();
-    for (const Comparison& c : *report) {
+    for (const Comparison& c : report->comparisons) {
       comparisons.push_back({{"what", c.what},
                              {"deviation", c.deviation},
                              {"tolerance", c.tolerance},
                              {"unit", c.unit},
                              {"holds", c.holds()}});
     }
-    const OrderedJson json = {{"folder", options.folder}, {"holds", failed == 0},
-                              {"failed", failed},         {"dp", mesh->dp->size()},
-                              {"ep", mesh->ep->size()},   {"comparisons", comparisons}};
+    const OrderedJson json = {
+        {"folder", options.folder},  {"holds", failed == 0},
+        {"failed", failed},          {"dp", mesh->dp->size()},
+        {"ep", mesh->ep->size()},    {"routing_gaps", gaps_json(report->gaps)},
+        {"comparisons", comparisons}};
     std::printf("%s", to_text(json).c_str());
   } else if (mesh->is_first()) {
-    print(*report, options.all);
+    print(report->comparisons, options.all);
+    print_ties(report->gaps);
     std::printf("%s: %d of %d comparisons hold (dp %d, ep %d)\n", options.folder.c_str(),
-                static_cast<int>(report->size()) - static_cast<int>(failed),
-                static_cast<int>(report->size()), static_cast<int>(mesh->dp->size()),
+                static_cast<int>(report->comparisons.size()) - static_cast<int>(failed),
+                static_cast<int>(report->comparisons.size()), static_cast<int>(mesh->dp->size()),
                 static_cast<int>(mesh->ep->size()));
   }
   return failed == 0 ? kExitDone : kExitDiffers;

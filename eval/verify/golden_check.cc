@@ -13,6 +13,7 @@
 #include "absl/strings/strip.h"
 #include "data/rows/loader.h"
 #include "eval/verify/golden_folder.h"
+#include "model/routing_gap.h"
 #include "parallel/agreement.h"
 #include "train/metrics/router_metrics.h"
 #include "train/step/batch_tensors.h"
@@ -190,12 +191,20 @@ void append(std::vector<Comparison> more, std::vector<Comparison>* report) {
                  std::make_move_iterator(more.end()));
 }
 
+// Collective. The smallest gap on any rank of the pass that `state` has just run, of one slice.
+PassGap gap_of(const std::string& pass, const TrainingState& state, const Mesh& mesh) {
+  double largest = -routing_gap(state.memory.slices[0].blocks, state.model.contract.pool).choice();
+  mesh.world->all_reduce(at::from_blob(&largest, {1}, at::kDouble), ReduceOp::kMax);
+  return {pass, -largest};
+}
+
 // Collective. Losses, metrics, logits and gradients of the golden batch.
 void check_first_pass(const GoldenFolder& golden, const Mesh& mesh, TrainingState* state,
-                      std::vector<Comparison>* report) {
+                      GoldenReport* report) {
   const Batch mine = rows_of(golden.batch, mesh.world->rank(), mesh.world->size());
   StepResult result =
       compute_gradients(mesh, {{to_tensors(mine)}}, divisor_share(mine), step_options(0), state);
+  report->gaps.push_back(gap_of("first batch", *state, mesh));
   const FlatBuffers gradients = gather_gradients(mesh, state);
   if (golden.contract.pool.kind == PoolPolicy::Kind::kNone) {
     count_labelled_tokens_only(*state, mine, mesh, &result.sums);
@@ -206,39 +215,43 @@ void check_first_pass(const GoldenFolder& golden, const Mesh& mesh, TrainingStat
           scalar("ce_loss", result.cross_entropy(), expected, "ce_loss"),
           scalar("lm_z_loss", z_loss, expected, "lm_z_loss"),
           scalar("tokens_in_loss", result.divisor, expected, "tokens_in_loss")},
-         report);
+         &report->comparisons);
   compare_metrics(router_metrics(golden.config, golden.contract, result.sums, result.divisor),
-                  expected.value("aux", Json::object()), report);
-  report->push_back(
+                  expected.value("aux", Json::object()), &report->comparisons);
+  report->comparisons.push_back(
       {"logits", compare_logits(*state, golden, mine, mesh), kLogitTolerance, "absolute"});
   append(compare_parameters(state->model, gradients, golden.gradients, "gradient ",
                             kGradientTolerance, /*relative=*/true),
-         report);
+         &report->comparisons);
 }
 
 // Collective. The golden steps, and the weights after them.
 void check_trajectory(const GoldenFolder& golden, const Mesh& mesh, TrainingState* state,
-                      std::vector<Comparison>* report) {
+                      GoldenReport* report) {
   for (const GoldenStep& step : golden.trajectory) {
     const Batch rows = rows_of(step.batch, mesh.world->rank(), mesh.world->size());
     const StepResult result = training_step(mesh, {{to_tensors(rows)}}, divisor_share(rows),
                                             step_options(step.learning_rate), state);
-    const std::string name = absl::StrCat("step ", step.expected["step"].get<int64_t>(), " ");
+    const std::string at = absl::StrCat("step ", step.expected["step"].get<int64_t>());
+    report->gaps.push_back(gap_of(at, *state, mesh));
+    const std::string name = at + " ";
     const double loss = result.cross_entropy() + result.z_loss(step_options(0).lm_z_weight);
     append({scalar(name + "loss_total", loss, step.expected, "loss_total"),
             scalar(name + "ce_loss", result.cross_entropy(), step.expected, "ce_loss"),
             scalar(name + "grad_norm", result.gradient_norm, step.expected, "grad_norm")},
-           report);
+           &report->comparisons);
   }
   wait_for_parameters(state);
   append(compare_parameters(state->model, state->model.parameters, golden.weights_after,
                             "weight after ", kWeightTolerance, /*relative=*/false),
-         report);
+         &report->comparisons);
 }
 
 }  // namespace
 
-absl::StatusOr<std::vector<Comparison>> check_golden(const std::string& folder, const Mesh& mesh) {
+bool PassGap::is_tie() const { return gap < kTieGap; }
+
+absl::StatusOr<GoldenReport> check_golden(const std::string& folder, const Mesh& mesh) {
   absl::StatusOr<GoldenFolder> golden = read_golden(folder);
   absl::Status status = agree(*mesh.world, golden.status());
   if (!status.ok()) return status;
@@ -253,10 +266,10 @@ absl::StatusOr<std::vector<Comparison>> check_golden(const std::string& folder, 
   };
   status = agree(*mesh.world, load());  // a rank sees its own experts' tensors only
   if (!status.ok()) return status;
-  std::vector<Comparison> report;
+  GoldenReport report;
   check_first_pass(*golden, mesh, &state, &report);
   check_trajectory(*golden, mesh, &state, &report);
-  all_reduce_deviations(*mesh.world, &report);
+  all_reduce_deviations(*mesh.world, &report.comparisons);
   return report;
 }
 

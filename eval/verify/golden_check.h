@@ -21,9 +21,23 @@ struct Comparison {
   bool holds() const { return deviation <= tolerance; }  // false for NaN
 };
 
+// How clear the router's choices were in a pass of ours (model/routing_gap.h). In a tie whoever
+// made the folder may have chosen otherwise, and then all that comes after differs by more than
+// rounding: the folder holds no routing that could be replayed.
+struct PassGap {
+  std::string pass;  // "first batch", "step 3"
+  double gap = 0;    // the smallest, relative
+  bool is_tie() const;
+};
+
+struct GoldenReport {
+  std::vector<Comparison> comparisons;
+  std::vector<PassGap> gaps;
+};
+
 // Collective. The batch's rows are dealt to ranks as evenly as they go. The answer is the same on
 // every rank. Errors as read_golden()'s (golden_folder.h); InvalidArgument where an expert group
 // has more ranks than the model has routed experts.
-absl::StatusOr<std::vector<Comparison>> check_golden(const std::string& folder, const Mesh& mesh);
+absl::StatusOr<GoldenReport> check_golden(const std::string& folder, const Mesh& mesh);
 
 }  // namespace emo

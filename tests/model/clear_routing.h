@@ -20,11 +20,11 @@ RoutingGap gap_of_pass(const Model& model, const Slice& slice, const PassSetting
 // "" where a reference run with this gap has no ties, else why it is no measure for others.
 std::string too_close(double gap);
 
-// How much rounding moves a number, of itself: what fill_random takes to find out how sensitive a
-// test's results are to it.
-constexpr float kRounding = 1e-7f;
+// How much rounding moves what sums of tens of products give, of itself: four units in the last
+// place. fill_random takes it to find out how sensitive a test's results are to it.
+constexpr float kRounding = 5e-7f;
 
-// How far two ways of computing an fp32 tensor may be apart: `bound` of its largest entry, or 4
+// How far two ways of computing an fp32 tensor may be apart: `bound` of its largest entry, or 3
 // times what it moves by when the weights are moved by kRounding.
 double allowed_difference(double bound, double largest, double moved);
 

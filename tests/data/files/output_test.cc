@@ -63,7 +63,8 @@ class OutputTest : public ::testing::Test {
   // Names of what stands in the folder and the one below it.
   std::vector<std::string> names() const {
     std::vector<std::string> found = *list_directory(folder_);
-    for (const std::string& name : *list_directory(folder_ + "/other")) {
+    const std::vector<std::string> below = *list_directory(folder_ + "/other");
+    for (const std::string& name : below) {
       found.push_back("other/" + name);
     }
     return found;
