@@ -220,12 +220,12 @@ absl::StatusOr<RetentionReport> measure_retention(const OpenedModel& model, cons
     absl::StatusOr<Retention> r = measure_domain(&m, *domains, i, report.cuts, &known,
                                                  [&] { progress.update(++done, label); });
     if (!r.ok()) return r.status();
-    if (std::isfinite(r->full)) report.domains[label] = *r;  // else no token was predicted
-  }
-  if (report.domains.empty()) {
-    return absl::InvalidArgumentError("no test document has a token that is predicted");
+    report.domains[label] = *r;
   }
   report.mean = mean_of(report.domains, report.cuts.size());
+  if (std::isnan(report.mean.full)) {
+    return absl::InvalidArgumentError("no test document has a token that is predicted");
+  }
   return report;
 }
 

@@ -42,7 +42,7 @@ std::string table_row(const std::string& label, const std::vector<size_t>& colum
   };
   std::string row = absl::StrFormat("%-24s ", label) + table_number(r.full, 7, 3);
   for (const size_t i : columns) row += increase(r.cut[i]);
-  return row + increase(r.no_routed_experts) + "\n";
+  return absl::StrCat(row, increase(r.no_routed_experts), "\n");
 }
 
 }  // namespace

@@ -85,8 +85,8 @@ def test_another_field(emo):
 
 
 def test_data_show(emo):
-    shown = emo.run("data", "show", one(emo)[0], "--batch", 2, "--sequence-length", 64).stdout
-    for word in ("row 0, sequence 8", "document (8, 0)", "tokens [0, ", "even", "odd", " d"):
+    shown = emo.run("data", "show", one(emo)[0], "--batch", 2, "--batch-size", 40, "--sequence-length", 64).stdout
+    for word in ("row 0, sequence 80", "document (80, 0)", "tokens [0, ", "even", "odd", " d"):
         check(word in shown, f"{word!r} is not in\n{shown}")
 
 
