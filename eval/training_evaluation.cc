@@ -188,7 +188,7 @@ absl::Status measure_curve(const Curve& curve, const Mesh& mesh, Stepper* steppe
   double domains = 0;
   for (const Domain& domain : curve.domains) {
     absl::StatusOr<std::vector<double>> losses =
-        losses_of(curve, domain, stepper->model(), mesh, stepper->memory());
+        losses_of(curve, domain, *stepper->model(), mesh, stepper->memory());
     if (!losses.ok()) return losses.status();
     if (losses->empty()) continue;
     domains += 1;
@@ -210,7 +210,7 @@ absl::StatusOr<Metrics> observe(Evaluation* evaluation, const Mesh& mesh, Steppe
   absl::Status status;
   if (evaluation->curve) status = measure_curve(*evaluation->curve, mesh, stepper, &metrics);
   if (status.ok() && evaluation->tasks) {
-    status = answer_training_tasks(*evaluation->tasks, stepper->model(), mesh, stepper->memory(),
+    status = answer_training_tasks(*evaluation->tasks, *stepper->model(), mesh, stepper->memory(),
                                    &metrics);
   }
   if (!status.ok()) return status;

@@ -16,9 +16,10 @@ void always_forward(const std::vector<FeedForwardView>& weights, const at::Tenso
   hidden->resize(weights.size());
   for (size_t i = 0; i < weights.size(); ++i) {
     const int64_t F = weights[i].F;
-    feed_forward(weights[i], T, x.const_data_ptr<E>(), nullptr,
-                 shape_stored<E>(&(*hidden)[i], {T, 2 * F}), shape_stored<E>(&buffers->act, {T, F}),
-                 1, y->mutable_data_ptr<float>());
+    const FeedForwardMemory<E> memory{shape_stored<E>(&(*hidden)[i], {T, 2 * F}),
+                                      shape_stored<E>(&buffers->act, {T, F})};
+    feed_forward<E>(weights[i], {T, x.const_data_ptr<E>()}, memory, 1,
+                    y->mutable_data_ptr<float>());
   }
 }
 
@@ -31,11 +32,12 @@ void always_backward(const std::vector<FeedForwardView>& weights, const at::Tens
   if (weights.empty()) zero_buffer(*dx);
   for (size_t i = 0; i < weights.size(); ++i) {
     const int64_t F = weights[i].F;
-    feed_forward_backward(weights[i], (*gradients)[i], 1, T, x.const_data_ptr<E>(), nullptr,
-                          (*hidden)[i].mutable_data_ptr<E>(), dy.const_data_ptr<E>(),
-                          shape_stored<E>(&buffers->act, {T, F}),
-                          shape_stored<E>(&buffers->d_act, {T, F}), i == 0 ? 0 : 1,
-                          dx->mutable_data_ptr<float>(), nullptr);
+    const FeedForwardMemory<E> memory{(*hidden)[i].mutable_data_ptr<E>(),
+                                      shape_stored<E>(&buffers->act, {T, F}),
+                                      shape_stored<E>(&buffers->d_act, {T, F})};
+    feed_forward_backward<E>(weights[i], {T, x.const_data_ptr<E>()}, dy.const_data_ptr<E>(), memory,
+                             1, (*gradients)[i], i == 0 ? 0 : 1, dx->mutable_data_ptr<float>(),
+                             nullptr);
   }
 }
 
@@ -68,11 +70,11 @@ void add_pairs(Communicator& ep, const ExchangePlan& plan, FeedForwardBuffers* b
                Timed* timed, at::Tensor* tokens) {
   const at::Tensor& pair_rows = buffers->experts.pair_rows;
   shape_stored<E>(&buffers->out, {plan.arrived_rows(), tokens->size(1)});
-  sum_arrived_rows<E>(plan, pair_rows, buffers->out);
+  sum_arrived_rows<E>(plan, pair_rows, &buffers->out);
   timed->switch_to(Work::kExchange);
   RowsInFlight flight = return_rows(ep, plan, buffers->out, &buffers->exchange);
   timed->switch_to(Work::kExperts);
-  add_own_rows<E>(plan, pair_rows, *tokens);
+  add_own_rows<E>(plan, pair_rows, tokens);
   timed->switch_to(Work::kExchange);
   flight.wait();
   add_returned(plan, *tokens, buffers->exchange);

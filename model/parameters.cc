@@ -266,10 +266,9 @@ ModelWeights bind_weights(const ModelConfig& config, const ParameterLayout& layo
   return weights;
 }
 
-void initialise(const ModelConfig& config, const ParameterLayout& layout,
-                const FlatBuffers& parameters) {
+void initialise(const ModelConfig& config, const ParameterLayout& layout, FlatBuffers* parameters) {
   for (const ParameterInfo& parameter : layout.parameters) {
-    float* data = parameter_data(parameter, parameters);
+    float* data = parameter_data(parameter, *parameters);
     if (parameter.shape.size() == 1) {
       std::fill_n(data, parameter.numel(), 1.0f);
     } else {

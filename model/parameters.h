@@ -93,8 +93,7 @@ ModelWeights bind_weights(const ModelConfig& config, const ParameterLayout& layo
 // Every matrix: normal, standard deviation init_std, cut at three of them (emo-facts 2.5); norms 1.
 // A function of the seed, the parameter's name and the element's index, so the same on every
 // layout.
-void initialise(const ModelConfig& config, const ParameterLayout& layout,
-                const FlatBuffers& parameters);
+void initialise(const ModelConfig& config, const ParameterLayout& layout, FlatBuffers* parameters);
 
 // Parameters of the whole model, and of those how many one token uses (input embedding included).
 struct ParameterCounts {

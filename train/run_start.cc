@@ -76,13 +76,13 @@ absl::Status check_description(const std::string& folder, const RunConfig& confi
 }
 
 absl::StatusOr<RunStart> resume(const std::string& folder, const RunConfig& config,
-                                const ChunkSource& source, const Mesh& mesh, const Model& model,
+                                const ChunkSource& source, const Mesh& mesh, Model* model,
                                 OptimizerState* optimizer) {
   absl::StatusOr<TrainingPosition> position = read_position(folder);
   if (!position.ok()) return position.status();
   absl::Status status = check_resumable(folder, config, source, *position);
   if (status.ok()) status = read_model(folder, model);
-  if (status.ok()) status = read_optimizer(folder, model, position->step, optimizer);
+  if (status.ok()) status = read_optimizer(folder, *model, position->step, optimizer);
   if (!status.ok()) return status;
   if (mesh.is_first()) {
     std::fprintf(stderr, "emo: going on from %s (step %lld)\n", folder.c_str(),
@@ -95,7 +95,7 @@ absl::StatusOr<RunStart> resume(const std::string& folder, const RunConfig& conf
 
 // The weights that the run starts from, those of a checkpoint or of some of its experts. Answers
 // RunStart::pruning.
-absl::StatusOr<std::string> take_weights(const RunConfig& config, const Model& model) {
+absl::StatusOr<std::string> take_weights(const RunConfig& config, Model* model) {
   const std::string& folder = config.run.start_from;
   if (config.run.experts.empty()) {
     absl::Status status = read_model(folder, model);
@@ -112,19 +112,19 @@ absl::StatusOr<std::string> take_weights(const RunConfig& config, const Model& m
   tensors = cut_tensors(*std::move(tensors), parent->config, subset->experts_kept_per_layer);
   if (!tensors.ok()) return tensors.status();
   const ModelConfig cut = cut_config(parent->config, subset->experts_kept_per_layer);
-  if (cut.num_experts != model.config.num_experts) {
+  if (cut.num_experts != model->config.num_experts) {
     return absl::FailedPreconditionError(
         absl::StrCat(config.run.experts, " keeps ", cut.num_experts,
-                     " experts a layer, model.num_experts is ", model.config.num_experts,
+                     " experts a layer, model.num_experts is ", model->config.num_experts,
                      "; set model.num_experts=", cut.num_experts, " and model.top_k=", cut.top_k));
   }
-  absl::Status status =
-      read_parameters(*tensors, "", model.config, model.layout, /*exact=*/true, model.parameters);
+  absl::Status status = read_parameters(*tensors, "", model->config, model->layout, /*exact=*/true,
+                                        &model->parameters);
   if (!status.ok()) return status;
   return to_text(pruning_json(*subset, parent->config));
 }
 
-absl::StatusOr<RunStart> take_over(const RunConfig& config, const Model& model,
+absl::StatusOr<RunStart> take_over(const RunConfig& config, Model* model,
                                    OptimizerState* optimizer) {
   const std::string& folder = config.run.start_from;
   absl::StatusOr<TrainingPosition> position = read_position(folder);
@@ -135,7 +135,7 @@ absl::StatusOr<RunStart> take_over(const RunConfig& config, const Model& model,
   absl::StatusOr<std::string> pruning = take_weights(config, model);
   if (!pruning.ok()) return pruning.status();
   if (config.run.take != Take::kWeights) {
-    status = read_optimizer(folder, model, position->step, optimizer);
+    status = read_optimizer(folder, *model, position->step, optimizer);
   }
   if (!status.ok()) return status;
   if (config.run.take != Take::kAll) return RunStart{TrainingPosition(), *std::move(pruning)};
@@ -179,10 +179,10 @@ absl::StatusOr<ExpertOrder> expert_order_for_run(const RunConfig& config, const 
 }
 
 absl::StatusOr<RunStart> start_run(const RunConfig& config, const RunOrigin& origin,
-                                   const ChunkSource& source, const Mesh& mesh, const Model& model,
+                                   const ChunkSource& source, const Mesh& mesh, Model* model,
                                    OptimizerState* optimizer) {
   if (origin.checkpoint.empty()) {
-    initialise(model.config, model.layout, model.parameters);
+    initialise(model->config, model->layout, &model->parameters);
     return RunStart();
   }
   absl::Status status = verify_checkpoint(*mesh.world, origin.checkpoint);
@@ -195,9 +195,9 @@ absl::StatusOr<RunStart> start_run(const RunConfig& config, const RunOrigin& ori
   return start;
 }
 
-absl::Status start_weights(const RunConfig& config, const Mesh& mesh, const Model& model) {
+absl::Status start_weights(const RunConfig& config, const Mesh& mesh, Model* model) {
   if (config.run.start_from.empty()) {
-    initialise(model.config, model.layout, model.parameters);
+    initialise(model->config, model->layout, &model->parameters);
     return absl::OkStatus();
   }
   absl::Status status = verify_checkpoint(*mesh.world, config.run.start_from);

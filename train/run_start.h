@@ -44,12 +44,12 @@ struct RunStart {
 // DataLoss where the checkpoint is broken. REQUIRES: model and optimizer are of this config, laid
 // out in expert_order_for_run()'s order; the optimizer's moments are zero.
 absl::StatusOr<RunStart> start_run(const RunConfig& config, const RunOrigin& origin,
-                                   const ChunkSource& source, const Mesh& mesh, const Model& model,
+                                   const ChunkSource& source, const Mesh& mesh, Model* model,
                                    OptimizerState* optimizer);
 
 // Collective; every rank gets the same answer. Fills the model with the weights that a new run
 // would begin with, run.start_from's or initial ones, whatever lies in run.folder. Errors as
 // start_run()'s.
-absl::Status start_weights(const RunConfig& config, const Mesh& mesh, const Model& model);
+absl::Status start_weights(const RunConfig& config, const Mesh& mesh, Model* model);
 
 }  // namespace emo

@@ -27,9 +27,10 @@ namespace {
 absl::Status not_finite(const Mesh& mesh, const StepResult& result, int64_t step,
                         Stepper* stepper) {
   stepper->copy_to_host();
-  const ParameterLayout& layout = stepper->model().layout;
+  const Model& model = *stepper->model();
+  const ParameterLayout& layout = model.layout;
   const FlatBuffers gradients = stepper->gradients();
-  std::string bad = first_bad_tensor(layout, stepper->model().parameters);
+  std::string bad = first_bad_tensor(layout, model.parameters);
   if (bad.empty()) {
     bad = first_bad_tensor(layout, gradients);
     if (!bad.empty()) bad = "gradient of " + bad;
@@ -256,7 +257,7 @@ absl::Status Run::report(const StepBatches& batches, const StepResult& result, d
 
 absl::Status Run::save() {
   stepper_->copy_to_host();
-  const Model& model = stepper_->model();
+  const Model& model = *stepper_->model();
   const std::string bad = first_bad_tensor(model.layout, model.parameters);
   absl::Status status =
       agree(*mesh_.world,

@@ -41,7 +41,7 @@ absl::StatusOr<OpenedModel> open(const std::string& folder, const std::string& s
                      std::make_unique<Model>(sizes, description->contract,
                                              description->max_positions, mesh.position(), *order)};
   absl::Status status = read_parameters(*tensors, "", sizes, opened.model->layout, /*exact=*/true,
-                                        opened.model->parameters);
+                                        &opened.model->parameters);
   if (!status.ok()) return status;
   const std::string bad = first_bad_tensor(opened.model->layout, opened.model->parameters);
   if (!bad.empty()) {

@@ -262,7 +262,7 @@ absl::StatusOr<GoldenReport> check_golden(const std::string& folder, const Mesh&
   TrainingState state(golden->config, golden->contract, golden->sequence_length, mesh.position());
   const auto load = [&] {
     return read_parameters(golden->weights, "", golden->config, state.model.layout, /*exact=*/true,
-                           state.model.parameters);
+                           &state.model.parameters);
   };
   status = agree(*mesh.world, load());  // a rank sees its own experts' tensors only
   if (!status.ok()) return status;

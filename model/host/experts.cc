@@ -74,8 +74,8 @@ void apply_experts(const std::vector<FeedForwardView>& experts, const ExchangePl
   E* h = shape_stored<E>(hidden, {plan.pairs, 2 * F});
   for_each_expert<E>(
       plan, experts, rows, scratch, [&](int64_t e, int64_t begin, int64_t n, E* packed) {
-        feed_forward(experts[e], n, packed, plan.weight_of_pair.data() + begin, h + begin * 2 * F,
-                     scratch->get<E>(1, n * F), 0, results + begin * D);
+        feed_forward<E>(experts[e], {n, packed, plan.weight_of_pair.data() + begin},
+                        {h + begin * 2 * F, scratch->get<E>(1, n * F)}, 0, results + begin * D);
       });
 }
 
@@ -127,9 +127,9 @@ void apply_experts_backward(const std::vector<FeedForwardView>& experts,
         E* act = scratch->get<E>(2, n * F);
         E* d_act = scratch->get<E>(3, n * F);
         gather_rows(plan, begin, n, d_out, packed_dy);
-        feed_forward_backward(experts[e], gradients[e], onto ? 1 : 0, n, packed,
-                              plan.weight_of_pair.data() + begin, h + begin * 2 * F, packed_dy, act,
-                              d_act, 0, d_pairs + begin * D, d_weights + begin);
+        feed_forward_backward<E>(experts[e], {n, packed, plan.weight_of_pair.data() + begin},
+                                 packed_dy, {h + begin * 2 * F, act, d_act}, onto ? 1 : 0,
+                                 gradients[e], 0, d_pairs + begin * D, d_weights + begin);
       });
 }
 

@@ -62,49 +62,52 @@ void feed_forward_hidden(const FeedForwardView& weights, int64_t n, const E* x, 
 }
 
 template <typename E, typename Y>
-void feed_forward(const FeedForwardView& weights, int64_t n, const E* x, const float* row_weights,
-                  E* hidden, E* act, float beta, Y* y) {
+void feed_forward(const FeedForwardView& weights, const FeedForwardRows<E>& rows,
+                  const FeedForwardMemory<E>& memory, float beta, Y* y) {
   const int64_t D = weights.D;
   const int64_t F = weights.F;
-  feed_forward_hidden(weights, n, x, hidden);
-  parallel_for(n, kGrain, [&](int64_t begin, int64_t end) {
-    vectorised<activate_rows<E>>(begin, end, F, hidden, row_weights, act);
+  feed_forward_hidden(weights, rows.n, rows.x, memory.hidden);
+  parallel_for(rows.n, kGrain, [&](int64_t begin, int64_t end) {
+    vectorised<activate_rows<E>>(begin, end, F, memory.hidden, rows.weights, memory.act);
   });
-  linear(n, D, F, {act, F}, {weights.down, F}, beta, {y, D});
+  linear(rows.n, D, F, {memory.act, F}, {weights.down, F}, beta, {y, D});
 }
 
 template <typename E, typename Y>
-void feed_forward_backward(const FeedForwardView& weights, const FeedForwardView& gradients,
-                           float onto, int64_t n, const E* x, const float* row_weights, E* hidden,
-                           const E* dy, E* act, E* d_act, float beta, Y* dx, float* d_row_weights) {
+void feed_forward_backward(const FeedForwardView& weights, const FeedForwardRows<E>& rows,
+                           const E* dy, const FeedForwardMemory<E>& memory, float onto,
+                           const FeedForwardView& gradients, float beta, Y* dx,
+                           float* d_row_weights) {
+  const int64_t n = rows.n;
   const int64_t D = weights.D;
   const int64_t F = weights.F;
+  const auto [hidden, act, d_act] = memory;
   linear_input_gradient(n, D, F, {dy, D}, {weights.down, F}, 0, {d_act, F});
   parallel_for(n, kGrain, [&](int64_t begin, int64_t end) {
-    vectorised<activate_backward_rows<E>>(begin, end, F, hidden, row_weights, d_act, act,
-                                          d_row_weights);
+    vectorised<activate_backward_rows<E>>(begin, end, F, memory.hidden, rows.weights, memory.d_act,
+                                          memory.act, d_row_weights);
   });
   linear_weight_gradient(n, D, F, {dy, D}, {act, F}, onto, {gradients.down, F});
-  linear_weight_gradient(n, 2 * F, D, {hidden, 2 * F}, {x, D}, onto, {gradients.gate_up, D});
+  linear_weight_gradient(n, 2 * F, D, {hidden, 2 * F}, {rows.x, D}, onto, {gradients.gate_up, D});
   linear_input_gradient(n, 2 * F, D, {hidden, 2 * F}, {weights.gate_up, D}, beta, {dx, D});
 }
 
 template void feed_forward_hidden(const FeedForwardView&, int64_t, const float*, float*);
 template void feed_forward_hidden(const FeedForwardView&, int64_t, const Bf16*, Bf16*);
-template void feed_forward(const FeedForwardView&, int64_t, const float*, const float*, float*,
-                           float*, float, float*);
-template void feed_forward(const FeedForwardView&, int64_t, const Bf16*, const float*, Bf16*, Bf16*,
-                           float, float*);
-template void feed_forward(const FeedForwardView&, int64_t, const Bf16*, const float*, Bf16*, Bf16*,
-                           float, Bf16*);
-template void feed_forward_backward(const FeedForwardView&, const FeedForwardView&, float, int64_t,
-                                    const float*, const float*, float*, const float*, float*,
-                                    float*, float, float*, float*);
-template void feed_forward_backward(const FeedForwardView&, const FeedForwardView&, float, int64_t,
-                                    const Bf16*, const float*, Bf16*, const Bf16*, Bf16*, Bf16*,
-                                    float, float*, float*);
-template void feed_forward_backward(const FeedForwardView&, const FeedForwardView&, float, int64_t,
-                                    const Bf16*, const float*, Bf16*, const Bf16*, Bf16*, Bf16*,
-                                    float, Bf16*, float*);
+template void feed_forward(const FeedForwardView&, const FeedForwardRows<float>&,
+                           const FeedForwardMemory<float>&, float, float*);
+template void feed_forward_backward(const FeedForwardView&, const FeedForwardRows<float>&,
+                                    const float*, const FeedForwardMemory<float>&, float,
+                                    const FeedForwardView&, float, float*, float*);
+template void feed_forward(const FeedForwardView&, const FeedForwardRows<Bf16>&,
+                           const FeedForwardMemory<Bf16>&, float, float*);
+template void feed_forward_backward(const FeedForwardView&, const FeedForwardRows<Bf16>&,
+                                    const Bf16*, const FeedForwardMemory<Bf16>&, float,
+                                    const FeedForwardView&, float, float*, float*);
+template void feed_forward(const FeedForwardView&, const FeedForwardRows<Bf16>&,
+                           const FeedForwardMemory<Bf16>&, float, Bf16*);
+template void feed_forward_backward(const FeedForwardView&, const FeedForwardRows<Bf16>&,
+                                    const Bf16*, const FeedForwardMemory<Bf16>&, float,
+                                    const FeedForwardView&, float, Bf16*, float*);
 
 }  // namespace emo

@@ -18,22 +18,38 @@ struct FeedForwardView {
 // E is what is stored, float or Bf16. y and dx are of E too, with beta 0 where that is Bf16, or
 // fp32.
 
-// y [n, D] = beta * y + w * f(x) for x [n, D]; `row_weights` w [n], or null for 1. Keeps hidden
-// [n, 2 F], what the backward pass needs. `act` [n, F] is scratch.
+// What a feed-forward is applied to.
+template <typename E>
+struct FeedForwardRows {
+  int64_t n = 0;
+  const E* x = nullptr;            // [n, D]
+  const float* weights = nullptr;  // w [n] that results are multiplied by, or null for 1
+};
+
+// Its memory.
+template <typename E>
+struct FeedForwardMemory {
+  E* hidden = nullptr;  // [n, 2 F] what the backward pass needs of the forward pass
+  E* act = nullptr;     // [n, F] scratch
+  E* d_act = nullptr;   // [n, F] scratch of the backward pass
+};
+
+// y [n, D] = beta * y + w * f(x). Keeps memory.hidden.
 template <typename E, typename Y>
-void feed_forward(const FeedForwardView& weights, int64_t n, const E* x, const float* row_weights,
-                  E* hidden, E* act, float beta, Y* y);
+void feed_forward(const FeedForwardView& weights, const FeedForwardRows<E>& rows,
+                  const FeedForwardMemory<E>& memory, float beta, Y* y);
 
 // `hidden` alone, the same bits.
 template <typename E>
 void feed_forward_hidden(const FeedForwardView& weights, int64_t n, const E* x, E* hidden);
 
-// From dy [n, D]: dx [n, D] = beta * dx + ..., d_row_weights [n] (null where row_weights is), and
-// gradients = onto * gradients + ..., onto 0 or 1. Overwrites `hidden` with its gradient. `act` and
-// `d_act` [n, F] are scratch.
+// From dy [n, D]: gradients = onto * gradients + ..., onto 0 or 1, dx [n, D] = beta * dx + ..., and
+// d_row_weights [n] (null where rows.weights is). Overwrites memory.hidden with its gradient.
+// REQUIRES: memory.hidden as feed_forward() left it.
 template <typename E, typename Y>
-void feed_forward_backward(const FeedForwardView& weights, const FeedForwardView& gradients,
-                           float onto, int64_t n, const E* x, const float* row_weights, E* hidden,
-                           const E* dy, E* act, E* d_act, float beta, Y* dx, float* d_row_weights);
+void feed_forward_backward(const FeedForwardView& weights, const FeedForwardRows<E>& rows,
+                           const E* dy, const FeedForwardMemory<E>& memory, float onto,
+                           const FeedForwardView& gradients, float beta, Y* dx,
+                           float* d_row_weights);
 
 }  // namespace emo

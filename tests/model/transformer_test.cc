@@ -378,11 +378,11 @@ TEST(Parameters, CountsOfTheReleasedModels) {
 
 TEST(Parameters, InitialValuesAreTheSameOnEveryLayoutAndCutAtThreeDeviations) {
   const ModelConfig config = small_config();
-  const Model whole(config, RoutingContract(), kPositions);
-  initialise(config, whole.layout, whole.parameters);
+  Model whole(config, RoutingContract(), kPositions);
+  initialise(config, whole.layout, &whole.parameters);
   for (int64_t rank = 0; rank < 4; ++rank) {
-    const Model part(config, RoutingContract(), kPositions, {4, rank});
-    initialise(config, part.layout, part.parameters);
+    Model part(config, RoutingContract(), kPositions, {4, rank});
+    initialise(config, part.layout, &part.parameters);
     for (const ParameterInfo& p : part.layout.parameters) {
       for (const ParameterInfo& q : whole.layout.parameters) {
         if (p.name != q.name) continue;

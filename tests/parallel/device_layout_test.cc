@@ -154,7 +154,7 @@ Trained run_on_device(const Mesh& mesh, const DeviceCase& c, uint64_t seed) {
     run.results.push_back(
         training_step(mesh, rows.micro_batches, rows.share, options_of(c), &state));
   }
-  copy_to_host(mesh, &state, host, &optimizer);
+  copy_to_host(mesh, &state, &host, &optimizer);
   EXPECT_EQ(optimizer.step, kSteps);
   take_tensors(mesh, host, optimizer, &run);
   return run;
@@ -320,7 +320,7 @@ TEST(DeviceStep, KeepsParametersWhereNothingIsFinite) {
   const Rows rows = rows_of_step(c, 0, 1, world.rank(), world.size());
   const StepResult result =
       training_step(*mesh, rows.micro_batches, rows.share, options_of(c), &state);
-  copy_to_host(*mesh, &state, host, &optimizer);
+  copy_to_host(*mesh, &state, &host, &optimizer);
   EXPECT_TRUE(on_all_ranks(!result.finite() && optimizer.step == 0));
   EXPECT_TRUE(on_all_ranks(at::equal(before, host.parameters.experts)));
 }

@@ -245,11 +245,11 @@ absl::StatusOr<TrainingPosition> read_position(const std::string& folder) {
   return position;
 }
 
-absl::Status read_model(const std::string& folder, const Model& model) {
+absl::Status read_model(const std::string& folder, Model* model) {
   absl::StatusOr<TensorFolder> tensors = TensorFolder::open(folder, "model");
   if (!tensors.ok()) return tensors.status();
-  return read_parameters(*tensors, "", model.config, model.layout, /*exact=*/true,
-                         model.parameters);
+  return read_parameters(*tensors, "", model->config, model->layout, /*exact=*/true,
+                         &model->parameters);
 }
 
 absl::Status read_optimizer(const std::string& folder, const Model& model, int64_t step,
@@ -260,9 +260,9 @@ absl::Status read_optimizer(const std::string& folder, const Model& model, int64
   const std::pair<const char*, FlatBuffers*> moments[] = {{"exp_avg/", &optimizer->exp_avg},
                                                           {"exp_avg_sq/", &optimizer->exp_avg_sq}};
   for (const auto& [prefix, owned] : moments) {
-    const FlatBuffers whole = make_buffers(model.layout);
+    FlatBuffers whole = make_buffers(model.layout);
     absl::Status status =
-        read_parameters(*tensors, prefix, model.config, model.layout, true, whole);
+        read_parameters(*tensors, prefix, model.config, model.layout, true, &whole);
     if (!status.ok()) return status;
     *owned = owned_moments(model.layout, whole);
   }

@@ -76,7 +76,7 @@ absl::StatusOr<TrainingPosition> read_position(const std::string& folder);
 // Fills what this rank holds. NotFound where files are missing, DataLoss listing the tensors that
 // do not fit; then the others have been filled. `step`: TrainingPosition's. REQUIRES: the optimizer
 // is of the model's layout.
-absl::Status read_model(const std::string& folder, const Model& model);
+absl::Status read_model(const std::string& folder, Model* model);
 absl::Status read_optimizer(const std::string& folder, const Model& model, int64_t step,
                             OptimizerState* optimizer);
 

@@ -121,7 +121,7 @@ void TensorFolder::keep_open(TensorFolder other) { kept_open_.push_back(std::mov
 
 absl::Status read_parameters(const TensorFolder& folder, const std::string& prefix,
                              const ModelConfig& config, const ParameterLayout& layout, bool exact,
-                             const FlatBuffers& buffers) {
+                             FlatBuffers* buffers) {
   WrongTensors wrong;
   for (const ParameterInfo& parameter : layout.parameters) {
     const std::string name = prefix + parameter.name;
@@ -134,7 +134,7 @@ absl::Status read_parameters(const TensorFolder& folder, const std::string& pref
                              ", expected F32 or BF16 ", shape_string(parameter.shape)));
     } else {
       will_read(record->bytes);
-      widen_record(*record, parameter_data(parameter, buffers));
+      widen_record(*record, parameter_data(parameter, *buffers));
       if (record->file != nullptr) release_pages(record->bytes);
     }
   }

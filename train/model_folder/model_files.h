@@ -74,7 +74,7 @@ class TensorFolder {
 // hold what did fit.
 absl::Status read_parameters(const TensorFolder& folder, const std::string& prefix,
                              const ModelConfig& config, const ParameterLayout& layout, bool exact,
-                             const FlatBuffers& buffers);
+                             FlatBuffers* buffers);
 
 // The parameters of a layout as tensors to write; they point into `buffers`.
 std::vector<NamedTensor> tensors_of(const ParameterLayout& layout, const FlatBuffers& buffers,

@@ -150,26 +150,26 @@ double clip_factor(double norm, double limit) {
 }
 
 void adamw_step(const ParameterLayout& layout, const TrainedParts& trained,
-                const AdamWOptions& options, double learning_rate, double gradient_scale,
-                const FlatBuffers& gradients, const FlatBuffers& parameters, OptimizerState* state,
-                const std::function<void(size_t)>& after_bucket) {
+                const AdamWUpdate& update, const FlatBuffers& gradients, FlatBuffers* parameters,
+                OptimizerState* state, const std::function<void(size_t)>& after_bucket) {
+  const AdamWOptions& options = update.options;
   ++state->step;
   const auto t = static_cast<double>(state->step);
   Factors decayed{static_cast<float>(options.beta1),
                   static_cast<float>(options.beta2),
                   static_cast<float>(options.epsilon),
-                  static_cast<float>(1 - learning_rate * options.weight_decay),
-                  static_cast<float>(learning_rate / (1 - std::pow(options.beta1, t))),
+                  static_cast<float>(1 - update.learning_rate * options.weight_decay),
+                  static_cast<float>(update.learning_rate / (1 - std::pow(options.beta1, t))),
                   static_cast<float>(1 / std::sqrt(1 - std::pow(options.beta2, t))),
-                  static_cast<float>(gradient_scale)};
+                  static_cast<float>(update.gradient_scale)};
   Factors plain = decayed;
   plain.keep = 1;
   for (size_t bucket = 0; bucket < layout.dense.buckets.size(); ++bucket) {
     // Padding is zero and stays so.
     update_part(bucket == kEmbeddingBucket ? plain : decayed, layout.dense, bucket, trained.dense,
-                gradients.dense, parameters.dense, state->exp_avg.dense, state->exp_avg_sq.dense);
+                gradients.dense, parameters->dense, state->exp_avg.dense, state->exp_avg_sq.dense);
     update_part(decayed, layout.experts, bucket, trained.experts, gradients.experts,
-                parameters.experts, state->exp_avg.experts, state->exp_avg_sq.experts);
+                parameters->experts, state->exp_avg.experts, state->exp_avg_sq.experts);
     if (after_bucket) after_bucket(bucket);
   }
 }

@@ -43,12 +43,17 @@ double gradient_norm(const Mesh& mesh, const ParameterLayout& layout, const Trai
 // min(1, limit / (norm + 1e-6)); 1 where limit is 0.
 double clip_factor(double norm, double limit);
 
-// One update, with gradients scaled by `gradient_scale`, of what this rank owns and trains. Local.
-// Calls `after_bucket`, where there is one, as soon as a bucket is done.
+struct AdamWUpdate {
+  AdamWOptions options;
+  double learning_rate = 0;
+  double gradient_scale = 1;  // see clip_factor()
+};
+
+// One update of what this rank owns and trains. Local. Calls `after_bucket`, where there is one, as
+// soon as a bucket is done.
 // REQUIRES: every gradient is finite; the state is of this layout.
 void adamw_step(const ParameterLayout& layout, const TrainedParts& trained,
-                const AdamWOptions& options, double learning_rate, double gradient_scale,
-                const FlatBuffers& gradients, const FlatBuffers& parameters, OptimizerState* state,
-                const std::function<void(size_t bucket)>& after_bucket = {});
+                const AdamWUpdate& update, const FlatBuffers& gradients, FlatBuffers* parameters,
+                OptimizerState* state, const std::function<void(size_t bucket)>& after_bucket = {});
 
 }  // namespace emo

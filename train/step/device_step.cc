@@ -188,14 +188,13 @@ StepResult training_step(const Mesh& mesh, const std::vector<MicroBatch>& micro_
 
 void wait_for_parameters(DeviceState* state) { state->updates.wait_all(); }
 
-void copy_to_host(const Mesh& mesh, DeviceState* state, const Model& host,
-                  OptimizerState* optimizer) {
+void copy_to_host(const Mesh& mesh, DeviceState* state, Model* host, OptimizerState* optimizer) {
   wait_for_parameters(state);
   const device::DeviceModel& model = state->model;
   optimizer->step = state->optimizer.step;
   for (const Half& half : halves(mesh, model.layout)) {
     const at::Tensor& master = state->optimizer.master.*half.buffer;
-    const at::Tensor& parameters = host.parameters.*half.buffer;
+    const at::Tensor& parameters = host->parameters.*half.buffer;
     if (master.defined()) {
       put_owned_parts(*half.sharding, master.cpu(), parameters);
       all_gather_buckets(*half.group, *half.sharding, parameters);

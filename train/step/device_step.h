@@ -50,8 +50,7 @@ void wait_for_parameters(DeviceState* state);
 
 // Collective over `mesh`: what a checkpoint writes. The masters become the parameters of `host`, a
 // model of the same layout, and the moments `optimizer`'s.
-void copy_to_host(const Mesh& mesh, DeviceState* state, const Model& host,
-                  OptimizerState* optimizer);
+void copy_to_host(const Mesh& mesh, DeviceState* state, Model* host, OptimizerState* optimizer);
 
 // Local, the way back: what a checkpoint was read into.
 void copy_from_host(const Model& host, const OptimizerState& optimizer, DeviceState* state);

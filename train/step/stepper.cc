@@ -14,7 +14,7 @@ class CpuStepper : public Stepper {
       : mesh_(mesh),
         state_(config.model, config.routing, config.data.sequence_length, mesh.position(),
                state_options_of(config, std::move(order))) {}
-  const Model& model() const override { return state_.model; }
+  Model* model() override { return &state_.model; }
   OptimizerState* optimizer() override { return &state_.optimizer; }
   void copy_from_host() override {}  // it computes where they are
   StepResult step(const StepBatches& batches, const StepOptions& options) override {
@@ -39,14 +39,14 @@ class DeviceStepper : public Stepper {
         state_(config.model, config.routing, config.data.sequence_length, mesh.position(),
                device_of(config),
                config.parallel.precision == Precision::kBf16 ? at::kBFloat16 : at::kFloat, order) {}
-  const Model& model() const override { return model_; }
+  Model* model() override { return &model_; }
   OptimizerState* optimizer() override { return &optimizer_; }
   void copy_from_host() override { emo::copy_from_host(model_, optimizer_, &state_); }
   StepResult step(const StepBatches& batches, const StepOptions& options) override {
     return training_step(mesh_, batches.micro_batches, batches.divisor_share, options, &state_);
   }
   void wait_for_parameters() override { emo::wait_for_parameters(&state_); }
-  void copy_to_host() override { emo::copy_to_host(mesh_, &state_, model_, &optimizer_); }
+  void copy_to_host() override { emo::copy_to_host(mesh_, &state_, &model_, &optimizer_); }
   FlatBuffers gradients() override {
     const FlatBuffers whole = gather_owned(mesh_, state_.model.layout, state_.model.gradients);
     return {whole.dense.cpu(), whole.experts.cpu()};

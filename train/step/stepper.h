@@ -20,7 +20,7 @@ class Stepper {
   virtual ~Stepper() = default;
 
   // In host memory: what a checkpoint holds. They are as the last copy_to_host() left them.
-  virtual const Model& model() const = 0;
+  virtual Model* model() = 0;
   virtual OptimizerState* optimizer() = 0;
 
   // Local. What model() and optimizer() hold now is what the next step begins with. Must be called

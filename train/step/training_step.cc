@@ -76,9 +76,9 @@ class CpuStep : public StepParts {
   void update() override {
     if (!result_.finite()) return;
     Timed timed(options_.profile, Work::kOptimizer);
-    const Model& model = state_.model;
-    adamw_step(model.layout, state_.trained, options_.adamw, options_.learning_rate, scale_,
-               state_.owned_gradients, model.parameters, &state_.optimizer, [&](size_t bucket) {
+    Model& model = state_.model;
+    adamw_step(model.layout, state_.trained, {options_.adamw, options_.learning_rate, scale_},
+               state_.owned_gradients, &model.parameters, &state_.optimizer, [&](size_t bucket) {
                  timed.switch_to(Work::kExchange);
                  send_updated(bucket);
                  timed.switch_to(Work::kOptimizer);

@@ -405,7 +405,7 @@ TEST(AdamWKernel, IsTheCpuPathsOverSeveralSteps) {
   ParameterLayout layout;  // one bucket behind an empty embedding's
   layout.dense.buckets = {{0, 0}, {0, n}};
   layout.experts.buckets = {{0, 0}, {0, 0}};
-  const FlatBuffers parameters{at::randn({n}), at::empty({0})};
+  FlatBuffers parameters{at::randn({n}), at::empty({0})};
   OptimizerState state = make_optimizer_state(layout);
   const at::Tensor master = on(parameters.dense.clone()), m = on(at::zeros({n})),
                    v = on(at::zeros({n})), bf16 = on(at::zeros({n}, at::kBFloat16));
@@ -420,8 +420,8 @@ TEST(AdamWKernel, IsTheCpuPathsOverSeveralSteps) {
     device::clip_control(on(at::ones({1}, at::kDouble)), squares, 2.0, control);
     EXPECT_FLOAT_EQ(control[0].item<float>(), static_cast<float>(clip_factor(norm, 2.0)));
     EXPECT_EQ(control[1].item<float>(), 1);
-    adamw_step(layout, {{{0, n}}, {}}, options, 0.1, clip_factor(norm, 2.0), gradients, parameters,
-               &state);
+    adamw_step(layout, {{{0, n}}, {}}, {options, 0.1, clip_factor(norm, 2.0)}, gradients,
+               &parameters, &state);
     const auto t = static_cast<double>(step);
     device::adamw(
         {0.9f, 0.95f, 1e-8f, 1 - 0.1f * 0.1f, static_cast<float>(0.1 / (1 - std::pow(0.9, t))),

@@ -225,10 +225,10 @@ TEST(Bf16FeedForward, StaysNearFp32) {
     std::vector<float> y(n * D, 1), dx(n * D), d_gate_up(2 * F * D), d_down(D * F);
     d_row_weights[index].resize(n);
     const FeedForwardView gradients{d_gate_up.data(), d_down.data(), D, F};
-    feed_forward(weights, n, input.data(), row_weights.data(), hidden.data(), act.data(), 1,
-                 y.data());
-    feed_forward_backward(weights, gradients, 1, n, input.data(), row_weights.data(), hidden.data(),
-                          d_output.data(), act.data(), d_act.data(), 0, dx.data(),
+    const FeedForwardRows<E> rows{n, input.data(), row_weights.data()};
+    const FeedForwardMemory<E> memory{hidden.data(), act.data(), d_act.data()};
+    feed_forward(weights, rows, memory, 1, y.data());
+    feed_forward_backward(weights, rows, d_output.data(), memory, 1, gradients, 0, dx.data(),
                           d_row_weights[index].data());
     for (const auto& part : {y, dx, d_gate_up, d_down, d_row_weights[index]}) {
       results[index].insert(results[index].end(), part.begin(), part.end());

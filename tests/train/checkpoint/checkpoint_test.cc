@@ -59,9 +59,9 @@ TEST_F(CheckpointTest, ComesBackBitForBit) {
   ASSERT_TRUE(folder.ok()) << folder.status();
   EXPECT_THAT(*folder, HasSubstr("step-0000012"));
   EXPECT_TRUE(verify_checkpoint(*mesh_->world, *folder).ok());
-  const Model again(config_of(), RoutingContract(), 1);
+  Model again(config_of(), RoutingContract(), 1);
   OptimizerState optimizer = make_optimizer_state(again.layout);
-  ASSERT_TRUE(read_model(*folder, again).ok());
+  ASSERT_TRUE(read_model(*folder, &again).ok());
   ASSERT_TRUE(read_optimizer(*folder, again, 12, &optimizer).ok());
   EXPECT_EQ(optimizer.step, 12);
   for (const ParameterInfo& p : model_.layout.parameters) {
@@ -115,18 +115,20 @@ TEST_F(CheckpointTest, DamageIsFoundAndNamed) {
 
 TEST_F(CheckpointTest, AnotherShapeIsRefusedWithEveryTensor) {
   const std::string folder = *write(1);
-  const Model wider(config_of(9), RoutingContract(), 1);
-  const absl::Status status = read_model(folder, wider);
+  Model wider(config_of(9), RoutingContract(), 1);
+  const absl::Status status = read_model(folder, &wider);
   EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
   EXPECT_THAT(std::string(status.message()),
               HasSubstr("experts.5.down_proj.weight is F32 [16, 8], expected F32 or BF16 [16, 9]"));
   ModelConfig more = config_of();
   more.num_experts = 7;
-  const absl::Status missing = read_model(folder, Model(more, RoutingContract(), 1));
+  Model with_more(more, RoutingContract(), 1);
+  const absl::Status missing = read_model(folder, &with_more);
   EXPECT_THAT(std::string(missing.message()), HasSubstr("experts.6.gate_proj.weight is missing"));
   ModelConfig fewer = config_of();
   fewer.n_layers = 1;
-  const absl::Status extra = read_model(folder, Model(fewer, RoutingContract(), 1));
+  Model with_fewer(fewer, RoutingContract(), 1);
+  const absl::Status extra = read_model(folder, &with_fewer);
   EXPECT_THAT(std::string(extra.message()), HasSubstr("is not part of this model"));
 }
 

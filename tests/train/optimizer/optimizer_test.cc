@@ -16,7 +16,7 @@ namespace {
 
 // torch.optim.AdamW's update in fp64, parameter by parameter.
 TEST(AdamW, EqualsThePlainFormula) {
-  const Model model(small_config(), RoutingContract(), 1);
+  Model model(small_config(), RoutingContract(), 1);
   const TrainedParts all = trained_parts(model.config, model.layout, Freeze::kNone);
   fill_random(model, 1);
   const Gradients gradients(model);
@@ -43,7 +43,7 @@ TEST(AdamW, EqualsThePlainFormula) {
       const double c1 = 1 - std::pow(options.beta1, step), c2 = 1 - std::pow(options.beta2, step);
       x.sub_(m[info.name] / c1 / ((v[info.name] / c2).sqrt() + options.epsilon) * lr);
     }
-    adamw_step(model.layout, all, options, lr, 0.5, gradients.buffers, model.parameters, &state);
+    adamw_step(model.layout, all, {options, lr, 0.5}, gradients.buffers, &model.parameters, &state);
   }
   for (const ParameterInfo& info : model.layout.parameters) {
     const double difference =
@@ -64,8 +64,7 @@ TEST(Freeze, LeavesExpertsAndRoutersAlone) {
   };
   for (const Freeze freeze :
        {Freeze::kNone, Freeze::kRouted, Freeze::kRoutedShared, Freeze::kRoutedSharedRouter}) {
-    const Model model(small_config(), RoutingContract(), 1),
-        free(small_config(), RoutingContract(), 1);
+    Model model(small_config(), RoutingContract(), 1), free(small_config(), RoutingContract(), 1);
     fill_random(model, 1);
     fill_random(free, 1);
     const Gradients gradients(model);
@@ -76,8 +75,8 @@ TEST(Freeze, LeavesExpertsAndRoutersAlone) {
     OptimizerState free_state = make_optimizer_state(model.layout);
     const TrainedParts trained = trained_parts(model.config, model.layout, freeze);
     const TrainedParts all = trained_parts(model.config, model.layout, Freeze::kNone);
-    adamw_step(model.layout, trained, {}, 0.1, 1, gradients.buffers, model.parameters, &state);
-    adamw_step(free.layout, all, {}, 0.1, 1, gradients.buffers, free.parameters, &free_state);
+    adamw_step(model.layout, trained, {{}, 0.1, 1}, gradients.buffers, &model.parameters, &state);
+    adamw_step(free.layout, all, {{}, 0.1, 1}, gradients.buffers, &free.parameters, &free_state);
     double squares = 0;
     int64_t left_alone = 0;
     for (const ParameterInfo& info : model.layout.parameters) {
@@ -101,7 +100,7 @@ TEST(Freeze, LeavesExpertsAndRoutersAlone) {
 }
 
 TEST(Clip, NormOfEverythingOnceAndTheReferencesFactor) {
-  const Model model(small_config(), RoutingContract(), 1);
+  Model model(small_config(), RoutingContract(), 1);
   const Gradients gradients(model);
   double squares = 0;
   for (const ParameterInfo& info : model.layout.parameters) {
