@@ -12,9 +12,9 @@ namespace {
 
 float* data(const at::Tensor& tensor) { return tensor.mutable_data_ptr<float>(); }
 
-template <typename E>
-E* stored(const at::Tensor& tensor) {
-  return tensor.mutable_data_ptr<E>();
+template <typename Stored>
+Stored* stored(const at::Tensor& tensor) {
+  return tensor.mutable_data_ptr<Stored>();
 }
 
 AttentionShape attention_shape(const ModelConfig& config, const Slice& slice) {
@@ -22,20 +22,20 @@ AttentionShape attention_shape(const ModelConfig& config, const Slice& slice) {
           slice.attention_ends.numel() - 1};
 }
 
-template <typename E>
+template <typename Stored>
 void run_forward(const BlockContext& context, const LayerWeights& weights, const Slice& slice,
                  int64_t layer, BlockActivations* kept, BlockBuffers* buffers, at::Tensor* y) {
   const ModelConfig& config = context.config;
   const int64_t T = slice.num_tokens();
   const int64_t D = config.d_model;
   const auto epsilon = static_cast<float>(config.norm_epsilon);
-  E* attention_input = shape_stored<E>(&kept->attention_input, {T, D});
+  Stored* attention_input = shape_stored<Stored>(&kept->attention_input, {T, D});
   shape_buffer(&kept->attention_reciprocal, {T});
-  E* qkv = shape_stored<E>(&kept->qkv, {T, 3 * D});
-  E* attended = shape_stored<E>(&kept->attended, {T, D});
+  Stored* qkv = shape_stored<Stored>(&kept->qkv, {T, 3 * D});
+  Stored* attended = shape_stored<Stored>(&kept->attended, {T, D});
   shape_buffer(&kept->logsumexp, {T, config.n_heads});
   shape_buffer(&kept->h, {T, D});
-  E* feed_forward_input = shape_stored<E>(&kept->feed_forward_input, {T, D});
+  Stored* feed_forward_input = shape_stored<Stored>(&kept->feed_forward_input, {T, D});
   shape_buffer(&kept->feed_forward_reciprocal, {T});
 
   Timed timed(context.pass.profile, Work::kAttention);
@@ -43,14 +43,14 @@ void run_forward(const BlockContext& context, const LayerWeights& weights, const
            data(kept->attention_reciprocal));
   linear(T, 3 * D, D, {attention_input, D}, {weights.qkv, D}, 0, {qkv, 3 * D});
   if (config.qk_norm) {
-    qk_norm(T, D, weights.qk_norm, epsilon, qkv, shape_stored<E>(&kept->qk_raw, {T, 2 * D}),
+    qk_norm(T, D, weights.qk_norm, epsilon, qkv, shape_stored<Stored>(&kept->qk_raw, {T, 2 * D}),
             data(shape_buffer(&kept->qk_reciprocal, {T, 2})));
   }
   rotate(context.rope, Rotation::kForward, T, slice.positions.const_data_ptr<int32_t>(),
          2 * config.n_heads, config.head_dim(), 3 * D, qkv);  // queries and keys
   AttentionShape shape = attention_shape(config, slice);
   std::vector<CachedSpan> cached;
-  if constexpr (std::is_same_v<E, float>) {
+  if constexpr (std::is_same_v<Stored, float>) {
     KeyValueCache* cache = context.pass.cache;
     if (cache != nullptr) cached = append(cache, layer, shape.span_ends, qkv);
     if (cache != nullptr) shape.cached = cached.data();
@@ -65,16 +65,16 @@ void run_forward(const BlockContext& context, const LayerWeights& weights, const
   copy_buffer(kept->h, *y);
   if (weights.router == nullptr) {
     timed.switch_to(Work::kExperts);
-    always_forward<E>(weights.always, kept->feed_forward_input, &kept->dense_hidden,
-                      &buffers->feed_forward, y);
+    always_forward<Stored>(weights.always, kept->feed_forward_input, &kept->dense_hidden,
+                           &buffers->feed_forward, y);
     return;
   }
   timed.pause();
-  moe_forward<E>(context, weights, slice, layer, kept->feed_forward_input, &kept->moe,
-                 &buffers->feed_forward, y);
+  moe_forward<Stored>(context, weights, slice, layer, kept->feed_forward_input, &kept->moe,
+                      &buffers->feed_forward, y);
 }
 
-template <typename E>
+template <typename Stored>
 void run_backward(const BlockContext& context, const LayerWeights& weights, const Slice& slice,
                   const RouterLosses& losses, BlockActivations* kept, BlockBuffers* buffers,
                   LayerWeights* gradients, at::Tensor* d) {
@@ -82,21 +82,21 @@ void run_backward(const BlockContext& context, const LayerWeights& weights, cons
   const int64_t T = slice.num_tokens();
   const int64_t D = config.d_model;
   shape_buffer(&buffers->d_hidden, {T, D});
-  E* d_attended = shape_stored<E>(&buffers->d_attended, {T, D});
-  E* d_qkv = shape_stored<E>(&buffers->d_qkv, {T, 3 * D});
+  Stored* d_attended = shape_stored<Stored>(&buffers->d_attended, {T, D});
+  Stored* d_qkv = shape_stored<Stored>(&buffers->d_qkv, {T, 3 * D});
   float* d_hidden = data(buffers->d_hidden);
-  const E* qkv = stored<E>(kept->qkv);
-  const E* attended = stored<E>(kept->attended);
+  const Stored* qkv = stored<Stored>(kept->qkv);
+  const Stored* attended = stored<Stored>(kept->attended);
 
   if (weights.router == nullptr) {
     const Timed timed(context.pass.profile, Work::kExperts);
-    always_backward<E>(weights.always, kept->feed_forward_input,
-                       as_stored<E>(*d, &buffers->d_stored), &kept->dense_hidden,
-                       &buffers->feed_forward, &gradients->always, &buffers->d_hidden);
+    always_backward<Stored>(weights.always, kept->feed_forward_input,
+                            as_stored<Stored>(*d, &buffers->d_stored), &kept->dense_hidden,
+                            &buffers->feed_forward, &gradients->always, &buffers->d_hidden);
   } else {
-    moe_backward<E>(context, weights, kept->feed_forward_input,
-                    as_stored<E>(*d, &buffers->d_stored), losses, &kept->moe,
-                    &buffers->feed_forward, gradients, &buffers->d_hidden);
+    moe_backward<Stored>(context, weights, kept->feed_forward_input,
+                         as_stored<Stored>(*d, &buffers->d_stored), losses, &kept->moe,
+                         &buffers->feed_forward, gradients, &buffers->d_hidden);
   }
   Timed timed(context.pass.profile, Work::kOther);
   rms_norm_backward(T, D, data(kept->h), weights.feed_forward_norm,
@@ -104,7 +104,7 @@ void run_backward(const BlockContext& context, const LayerWeights& weights, cons
                     gradients->feed_forward_norm, &buffers->partial);
 
   timed.switch_to(Work::kAttention);
-  const E* d_out = stored<E>(as_stored<E>(*d, &buffers->d_stored));
+  const Stored* d_out = stored<Stored>(as_stored<Stored>(*d, &buffers->d_stored));
   linear_input_gradient(T, D, D, {d_out, D}, {weights.attention_out, D}, 0, {d_attended, D});
   linear_weight_gradient(T, D, D, {d_out, D}, {attended, D}, 1, {gradients->attention_out, D});
   attention_backward(attention_shape(config, slice), qkv, attended, data(kept->logsumexp),
@@ -112,11 +112,11 @@ void run_backward(const BlockContext& context, const LayerWeights& weights, cons
   rotate(context.rope, Rotation::kBackward, T, slice.positions.const_data_ptr<int32_t>(),
          2 * config.n_heads, config.head_dim(), 3 * D, d_qkv);
   if (config.qk_norm) {
-    qk_norm_backward(T, D, weights.qk_norm, stored<E>(kept->qk_raw), data(kept->qk_reciprocal),
+    qk_norm_backward(T, D, weights.qk_norm, stored<Stored>(kept->qk_raw), data(kept->qk_reciprocal),
                      d_qkv, gradients->qk_norm, &buffers->partial);
   }
   linear_input_gradient(T, 3 * D, D, {d_qkv, 3 * D}, {weights.qkv, D}, 0, {d_hidden, D});
-  linear_weight_gradient(T, 3 * D, D, {d_qkv, 3 * D}, {stored<E>(kept->attention_input), D}, 1,
+  linear_weight_gradient(T, 3 * D, D, {d_qkv, 3 * D}, {stored<Stored>(kept->attention_input), D}, 1,
                          {gradients->qkv, D});
   rms_norm_backward(T, D, data(kept->x), weights.attention_norm, data(kept->attention_reciprocal),
                     d_hidden, data(*d), gradients->attention_norm, &buffers->partial);

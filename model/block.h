@@ -15,29 +15,29 @@
 
 namespace emo {
 
-// What a block keeps from its forward pass for its backward pass. E, here and below, is the type of
-// the pass's precision: float or Bf16.
+// What a block keeps from its forward pass for its backward pass. Stored, here and below, is the
+// type of the pass's precision: float or Bf16.
 struct BlockActivations {
   at::Tensor x;                          // [T, D] input
-  at::Tensor attention_input;            // E [T, D] normalised x
+  at::Tensor attention_input;            // Stored [T, D] normalised x
   at::Tensor attention_reciprocal;       // [T] of the norm
-  at::Tensor qk_raw;                     // E [T, 2 D] before their norm, where there is one
+  at::Tensor qk_raw;                     // Stored [T, 2 D] before their norm, where there is one
   at::Tensor qk_reciprocal;              // [T, 2] of that norm
-  at::Tensor qkv;                        // E [T, 3 D] rotated
-  at::Tensor attended;                   // E [T, D]
+  at::Tensor qkv;                        // Stored [T, 3 D] rotated
+  at::Tensor attended;                   // Stored [T, D]
   at::Tensor logsumexp;                  // [T, H]
   at::Tensor h;                          // [T, D]
-  at::Tensor feed_forward_input;         // E [T, D] normalised h
+  at::Tensor feed_forward_input;         // Stored [T, D] normalised h
   at::Tensor feed_forward_reciprocal;    // [T]
   MoeActivations moe;                    // in a MoE layer
-  std::vector<at::Tensor> dense_hidden;  // E, in a dense layer
+  std::vector<at::Tensor> dense_hidden;  // Stored, in a dense layer
 };
 
 struct BlockBuffers {
   at::Tensor d_hidden;    // [T, D] gradient of a normalised input
-  at::Tensor d_stored;    // E [T, D] gradient of what the block, or its first half, added to
-  at::Tensor d_attended;  // E [T, D]
-  at::Tensor d_qkv;       // E [T, 3 D]
+  at::Tensor d_stored;    // Stored [T, D] gradient of what the block, or its first half, added to
+  at::Tensor d_attended;  // Stored [T, D]
+  at::Tensor d_qkv;       // Stored [T, 3 D]
   std::vector<float> partial;
   FeedForwardBuffers feed_forward;
 };

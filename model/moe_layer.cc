@@ -9,21 +9,21 @@
 
 namespace emo {
 
-template <typename E>
+template <typename Stored>
 void always_forward(const std::vector<FeedForwardView>& weights, const at::Tensor& x,
                     std::vector<at::Tensor>* hidden, FeedForwardBuffers* buffers, at::Tensor* y) {
   const int64_t T = x.size(0);
   hidden->resize(weights.size());
   for (size_t i = 0; i < weights.size(); ++i) {
     const int64_t F = weights[i].F;
-    const FeedForwardMemory<E> memory{shape_stored<E>(&(*hidden)[i], {T, 2 * F}),
-                                      shape_stored<E>(&buffers->act, {T, F})};
-    feed_forward<E>(weights[i], {T, x.const_data_ptr<E>()}, memory, 1,
-                    y->mutable_data_ptr<float>());
+    const FeedForwardMemory<Stored> memory{shape_stored<Stored>(&(*hidden)[i], {T, 2 * F}),
+                                           shape_stored<Stored>(&buffers->act, {T, F})};
+    feed_forward<Stored>(weights[i], {T, x.const_data_ptr<Stored>()}, memory, 1,
+                         y->mutable_data_ptr<float>());
   }
 }
 
-template <typename E>
+template <typename Stored>
 void always_backward(const std::vector<FeedForwardView>& weights, const at::Tensor& x,
                      const at::Tensor& dy, std::vector<at::Tensor>* hidden,
                      FeedForwardBuffers* buffers, std::vector<FeedForwardView>* gradients,
@@ -32,12 +32,12 @@ void always_backward(const std::vector<FeedForwardView>& weights, const at::Tens
   if (weights.empty()) zero_buffer(*dx);
   for (size_t i = 0; i < weights.size(); ++i) {
     const int64_t F = weights[i].F;
-    const FeedForwardMemory<E> memory{(*hidden)[i].mutable_data_ptr<E>(),
-                                      shape_stored<E>(&buffers->act, {T, F}),
-                                      shape_stored<E>(&buffers->d_act, {T, F})};
-    feed_forward_backward<E>(weights[i], {T, x.const_data_ptr<E>()}, dy.const_data_ptr<E>(), memory,
-                             1, (*gradients)[i], i == 0 ? 0 : 1, dx->mutable_data_ptr<float>(),
-                             nullptr);
+    const FeedForwardMemory<Stored> memory{(*hidden)[i].mutable_data_ptr<Stored>(),
+                                           shape_stored<Stored>(&buffers->act, {T, F}),
+                                           shape_stored<Stored>(&buffers->d_act, {T, F})};
+    feed_forward_backward<Stored>(weights[i], {T, x.const_data_ptr<Stored>()},
+                                  dy.const_data_ptr<Stored>(), memory, 1, (*gradients)[i],
+                                  i == 0 ? 0 : 1, dx->mutable_data_ptr<float>(), nullptr);
   }
 }
 
@@ -54,27 +54,27 @@ Hidden hidden_of(const BlockContext& context, MoeActivations* kept, FeedForwardB
   return {&kept->routed_hidden, &kept->always_hidden};
 }
 
-template <typename E>
+template <typename Stored>
 void compute_always_hidden(const std::vector<FeedForwardView>& weights, const at::Tensor& x,
                            std::vector<at::Tensor>* hidden) {
   for (size_t i = 0; i < weights.size(); ++i) {
-    feed_forward_hidden(weights[i], x.size(0), x.const_data_ptr<E>(),
-                        shape_stored<E>(&(*hidden)[i], {x.size(0), 2 * weights[i].F}));
+    feed_forward_hidden(weights[i], x.size(0), x.const_data_ptr<Stored>(),
+                        shape_stored<Stored>(&(*hidden)[i], {x.size(0), 2 * weights[i].F}));
   }
 }
 
 // Adds to each token of `tokens` f32 [T, D] what its experts left in buffers->experts.pair_rows,
 // here and on other ranks; own sums while the others travel. Ends in exchange.
-template <typename E>
+template <typename Stored>
 void add_pairs(Communicator& ep, const ExchangePlan& plan, FeedForwardBuffers* buffers,
                Timed* timed, at::Tensor* tokens) {
   const at::Tensor& pair_rows = buffers->experts.pair_rows;
-  shape_stored<E>(&buffers->out, {plan.arrived_rows(), tokens->size(1)});
-  sum_arrived_rows<E>(plan, pair_rows, &buffers->out);
+  shape_stored<Stored>(&buffers->out, {plan.arrived_rows(), tokens->size(1)});
+  sum_arrived_rows<Stored>(plan, pair_rows, &buffers->out);
   timed->switch_to(Work::kExchange);
   RowsInFlight flight = return_rows(ep, plan, buffers->out, &buffers->exchange);
   timed->switch_to(Work::kExperts);
-  add_own_rows<E>(plan, pair_rows, tokens);
+  add_own_rows<Stored>(plan, pair_rows, tokens);
   timed->switch_to(Work::kExchange);
   flight.wait();
   add_returned(plan, *tokens, buffers->exchange);
@@ -100,7 +100,7 @@ RouterInput router_input(const BlockContext& context, const Slice& slice, int64_
 
 }  // namespace
 
-template <typename E>
+template <typename Stored>
 void moe_forward(const BlockContext& context, const LayerWeights& weights, const Slice& slice,
                  int64_t layer, const at::Tensor& x, MoeActivations* kept,
                  FeedForwardBuffers* buffers, at::Tensor* y) {
@@ -112,7 +112,7 @@ void moe_forward(const BlockContext& context, const LayerWeights& weights, const
 
   Timed timed(pass.profile, Work::kRouter);
   shape_buffer(&kept->logits, {T, experts});
-  linear(T, experts, D, {x.const_data_ptr<E>(), D}, {weights.router, D}, 0,
+  linear(T, experts, D, {x.const_data_ptr<Stored>(), D}, {weights.router, D}, 0,
          {kept->logits.mutable_data_ptr<float>(), experts});
   kept->router_input = router_input(context, slice, layer, kept->logits);
   route(kept->router_input, context.contract, &kept->routing);
@@ -124,21 +124,21 @@ void moe_forward(const BlockContext& context, const LayerWeights& weights, const
   RowsInFlight flight = send_rows(*pass.ep, kept->plan, x, &kept->arrived, &buffers->exchange);
 
   timed.switch_to(Work::kExperts);
-  always_forward<E>(weights.always, x, hidden.always, buffers, y);  // while rows are in flight
+  always_forward<Stored>(weights.always, x, hidden.always, buffers, y);  // while rows are in flight
   timed.switch_to(Work::kExchange);
   flight.wait();
   timed.switch_to(Work::kExperts);
-  apply_experts<E>(weights.routed, kept->plan, {x, kept->arrived}, hidden.routed, &buffers->experts,
-                   &buffers->scratch);
-  add_pairs<E>(*pass.ep, kept->plan, buffers, &timed, y);
+  apply_experts<Stored>(weights.routed, kept->plan, {x, kept->arrived}, hidden.routed,
+                        &buffers->experts, &buffers->scratch);
+  add_pairs<Stored>(*pass.ep, kept->plan, buffers, &timed, y);
   if (!pass.want_contributions) return;
-  pair_lengths<E>(kept->plan, D, &buffers->experts);
+  pair_lengths<Stored>(kept->plan, D, &buffers->experts);
   zero_buffer(shape_buffer(&kept->contributions, {T, kept->router_input.top_k}));
   return_pairs(*pass.ep, kept->plan, buffers->experts.pair_scalars, kept->contributions,
                &buffers->exchange);
 }
 
-template <typename E>
+template <typename Stored>
 void moe_backward(const BlockContext& context, const LayerWeights& weights, const at::Tensor& x,
                   const at::Tensor& dy, const RouterLosses& losses, MoeActivations* kept,
                   FeedForwardBuffers* buffers, LayerWeights* gradients, at::Tensor* dx) {
@@ -152,18 +152,18 @@ void moe_backward(const BlockContext& context, const LayerWeights& weights, cons
   RowsInFlight flight = send_rows(ep, kept->plan, dy, &buffers->d_out, &buffers->exchange);
   timed.switch_to(Work::kExperts);
   if (context.pass.settings.recompute == Recompute::kMoe) {
-    compute_always_hidden<E>(weights.always, x, hidden.always);
-    apply_experts_hidden<E>(weights.routed, kept->plan, {x, kept->arrived}, hidden.routed,
-                            &buffers->scratch);
+    compute_always_hidden<Stored>(weights.always, x, hidden.always);
+    apply_experts_hidden<Stored>(weights.routed, kept->plan, {x, kept->arrived}, hidden.routed,
+                                 &buffers->scratch);
   }
-  always_backward<E>(weights.always, x, dy, hidden.always, buffers, &gradients->always, dx);
+  always_backward<Stored>(weights.always, x, dy, hidden.always, buffers, &gradients->always, dx);
   timed.switch_to(Work::kExchange);
   flight.wait();
   timed.switch_to(Work::kExperts);
-  apply_experts_backward<E>(weights.routed, gradients->routed, context.onto_expert_gradients,
-                            kept->plan, {x, kept->arrived}, *hidden.routed, {dy, buffers->d_out},
-                            &buffers->experts, &buffers->scratch);
-  add_pairs<E>(ep, kept->plan, buffers, &timed, dx);
+  apply_experts_backward<Stored>(weights.routed, gradients->routed, context.onto_expert_gradients,
+                                 kept->plan, {x, kept->arrived}, *hidden.routed,
+                                 {dy, buffers->d_out}, &buffers->experts, &buffers->scratch);
+  add_pairs<Stored>(ep, kept->plan, buffers, &timed, dx);
   zero_buffer(shape_buffer(&buffers->slots, {T, kept->router_input.top_k}));
   return_pairs(ep, kept->plan, buffers->experts.pair_scalars, buffers->slots, &buffers->exchange);
 
@@ -171,12 +171,13 @@ void moe_backward(const BlockContext& context, const LayerWeights& weights, cons
   shape_buffer(&buffers->d_logits, {T, experts});
   route_backward(kept->router_input, context.contract, kept->routing, buffers->slots,
                  losses.balance, losses.z, buffers->d_logits);
-  const BasicConstMatrixView<E> d_logits(
-      as_stored<E>(buffers->d_logits, &buffers->d_logits_stored).template const_data_ptr<E>(),
+  const BasicConstMatrixView<Stored> d_logits(
+      as_stored<Stored>(buffers->d_logits, &buffers->d_logits_stored)
+          .template const_data_ptr<Stored>(),
       experts);
   linear_input_gradient(T, experts, D, d_logits, {weights.router, D}, 1,
                         {dx->mutable_data_ptr<float>(), D});
-  linear_weight_gradient(T, experts, D, d_logits, {x.const_data_ptr<E>(), D}, 1,
+  linear_weight_gradient(T, experts, D, d_logits, {x.const_data_ptr<Stored>(), D}, 1,
                          {gradients->router, D});
 }
 

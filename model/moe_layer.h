@@ -19,28 +19,28 @@
 
 namespace emo {
 
-// What the layer keeps from its forward pass for its backward pass. E, here and below, is what the
-// pass stores: float or Bf16.
+// What the layer keeps from its forward pass for its backward pass. Stored, here and below, is what
+// the pass stores: float or Bf16.
 struct MoeActivations {
   at::Tensor logits;  // [T, E]
   RouterInput router_input;
   Routing routing;
   ExchangePlan plan;
-  at::Tensor arrived;                     // E [R - own_rows, D] inputs from other ranks
-  at::Tensor routed_hidden;               // E [Q, 2 F], unless recomputed
-  std::vector<at::Tensor> always_hidden;  // per shared expert E [T, 2 F], unless recomputed
+  at::Tensor arrived;                     // Stored [R - own_rows, D] inputs from other ranks
+  at::Tensor routed_hidden;               // Stored [Q, 2 F], unless recomputed
+  std::vector<at::Tensor> always_hidden;  // per shared expert Stored [T, 2 F], unless recomputed
   at::Tensor contributions;  // [T, K] length of what each chosen expert adds, w_k |E_k(x)|; 0 where
                              // there is none; only where asked for
 };
 
 // Buffers that all layers share.
 struct FeedForwardBuffers {
-  at::Tensor act, d_act;                  // E [T, F] of shared experts and dense layers
-  at::Tensor out, d_out;                  // E [R - own_rows, D] leaving, and gradients arriving
-  at::Tensor slots;                       // [T, K] gradients of router weights
-  at::Tensor d_logits;                    // [T, E]
-  at::Tensor d_logits_stored;             // the same, rounded
-  at::Tensor routed_hidden;               // where recomputed: see MoeActivations
+  at::Tensor act, d_act;       // Stored [T, F] of shared experts and dense layers
+  at::Tensor out, d_out;       // Stored [R - own_rows, D] leaving, and gradients arriving
+  at::Tensor slots;            // [T, K] gradients of router weights
+  at::Tensor d_logits;         // [T, E]
+  at::Tensor d_logits_stored;  // the same, rounded
+  at::Tensor routed_hidden;    // where recomputed: see MoeActivations
   std::vector<at::Tensor> always_hidden;  //
   ExpertBuffers experts;
   ExchangeBuffers exchange;
@@ -53,26 +53,26 @@ struct RouterLosses {
   float z = 0;
 };
 
-// Collective over ep. x E [T, D]; adds to y [T, D].
-template <typename E>
+// Collective over ep. x Stored [T, D]; adds to y [T, D].
+template <typename Stored>
 void moe_forward(const BlockContext& context, const LayerWeights& weights, const Slice& slice,
                  int64_t layer, const at::Tensor& x, MoeActivations* kept,
                  FeedForwardBuffers* buffers, at::Tensor* y);
 
-// Collective over ep. From dy E [T, D]: adds to the gradients, but see onto_expert_gradients, and
-// overwrites dx [T, D], which is not dy.
-template <typename E>
+// Collective over ep. From dy Stored [T, D]: adds to the gradients, but see onto_expert_gradients,
+// and overwrites dx [T, D], which is not dy.
+template <typename Stored>
 void moe_backward(const BlockContext& context, const LayerWeights& weights, const at::Tensor& x,
                   const at::Tensor& dy, const RouterLosses& losses, MoeActivations* kept,
                   FeedForwardBuffers* buffers, LayerWeights* gradients, at::Tensor* dx);
 
 // The part that every token goes through: shared experts, or a dense layer's feed-forward. x and dy
-// E [T, D]. Forward: adds to y [T, D], keeps `hidden`. Backward: adds to the gradients, overwrites
-// dx [T, D] and `hidden`.
-template <typename E>
+// Stored [T, D]. Forward: adds to y [T, D], keeps `hidden`. Backward: adds to the gradients,
+// overwrites dx [T, D] and `hidden`.
+template <typename Stored>
 void always_forward(const std::vector<FeedForwardView>& weights, const at::Tensor& x,
                     std::vector<at::Tensor>* hidden, FeedForwardBuffers* buffers, at::Tensor* y);
-template <typename E>
+template <typename Stored>
 void always_backward(const std::vector<FeedForwardView>& weights, const at::Tensor& x,
                      const at::Tensor& dy, std::vector<at::Tensor>* hidden,
                      FeedForwardBuffers* buffers, std::vector<FeedForwardView>* gradients,

@@ -163,51 +163,64 @@ void keep_given_pools(const std::vector<uint8_t>& given, int64_t E, std::vector<
   }
 }
 
-}  // namespace
-
-void route(const RouterInput& input, const RoutingContract& contract, Routing* routing) {
+void check_input(const RouterInput& input) {
   const int64_t T = input.logits.size(0);
   const int64_t E = input.logits.size(1);
-  const int64_t K = input.top_k;
   const int64_t spans = input.span_ends.numel() - 1;
   const auto* ends = input.span_ends.const_data_ptr<int32_t>();
   TORCH_CHECK(static_cast<int64_t>(input.pool_sizes.size()) == spans && ends[0] == 0 &&
-                  ends[spans] == T && K >= 1 && K <= E,
+                  ends[spans] == T && input.top_k >= 1 && input.top_k <= E,
               "route: ", input.pool_sizes.size(), " pool sizes for ", spans, " spans that end at ",
-              ends[spans], " of ", T, " tokens, top ", K, " of ", E);
-  const Distributions which(contract);
-  const bool pools = input.pool.kind != PoolPolicy::Kind::kNone;
-  const auto* logits = input.logits.const_data_ptr<float>();
-  const std::vector<Piece> pieces = pieces_of(ends, spans);
-  const std::vector<float> usable = usable_experts(input, E);
+              ends[spans], " of ", T, " tokens, top ", input.top_k, " of ", E);
+}
 
-  routing->documents = pools ? spans : 0;
+// The documents' pools and what is told of them.
+void route_documents(const RouterInput& input, const std::vector<Piece>& pieces,
+                     const std::vector<float>& usable, Routing* routing) {
+  const int64_t E = input.logits.size(1);
+  const int64_t spans = input.span_ends.numel() - 1;
+  routing->documents = 0;
   routing->document_entropy = routing->pool_size = 0;
-  if (pools) {
-    std::vector<int64_t> sizes = input.pool_sizes;
-    const DocumentScores scores = score_documents(pieces, ends, spans, E, logits, usable.data());
-    routing->pools = choose_pools(scores, E, input.pool, &sizes);
-    keep_given_pools(input.subset.pools, E, &routing->pools);
-    for (int64_t span = 0; span < spans; ++span) {
-      routing->document_entropy += scores.entropy[span];
-      routing->pool_size += static_cast<double>(std::min(sizes[span], E));
-    }
-  } else {
+  if (input.pool.kind == PoolPolicy::Kind::kNone) {
     routing->pools.assign(spans * E, 1);
+    return;
   }
+  routing->documents = spans;
+  std::vector<int64_t> sizes = input.pool_sizes;
+  const DocumentScores scores =
+      score_documents(pieces, input.span_ends.const_data_ptr<int32_t>(), spans, E,
+                      input.logits.const_data_ptr<float>(), usable.data());
+  routing->pools = choose_pools(scores, E, input.pool, &sizes);
+  keep_given_pools(input.subset.pools, E, &routing->pools);
+  for (int64_t span = 0; span < spans; ++span) {
+    routing->document_entropy += scores.entropy[span];
+    routing->pool_size += static_cast<double>(std::min(sizes[span], E));
+  }
+}
 
+// Memory for what is told of each token.
+RouteArrays shape_tokens(const RouterInput& input, const Distributions& which, Routing* routing) {
+  const int64_t T = input.logits.size(0);
+  const int64_t K = input.top_k;
   routing->experts = at::empty({T, K}, at::TensorOptions().dtype(at::kInt));
   routing->weights = at::empty({T, K}, at::TensorOptions().dtype(at::kFloat));
   routing->masked_logsumexp.resize(T);
   routing->full_logsumexp.resize(which.full ? T : 0);
-  const RouteArrays arrays{E,
-                           K,
-                           logits,
-                           routing->experts.mutable_data_ptr<int32_t>(),
-                           routing->weights.mutable_data_ptr<float>(),
-                           routing->masked_logsumexp.data(),
-                           which.full ? routing->full_logsumexp.data() : nullptr,
-                           labels_of(input)};
+  return {input.logits.size(1),
+          K,
+          input.logits.const_data_ptr<float>(),
+          routing->experts.mutable_data_ptr<int32_t>(),
+          routing->weights.mutable_data_ptr<float>(),
+          routing->masked_logsumexp.data(),
+          which.full ? routing->full_logsumexp.data() : nullptr,
+          labels_of(input)};
+}
+
+// Every token's experts; and, summed over the pieces in order, what the losses need of them.
+void route_tokens(const RouterInput& input, const std::vector<Piece>& pieces,
+                  const Distributions& which, const std::vector<float>& usable,
+                  const RouteArrays& arrays, Routing* routing) {
+  const int64_t E = arrays.E;
   const auto count = static_cast<int64_t>(pieces.size());
   std::vector<PieceSums> sums(count);
   std::vector<float> score_sums(count * E, 0.0f);
@@ -225,7 +238,6 @@ void route(const RouterInput& input, const RoutingContract& contract, Routing* r
           score_sums.data() + p * E, masked.data(), full_scores.data());
     }
   });
-
   routing->z_squares = routing->token_entropy = 0;
   routing->score_sum.assign(E, 0.0);
   for (int64_t p = 0; p < count; ++p) {
@@ -233,11 +245,28 @@ void route(const RouterInput& input, const RoutingContract& contract, Routing* r
     routing->token_entropy += sums[p].entropy;
     for (int64_t e = 0; e < E; ++e) routing->score_sum[e] += score_sums[p * E + e];
   }
-  routing->counts.assign(E, 0);
-  for (int64_t slot = 0; slot < T * K; ++slot) {
+}
+
+void count_choices(int64_t T, const RouteArrays& arrays, Routing* routing) {
+  routing->counts.assign(arrays.E, 0);
+  for (int64_t slot = 0; slot < T * arrays.K; ++slot) {
     const int32_t e = arrays.experts[slot];
-    if (e >= 0 && arrays.in_losses(slot / K)) ++routing->counts[e];
+    if (e >= 0 && arrays.in_losses(slot / arrays.K)) ++routing->counts[e];
   }
+}
+
+}  // namespace
+
+void route(const RouterInput& input, const RoutingContract& contract, Routing* routing) {
+  check_input(input);
+  const Distributions which(contract);
+  const std::vector<Piece> pieces =
+      pieces_of(input.span_ends.const_data_ptr<int32_t>(), input.span_ends.numel() - 1);
+  const std::vector<float> usable = usable_experts(input, input.logits.size(1));
+  route_documents(input, pieces, usable, routing);
+  const RouteArrays arrays = shape_tokens(input, which, routing);
+  route_tokens(input, pieces, which, usable, arrays, routing);
+  count_choices(input.logits.size(0), arrays, routing);
 }
 
 void route_backward(const RouterInput& input, const RoutingContract& contract,

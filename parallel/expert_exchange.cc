@@ -201,12 +201,12 @@ void gather_rows(const int32_t* token_of_row, int64_t count, const at::Tensor& f
 
 // Rows of one rank on their way into tokens: `values` [count, D] belongs to the tokens from `token`
 // to `last`, which stand in order.
-template <typename E>
+template <typename Stored>
 struct ReturnedRows {
   const int32_t* token;
   const int32_t* last;
-  const E* values;
-  ReturnedRows(const int32_t* tokens, int64_t count, const E* rows)
+  const Stored* values;
+  ReturnedRows(const int32_t* tokens, int64_t count, const Stored* rows)
       : token(tokens), last(tokens + count), values(rows) {}
   void skip_to(int32_t first, int64_t D) {
     const int32_t* found = std::lower_bound(token, last, first);
@@ -217,16 +217,16 @@ struct ReturnedRows {
 
 // Adds to each token of `tokens` [T, D] its rows, in order of ranks. Token by token, which reads
 // and writes each once.
-template <typename E>
-void add_rows(const std::vector<ReturnedRows<E>>& ranks, const at::Tensor& tokens) {
+template <typename Stored>
+void add_rows(const std::vector<ReturnedRows<Stored>>& ranks, const at::Tensor& tokens) {
   const int64_t D = tokens.size(1);
   auto* to = tokens.mutable_data_ptr<float>();
   // Threads take tokens, not rows: a token may have several rows where each expert has its own.
   parallel_for(tokens.size(0), kGrain, [&](int64_t begin, int64_t end) {
-    std::vector<ReturnedRows<E>> left = ranks;
-    for (ReturnedRows<E>& rows : left) rows.skip_to(static_cast<int32_t>(begin), D);
+    std::vector<ReturnedRows<Stored>> left = ranks;
+    for (ReturnedRows<Stored>& rows : left) rows.skip_to(static_cast<int32_t>(begin), D);
     for (int64_t t = begin; t < end; ++t) {
-      for (ReturnedRows<E>& rows : left) {
+      for (ReturnedRows<Stored>& rows : left) {
         for (; rows.token < rows.last && *rows.token == t; ++rows.token, rows.values += D) {
           for (int64_t d = 0; d < D; ++d) to[t * D + d] += rows.values[d];
         }
@@ -235,13 +235,13 @@ void add_rows(const std::vector<ReturnedRows<E>>& ranks, const at::Tensor& token
   });
 }
 
-template <typename E>
+template <typename Stored>
 void add_returned_of(const ExchangePlan& plan, const at::Tensor& returned,
                      const at::Tensor& tokens) {
   const int64_t D = tokens.size(1);
   const int32_t* token_of_row = plan.token_of_sent_row.data() + plan.own_rows;
-  const auto* from = returned.const_data_ptr<E>();
-  std::vector<ReturnedRows<E>> ranks;
+  const auto* from = returned.const_data_ptr<Stored>();
+  std::vector<ReturnedRows<Stored>> ranks;
   for (const int64_t count : plan.send_rows) {
     ranks.emplace_back(token_of_row, count, from);
     token_of_row += count;

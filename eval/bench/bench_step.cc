@@ -43,17 +43,17 @@ double seconds_since(Clock::time_point begin) {
 
 constexpr int64_t kPeakSize = 1536;
 
-// FLOP/s of large square products of a, of the pass's type E, with fp32 weights b, one on each
+// FLOP/s of large square products of a, of the pass's type Stored, with fp32 weights b, one on each
 // thread at a time, the best of a few: what the machine gives at most, without meeting points
 // between threads.
-template <typename E>
+template <typename Stored>
 double measure_gemm(const at::Tensor& a, const at::Tensor& b, const at::Tensor& c) {
   constexpr int64_t n = kPeakSize;
   double best = 0;
   for (int i = 0; i < 3; ++i) {
     const Clock::time_point begin = Clock::now();
     parallel_tasks(num_threads(), [&](int64_t thread) {
-      linear(n, n, n, {a.const_data_ptr<E>(), n}, {b.const_data_ptr<float>(), n}, 0,
+      linear(n, n, n, {a.const_data_ptr<Stored>(), n}, {b.const_data_ptr<float>(), n}, 0,
              {c.mutable_data_ptr<float>() + thread * n * n, n});
     });
     const auto products = static_cast<double>(2 * n * n * n * num_threads());

@@ -22,19 +22,21 @@ struct AttentionShape {
   const CachedSpan* cached = nullptr;  // [N], or null: every span begins here
 };
 
-// E is what is stored, float or Bf16, and what the products inside a head are of: probabilities and
-// the gradients of scores are rounded too. Scores, softmax and sums over blocks are fp32.
+// Stored is float or Bf16: what is kept, and what the products inside a head are of:
+// probabilities and the gradients of scores are rounded too. Scores, softmax and sums over blocks
+// are fp32.
 
 // qkv [T, 3 D]: queries, keys and values side by side, rotated already. Cached spans, which are
 // fp32 only, take keys and values from their cache. Writes out [T, D] and logsumexp [T, H] of the
 // scaled scores, for the backward pass.
-template <typename E>
-void attention(const AttentionShape& shape, const E* qkv, E* out, float* logsumexp,
+template <typename Stored>
+void attention(const AttentionShape& shape, const Stored* qkv, Stored* out, float* logsumexp,
                Scratch* scratch);
 
 // Overwrites d_qkv [T, 3 D]. Scores are computed again, so nothing of size T^2 is kept.
-template <typename E>
-void attention_backward(const AttentionShape& shape, const E* qkv, const E* out,
-                        const float* logsumexp, const E* d_out, E* d_qkv, Scratch* scratch);
+template <typename Stored>
+void attention_backward(const AttentionShape& shape, const Stored* qkv, const Stored* out,
+                        const float* logsumexp, const Stored* d_out, Stored* d_qkv,
+                        Scratch* scratch);
 
 }  // namespace emo

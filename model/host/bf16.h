@@ -20,10 +20,10 @@ __attribute__((always_inline)) inline float widen(Bf16 value) {
   return std::bit_cast<float>(static_cast<uint32_t>(value.x) << 16);
 }
 
-// The nearest E, ties to even; not-a-number stays that.
-template <typename E>
-__attribute__((always_inline)) inline E narrow(float value) {
-  if constexpr (std::is_same_v<E, float>) {
+// The nearest Stored, ties to even; not-a-number stays that.
+template <typename Stored>
+__attribute__((always_inline)) inline Stored narrow(float value) {
+  if constexpr (std::is_same_v<Stored, float>) {
     return value;
   } else {
     const auto bits = std::bit_cast<uint32_t>(value);

@@ -42,11 +42,11 @@ EMO_AVX512_BF16 __m512i pairs_of(const Bf16* first, const Bf16* second, __mmask1
   return _mm512_or_si512(lower, _mm512_maskz_slli_epi32(second_mask, upper, 16));
 }
 
-template <typename E>
+template <typename Stored>
 EMO_AVX512_BF16 void pack(int64_t terms, int64_t columns, int64_t width,
-                          BasicConstMatrixView<E> from, uint32_t* panel) {
+                          BasicConstMatrixView<Stored> from, uint32_t* panel) {
   for (int64_t k = 0; k < terms; k += 2, panel += width) {
-    const E* row = from.data + k * from.stride;
+    const Stored* row = from.data + k * from.stride;
     for (int64_t j = 0; j < width; j += 16) {
       const __mmask16 mask = first_lanes(columns - j);
       const __mmask16 second_mask = k + 1 < terms ? mask : __mmask16{0};
@@ -68,9 +68,9 @@ EMO_AVX512_BF16 __m512i first_numbers(int64_t count, const Bf16* from) {
   return _mm512_maskz_loadu_epi16(static_cast<__mmask32>(lanes), from);
 }
 
-template <typename E>
-EMO_AVX512_BF16 void pack_transposed(int64_t terms, int64_t columns, BasicConstMatrixView<E> from,
-                                     uint32_t* panel) {
+template <typename Stored>
+EMO_AVX512_BF16 void pack_transposed(int64_t terms, int64_t columns,
+                                     BasicConstMatrixView<Stored> from, uint32_t* panel) {
   const int64_t pairs = (terms + 1) / 2;
   for (int64_t column = 0; column < kKernelColumns; column += 16) {
     for (int64_t pair = 0; pair < pairs; pair += 16) {

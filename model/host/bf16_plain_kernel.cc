@@ -20,15 +20,15 @@ void pack_terms(int64_t terms, int64_t columns, int64_t width, uint32_t* panel, 
   }
 }
 
-template <typename E>
-void pack(int64_t terms, int64_t columns, int64_t width, BasicConstMatrixView<E> from,
+template <typename Stored>
+void pack(int64_t terms, int64_t columns, int64_t width, BasicConstMatrixView<Stored> from,
           uint32_t* panel) {
   pack_terms(terms, columns, width, panel,
              [&](int64_t j, int64_t k) { return widen(from.data[k * from.stride + j]); });
 }
 
-template <typename E>
-void pack_transposed(int64_t terms, int64_t columns, BasicConstMatrixView<E> from,
+template <typename Stored>
+void pack_transposed(int64_t terms, int64_t columns, BasicConstMatrixView<Stored> from,
                      uint32_t* panel) {
   pack_terms(terms, columns, kKernelColumns, panel,
              [&](int64_t j, int64_t k) { return widen(from.data[j * from.stride + k]); });

@@ -13,17 +13,17 @@ namespace emo {
 namespace {
 
 // packed[i] = row plan.row_of_pair[begin + i] of `rows`
-template <typename E>
+template <typename Stored>
 void gather_rows(const ExchangePlan& plan, int64_t begin, int64_t count, const PlanRows& rows,
-                 E* packed) {
+                 Stored* packed) {
   const int64_t D = rows.tokens.size(1);
-  const auto* tokens = rows.tokens.const_data_ptr<E>();
-  const auto* arrived = plan.arrived_rows() > 0 ? rows.arrived.const_data_ptr<E>() : nullptr;
+  const auto* tokens = rows.tokens.const_data_ptr<Stored>();
+  const auto* arrived = plan.arrived_rows() > 0 ? rows.arrived.const_data_ptr<Stored>() : nullptr;
   for (int64_t i = 0; i < count; ++i) {
     const int64_t row = plan.row_of_pair[begin + i];
-    const E* from = row < plan.own_rows ? tokens + plan.token_of_sent_row[row] * D
-                                        : arrived + (row - plan.own_rows) * D;
-    std::memcpy(packed + i * D, from, D * sizeof(E));
+    const Stored* from = row < plan.own_rows ? tokens + plan.token_of_sent_row[row] * D
+                                             : arrived + (row - plan.own_rows) * D;
+    std::memcpy(packed + i * D, from, D * sizeof(Stored));
   }
 }
 
@@ -37,7 +37,7 @@ void check_rows(const ExchangePlan& plan, const PlanRows& rows, int64_t D) {
 
 // Calls f(e, begin, n, packed) for each expert here that has pairs, as tasks: its pairs are
 // [begin, begin + n), and packed [n, D] (slot 0 of the scratch) their rows.
-template <typename E, typename F>
+template <typename Stored, typename F>
 void for_each_expert(const ExchangePlan& plan, const std::vector<FeedForwardView>& experts,
                      const PlanRows& rows, Scratch* scratch, const F& f) {
   const int64_t D = rows.tokens.size(1);
@@ -46,7 +46,7 @@ void for_each_expert(const ExchangePlan& plan, const std::vector<FeedForwardView
     const int64_t begin = plan.expert_begin[e];
     const int64_t n = plan.expert_begin[e + 1] - begin;
     if (n == 0) return;
-    E* packed = scratch->get<E>(0, n * D);
+    Stored* packed = scratch->get<Stored>(0, n * D);
     gather_rows(plan, begin, n, rows, packed);
     f(e, begin, n, packed);
   });
@@ -63,26 +63,27 @@ void zero_unused(const std::vector<FeedForwardView>& gradients, const ExchangePl
 
 }  // namespace
 
-template <typename E>
+template <typename Stored>
 void apply_experts(const std::vector<FeedForwardView>& experts, const ExchangePlan& plan,
                    const PlanRows& rows, at::Tensor* hidden, ExpertBuffers* buffers,
                    Scratch* scratch) {
   const int64_t D = rows.tokens.size(1);
-  E* results = shape_stored<E>(&buffers->pair_rows, {plan.pairs, D});
+  Stored* results = shape_stored<Stored>(&buffers->pair_rows, {plan.pairs, D});
   if (experts.empty()) return;
   const int64_t F = experts[0].F;
-  E* h = shape_stored<E>(hidden, {plan.pairs, 2 * F});
-  for_each_expert<E>(
-      plan, experts, rows, scratch, [&](int64_t e, int64_t begin, int64_t n, E* packed) {
-        feed_forward<E>(experts[e], {n, packed, plan.weight_of_pair.data() + begin},
-                        {h + begin * 2 * F, scratch->get<E>(1, n * F)}, 0, results + begin * D);
+  Stored* h = shape_stored<Stored>(hidden, {plan.pairs, 2 * F});
+  for_each_expert<Stored>(
+      plan, experts, rows, scratch, [&](int64_t e, int64_t begin, int64_t n, Stored* packed) {
+        feed_forward<Stored>(experts[e], {n, packed, plan.weight_of_pair.data() + begin},
+                             {h + begin * 2 * F, scratch->get<Stored>(1, n * F)}, 0,
+                             results + begin * D);
       });
 }
 
-template <typename E>
+template <typename Stored>
 void pair_lengths(const ExchangePlan& plan, int64_t D, ExpertBuffers* buffers) {
   float* lengths = shape_buffer(&buffers->pair_scalars, {plan.pairs}).mutable_data_ptr<float>();
-  const auto* rows = plan.pairs > 0 ? buffers->pair_rows.const_data_ptr<E>() : nullptr;
+  const auto* rows = plan.pairs > 0 ? buffers->pair_rows.const_data_ptr<Stored>() : nullptr;
   parallel_for(plan.pairs, 64, [&](int64_t begin, int64_t end) {
     for (int64_t pair = begin; pair < end; ++pair) {
       double squares = 0;
@@ -95,19 +96,19 @@ void pair_lengths(const ExchangePlan& plan, int64_t D, ExpertBuffers* buffers) {
   });
 }
 
-template <typename E>
+template <typename Stored>
 void apply_experts_hidden(const std::vector<FeedForwardView>& experts, const ExchangePlan& plan,
                           const PlanRows& rows, at::Tensor* hidden, Scratch* scratch) {
   if (experts.empty()) return;
   const int64_t F = experts[0].F;
-  E* h = shape_stored<E>(hidden, {plan.pairs, 2 * F});
-  for_each_expert<E>(plan, experts, rows, scratch,
-                     [&](int64_t e, int64_t begin, int64_t n, E* packed) {
-                       feed_forward_hidden(experts[e], n, packed, h + begin * 2 * F);
-                     });
+  Stored* h = shape_stored<Stored>(hidden, {plan.pairs, 2 * F});
+  for_each_expert<Stored>(plan, experts, rows, scratch,
+                          [&](int64_t e, int64_t begin, int64_t n, Stored* packed) {
+                            feed_forward_hidden(experts[e], n, packed, h + begin * 2 * F);
+                          });
 }
 
-template <typename E>
+template <typename Stored>
 void apply_experts_backward(const std::vector<FeedForwardView>& experts,
                             const std::vector<FeedForwardView>& gradients, bool onto,
                             const ExchangePlan& plan, const PlanRows& rows,
@@ -115,21 +116,21 @@ void apply_experts_backward(const std::vector<FeedForwardView>& experts,
                             Scratch* scratch) {
   const int64_t D = rows.tokens.size(1);
   float* d_weights = shape_buffer(&buffers->pair_scalars, {plan.pairs}).mutable_data_ptr<float>();
-  E* d_pairs = shape_stored<E>(&buffers->pair_rows, {plan.pairs, D});
+  Stored* d_pairs = shape_stored<Stored>(&buffers->pair_rows, {plan.pairs, D});
   if (experts.empty()) return;
   const int64_t F = experts[0].F;
   check_rows(plan, d_out, experts[0].D);
-  E* h = hidden.mutable_data_ptr<E>();
+  Stored* h = hidden.mutable_data_ptr<Stored>();
   if (!onto) zero_unused(gradients, plan);
-  for_each_expert<E>(
-      plan, experts, rows, scratch, [&](int64_t e, int64_t begin, int64_t n, E* packed) {
-        E* packed_dy = scratch->get<E>(1, n * D);
-        E* act = scratch->get<E>(2, n * F);
-        E* d_act = scratch->get<E>(3, n * F);
+  for_each_expert<Stored>(
+      plan, experts, rows, scratch, [&](int64_t e, int64_t begin, int64_t n, Stored* packed) {
+        Stored* packed_dy = scratch->get<Stored>(1, n * D);
+        Stored* act = scratch->get<Stored>(2, n * F);
+        Stored* d_act = scratch->get<Stored>(3, n * F);
         gather_rows(plan, begin, n, d_out, packed_dy);
-        feed_forward_backward<E>(experts[e], {n, packed, plan.weight_of_pair.data() + begin},
-                                 packed_dy, {h + begin * 2 * F, act, d_act}, onto ? 1 : 0,
-                                 gradients[e], 0, d_pairs + begin * D, d_weights + begin);
+        feed_forward_backward<Stored>(experts[e], {n, packed, plan.weight_of_pair.data() + begin},
+                                      packed_dy, {h + begin * 2 * F, act, d_act}, onto ? 1 : 0,
+                                      gradients[e], 0, d_pairs + begin * D, d_weights + begin);
       });
 }
 

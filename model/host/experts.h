@@ -11,34 +11,34 @@
 
 namespace emo {
 
-// Buffers of [Q, ...] that layers share, kept from call to call. E, here and below, is what the
-// pass stores: float or Bf16.
+// Buffers of [Q, ...] that layers share, kept from call to call. Stored, here and below, is what
+// the pass stores: float or Bf16.
 struct ExpertBuffers {
-  at::Tensor pair_rows;     // E [Q, D] an expert's result, or gradient, for each pair
+  at::Tensor pair_rows;     // Stored [Q, D] an expert's result, or gradient, for each pair
   at::Tensor pair_scalars;  // [Q] gradient of each pair's weight, or length of its result
 };
 
-// For each pair of `rows` E (parallel/expert_exchange.h) its expert's result times its weight, to
-// buffers->pair_rows. Keeps hidden E [Q, 2 F].
-template <typename E>
+// For each pair of `rows` Stored (parallel/expert_exchange.h) its expert's result times its weight,
+// to buffers->pair_rows. Keeps hidden Stored [Q, 2 F].
+template <typename Stored>
 void apply_experts(const std::vector<FeedForwardView>& experts, const ExchangePlan& plan,
                    const PlanRows& rows, at::Tensor* hidden, ExpertBuffers* buffers,
                    Scratch* scratch);
 
 // After apply_experts: the length of each pair's weighted result, to buffers->pair_scalars.
-template <typename E>
+template <typename Stored>
 void pair_lengths(const ExchangePlan& plan, int64_t D, ExpertBuffers* buffers);
 
 // `hidden` alone, the same bits: what a backward pass needs where it was not kept.
-template <typename E>
+template <typename Stored>
 void apply_experts_hidden(const std::vector<FeedForwardView>& experts, const ExchangePlan& plan,
                           const PlanRows& rows, at::Tensor* hidden, Scratch* scratch);
 
-// From d_out E, the gradients of the sums over a row's pairs: those of each pair's input, to
+// From d_out Stored, the gradients of the sums over a row's pairs: those of each pair's input, to
 // buffers->pair_rows, and of its weight, to buffers->pair_scalars; and the experts' gradients,
 // added to what they hold (`onto`) or written over it, by zeros where an expert has no pairs.
 // `hidden` is overwritten.
-template <typename E>
+template <typename Stored>
 void apply_experts_backward(const std::vector<FeedForwardView>& experts,
                             const std::vector<FeedForwardView>& gradients, bool onto,
                             const ExchangePlan& plan, const PlanRows& rows,

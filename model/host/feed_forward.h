@@ -15,40 +15,41 @@ struct FeedForwardView {
   int64_t F = 0;
 };
 
-// E is what is stored, float or Bf16. y and dx are of E too, with beta 0 where that is Bf16, or
-// fp32.
+// Stored is float or Bf16. y and dx are of Stored too, with beta 0 where that is
+// Bf16, or fp32.
 
 // What a feed-forward is applied to.
-template <typename E>
+template <typename Stored>
 struct FeedForwardRows {
   int64_t n = 0;
-  const E* x = nullptr;            // [n, D]
+  const Stored* x = nullptr;       // [n, D]
   const float* weights = nullptr;  // w [n] that results are multiplied by, or null for 1
 };
 
 // Its memory.
-template <typename E>
+template <typename Stored>
 struct FeedForwardMemory {
-  E* hidden = nullptr;  // [n, 2 F] what the backward pass needs of the forward pass
-  E* act = nullptr;     // [n, F] scratch
-  E* d_act = nullptr;   // [n, F] scratch of the backward pass
+  Stored* hidden = nullptr;  // [n, 2 F] what the backward pass needs of the forward pass
+  Stored* act = nullptr;     // [n, F] scratch
+  Stored* d_act = nullptr;   // [n, F] scratch of the backward pass
 };
 
 // y [n, D] = beta * y + w * f(x). Keeps memory.hidden.
-template <typename E, typename Y>
-void feed_forward(const FeedForwardView& weights, const FeedForwardRows<E>& rows,
-                  const FeedForwardMemory<E>& memory, float beta, Y* y);
+template <typename Stored, typename Y>
+void feed_forward(const FeedForwardView& weights, const FeedForwardRows<Stored>& rows,
+                  const FeedForwardMemory<Stored>& memory, float beta, Y* y);
 
 // `hidden` alone, the same bits.
-template <typename E>
-void feed_forward_hidden(const FeedForwardView& weights, int64_t n, const E* x, E* hidden);
+template <typename Stored>
+void feed_forward_hidden(const FeedForwardView& weights, int64_t n, const Stored* x,
+                         Stored* hidden);
 
 // From dy [n, D]: gradients = onto * gradients + ..., onto 0 or 1, dx [n, D] = beta * dx + ..., and
 // d_row_weights [n] (null where rows.weights is). Overwrites memory.hidden with its gradient.
 // REQUIRES: memory.hidden as feed_forward() left it.
-template <typename E, typename Y>
-void feed_forward_backward(const FeedForwardView& weights, const FeedForwardRows<E>& rows,
-                           const E* dy, const FeedForwardMemory<E>& memory, float onto,
+template <typename Stored, typename Y>
+void feed_forward_backward(const FeedForwardView& weights, const FeedForwardRows<Stored>& rows,
+                           const Stored* dy, const FeedForwardMemory<Stored>& memory, float onto,
                            const FeedForwardView& gradients, float beta, Y* dx,
                            float* d_row_weights);
 

@@ -20,9 +20,9 @@ int64_t rows_at_once(int64_t V) { return std::clamp<int64_t>((1 << 22) / V, 256,
 // Of each row of logits [V], `stride` apart: the largest and the sum of exponentials of the
 // distance to it. The exponentials go to `exponentials`, which may be the logits' own memory; null:
 // nowhere.
-template <typename E>
+template <typename Stored>
 EMO_SIMD void exponentiate_rows(int64_t begin, int64_t end, int64_t V, int64_t stride,
-                                const float* logits, E* exponentials, float* largest_of_row,
+                                const float* logits, Stored* exponentials, float* largest_of_row,
                                 float* sum_of_row) {
   for (int64_t i = begin; i < end; ++i) {
     const float* row = logits + i * stride;
@@ -34,11 +34,11 @@ EMO_SIMD void exponentiate_rows(int64_t begin, int64_t end, int64_t V, int64_t s
 #pragma omp simd reduction(+ : sum)
       for (int64_t v = 0; v < V; ++v) sum += fast_exp(row[v] - largest);
     } else {
-      E* to = exponentials + i * stride;
+      Stored* to = exponentials + i * stride;
 #pragma omp simd reduction(+ : sum)
       for (int64_t v = 0; v < V; ++v) {
         const float exponential = fast_exp(row[v] - largest);
-        to[v] = narrow<E>(exponential);
+        to[v] = narrow<Stored>(exponential);
         sum += exponential;
       }
     }
@@ -48,40 +48,40 @@ EMO_SIMD void exponentiate_rows(int64_t begin, int64_t end, int64_t V, int64_t s
 }
 
 // The logits of one chunk of rows.
-template <typename E>
+template <typename Stored>
 struct Chunk {
   int64_t first, rows;
-  int64_t stride;   // of the next two, at least V
-  float* logits;    // [rows, V]
-  E* exponentials;  // [rows, V], where kept; of float in the place of the logits
+  int64_t stride;        // of the next two, at least V
+  float* logits;         // [rows, V]
+  Stored* exponentials;  // [rows, V], where kept; of float in the place of the logits
   std::vector<float> label_logits;
   std::vector<float> sums;  // of each row's exponentials
   std::vector<float> logsumexp;
 };
 
-template <typename E>
-E* place_of_exponentials(float* logits, int64_t count, Scratch* scratch) {
-  if constexpr (std::is_same_v<E, float>) {
+template <typename Stored>
+Stored* place_of_exponentials(float* logits, int64_t count, Scratch* scratch) {
+  if constexpr (std::is_same_v<Stored, float>) {
     return logits;
   } else {
-    return scratch->get<E>(2, count);
+    return scratch->get<Stored>(2, count);
   }
 }
 
 // Calls f(chunk) for each chunk of rows, after adding up its loss.
-template <typename E, typename F>
-LmLoss for_chunks(const LmHeadWeights& head, int64_t T, const E* x, const int32_t* labels,
+template <typename Stored, typename F>
+LmLoss for_chunks(const LmHeadWeights& head, int64_t T, const Stored* x, const int32_t* labels,
                   bool keep_exponentials, Scratch* scratch, const F& f) {
   LmLoss loss;
   const int64_t most = std::min(T, rows_at_once(head.V));
   const int64_t stride = padded_stride(head.V);
   float* logits = scratch->get(0, most * stride);
-  Chunk<E> chunk{
+  Chunk<Stored> chunk{
       0,
       0,
       stride,
       logits,
-      keep_exponentials ? place_of_exponentials<E>(logits, most * stride, scratch) : nullptr,
+      keep_exponentials ? place_of_exponentials<Stored>(logits, most * stride, scratch) : nullptr,
       std::vector<float>(most),
       std::vector<float>(most),
       std::vector<float>(most)};
@@ -93,8 +93,9 @@ LmLoss for_chunks(const LmHeadWeights& head, int64_t T, const E* x, const int32_
       chunk.label_logits[i] = chunk.logits[i * stride + std::max(labels[chunk.first + i], 0)];
     }
     parallel_for(chunk.rows, 8, [&](int64_t begin, int64_t end) {
-      vectorised<exponentiate_rows<E>>(begin, end, head.V, stride, chunk.logits, chunk.exponentials,
-                                       chunk.logsumexp.data(), chunk.sums.data());
+      vectorised<exponentiate_rows<Stored>>(begin, end, head.V, stride, chunk.logits,
+                                            chunk.exponentials, chunk.logsumexp.data(),
+                                            chunk.sums.data());
     });
     for (int64_t i = 0; i < chunk.rows; ++i) {
       chunk.logsumexp[i] += std::log(chunk.sums[i]);
@@ -109,12 +110,13 @@ LmLoss for_chunks(const LmHeadWeights& head, int64_t T, const E* x, const int32_
 }
 
 // to[i] = factors[i] * from[i], for rows of D.
-template <typename E>
-void scale_rows(int64_t rows, int64_t D, const std::vector<float>& factors, const E* from, E* to) {
+template <typename Stored>
+void scale_rows(int64_t rows, int64_t D, const std::vector<float>& factors, const Stored* from,
+                Stored* to) {
   parallel_for(rows, 64, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       for (int64_t d = 0; d < D; ++d) {
-        to[i * D + d] = narrow<E>(factors[i] * widen(from[i * D + d]));
+        to[i * D + d] = narrow<Stored>(factors[i] * widen(from[i * D + d]));
       }
     }
   });
@@ -171,15 +173,15 @@ LmLoss lm_loss(const LmHeadWeights& head, int64_t T, const float* x, const int32
       });
 }
 
-template <typename E>
+template <typename Stored>
 LmLoss lm_loss_and_gradients(const LmHeadWeights& head, const LmHeadWeights& d_head, int64_t T,
-                             const E* x, const int32_t* labels, float scale, float z_weight,
+                             const Stored* x, const int32_t* labels, float scale, float z_weight,
                              float* dx, Scratch* scratch) {
   const int64_t D = head.D;
   const int64_t V = head.V;
   std::vector<float> factors;
   return for_chunks(
-      head, T, x, labels, /*keep_exponentials=*/true, scratch, [&](const Chunk<E>& chunk) {
+      head, T, x, labels, /*keep_exponentials=*/true, scratch, [&](const Chunk<Stored>& chunk) {
         // The logits' gradient is diag(factors) * exponentials, less the labels' part: factors go
         // onto the rows of x and dx, which are shorter.
         factors.resize(chunk.rows);
@@ -188,19 +190,19 @@ LmLoss lm_loss_and_gradients(const LmHeadWeights& head, const LmHeadWeights& d_h
                            ? 0.0f
                            : scale * (1 + 2 * z_weight * chunk.logsumexp[i]) / chunk.sums[i];
         }
-        if constexpr (std::is_same_v<E, Bf16>) {
+        if constexpr (std::is_same_v<Stored, Bf16>) {
           add_labels(chunk, labels + chunk.first, z_weight);
         }
-        const E* x_rows = x + chunk.first * D;
+        const Stored* x_rows = x + chunk.first * D;
         float* dx_rows = dx + chunk.first * D;
-        E* scaled = scratch->get<E>(1, chunk.rows * D);
+        Stored* scaled = scratch->get<Stored>(1, chunk.rows * D);
         scale_rows(chunk.rows, D, factors, x_rows, scaled);
-        const BasicConstMatrixView<E> exponentials(chunk.exponentials, chunk.stride);
+        const BasicConstMatrixView<Stored> exponentials(chunk.exponentials, chunk.stride);
         linear_weight_gradient(chunk.rows, V, D, exponentials, {scaled, D}, 1, {d_head.w, D});
         linear_input_gradient(chunk.rows, V, D, exponentials, {head.w, D}, 0,
                               MatrixView{dx_rows, D});
         scale_rows<float>(chunk.rows, D, factors, dx_rows, dx_rows);
-        if constexpr (std::is_same_v<E, float>) {
+        if constexpr (std::is_same_v<Stored, float>) {
           subtract_labels(head, d_head, chunk.rows, labels + chunk.first, scale, x_rows, dx_rows);
         }
       });

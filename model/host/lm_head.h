@@ -27,10 +27,10 @@ LmLoss lm_loss(const LmHeadWeights& head, int64_t T, const float* x, const int32
 
 // The loss and, in the same pass, the gradients of
 //   scale * sum_t (cross-entropy_t + z_weight * logsumexp_t^2):
-// overwrites dx [T, D], adds to d_head. E: float or Bf16; logits are fp32 in both.
-template <typename E>
+// overwrites dx [T, D], adds to d_head. Stored: float or Bf16; logits are fp32 in both.
+template <typename Stored>
 LmLoss lm_loss_and_gradients(const LmHeadWeights& head, const LmHeadWeights& d_head, int64_t T,
-                             const E* x, const int32_t* labels, float scale, float z_weight,
+                             const Stored* x, const int32_t* labels, float scale, float z_weight,
                              float* dx, Scratch* scratch);
 
 }  // namespace emo

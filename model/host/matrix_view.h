@@ -7,17 +7,17 @@
 
 namespace emo {
 
-template <typename E>
+template <typename Stored>
 struct BasicMatrixView {
-  E* data;
+  Stored* data;
   int64_t stride;
 };
-template <typename E>
+template <typename Stored>
 struct BasicConstMatrixView {
-  BasicConstMatrixView(const E* d, int64_t s) : data(d), stride(s) {}
-  BasicConstMatrixView(BasicMatrixView<E> m)  // NOLINT: a view of a view
+  BasicConstMatrixView(const Stored* d, int64_t s) : data(d), stride(s) {}
+  BasicConstMatrixView(BasicMatrixView<Stored> m)  // NOLINT: a view of a view
       : data(m.data), stride(m.stride) {}
-  const E* data;
+  const Stored* data;
   int64_t stride;
 };
 

@@ -16,8 +16,8 @@ namespace {
 constexpr int64_t kGrain = 64;  // rows
 
 // to[D] = (kAdd ? to : 0) + the sum of kRows rows of D, in their order: entries meet in a register.
-template <int kRows, bool kAdd, typename E, typename Y>
-EMO_SIMD void sum_rows(int64_t D, const E* const* from, Y* to) {
+template <int kRows, bool kAdd, typename Stored, typename Y>
+EMO_SIMD void sum_rows(int64_t D, const Stored* const* from, Y* to) {
 #pragma omp simd
   for (int64_t d = 0; d < D; ++d) {
     float sum = 0;
@@ -28,8 +28,8 @@ EMO_SIMD void sum_rows(int64_t D, const E* const* from, Y* to) {
 }
 
 // The same for any number of rows.
-template <bool kAdd, typename E, typename Y>
-EMO_SIMD void sum_any_rows(int64_t D, const E* const* from, int64_t count, Y* to) {
+template <bool kAdd, typename Stored, typename Y>
+EMO_SIMD void sum_any_rows(int64_t D, const Stored* const* from, int64_t count, Y* to) {
   constexpr int64_t kColumns = 256;  // summed up at a time
   float sums[kColumns];
   for (int64_t column = 0; column < D; column += kColumns) {
@@ -47,20 +47,20 @@ EMO_SIMD void sum_any_rows(int64_t D, const E* const* from, int64_t count, Y* to
 
 // The pairs of rows, and where their sums go: row r to to + target[r] * D, or to + (r - first) * D
 // where target is null.
-template <typename E, typename Y>
+template <typename Stored, typename Y>
 struct Sums {
   const int32_t* first_pair;  // [R + 1]
   const int32_t* pairs;
-  const E* pair_rows;
+  const Stored* pair_rows;
   const int32_t* target;
   int64_t first;
   Y* to;
 };
 
 // `from` has room for the pairs of a row.
-template <bool kAdd, typename E, typename Y>
-EMO_SIMD void sum_pairs(const Sums<E, Y>& sums, int64_t begin, int64_t end, int64_t D,
-                        const E** from) {
+template <bool kAdd, typename Stored, typename Y>
+EMO_SIMD void sum_pairs(const Sums<Stored, Y>& sums, int64_t begin, int64_t end, int64_t D,
+                        const Stored** from) {
   for (int64_t r = begin; r < end; ++r) {
     const int64_t count = sums.first_pair[r + 1] - sums.first_pair[r];
     const int32_t* pairs = sums.pairs + sums.first_pair[r];
@@ -82,14 +82,14 @@ EMO_SIMD void sum_pairs(const Sums<E, Y>& sums, int64_t begin, int64_t end, int6
   }
 }
 
-template <bool kAdd, typename E, typename Y>
-void sum_range(const Sums<E, Y>& sums, int64_t begin, int64_t end, int64_t D) {
+template <bool kAdd, typename Stored, typename Y>
+void sum_range(const Sums<Stored, Y>& sums, int64_t begin, int64_t end, int64_t D) {
   int64_t most = 0;
   for (int64_t r = begin; r < end; ++r) {
     most = std::max<int64_t>(most, sums.first_pair[r + 1] - sums.first_pair[r]);
   }
-  std::vector<const E*> from(most);
-  vectorised<sum_pairs<kAdd, E, Y>>(sums, begin, end, D, from.data());
+  std::vector<const Stored*> from(most);
+  vectorised<sum_pairs<kAdd, Stored, Y>>(sums, begin, end, D, from.data());
 }
 
 // The rows of whole tokens: those of [begin, end) whose token does not begin before, up to the last
@@ -105,33 +105,36 @@ std::pair<int64_t, int64_t> of_whole_tokens(const int32_t* token_of_row, int64_t
 
 }  // namespace
 
-template <typename E>
+template <typename Stored>
 void sum_arrived_rows(const ExchangePlan& plan, const at::Tensor& pair_rows, at::Tensor* out) {
   const int64_t D = out->size(1);
   TORCH_CHECK(out->size(0) == plan.arrived_rows() && pair_rows.size(0) == plan.pairs,
               "sum_arrived_rows: ", pair_rows.sizes(), " to ", out->sizes(), " for ", plan.pairs,
               " pairs of ", plan.arrived_rows(), " rows");
-  const Sums<E, E> sums{plan.first_pair_of_row.data(), plan.pair_of_row.data(),
-                        pair_rows.const_data_ptr<E>(), nullptr,
-                        /*first=*/plan.own_rows,       out->mutable_data_ptr<E>()};
+  const Sums<Stored, Stored> sums{plan.first_pair_of_row.data(),
+                                  plan.pair_of_row.data(),
+                                  pair_rows.const_data_ptr<Stored>(),
+                                  nullptr,
+                                  /*first=*/plan.own_rows,
+                                  out->mutable_data_ptr<Stored>()};
   parallel_for(plan.arrived_rows(), kGrain, [&](int64_t begin, int64_t end) {
     sum_range<false>(sums, plan.own_rows + begin, plan.own_rows + end, D);
   });
 }
 
-template <typename E>
+template <typename Stored>
 void add_own_rows(const ExchangePlan& plan, const at::Tensor& pair_rows, at::Tensor* tokens) {
   const int64_t D = tokens->size(1);
   TORCH_CHECK(pair_rows.size(0) == plan.pairs && plan.own_tokens() <= tokens->size(0),
               "add_own_rows: ", pair_rows.sizes(), " to ", tokens->sizes(), " for ", plan.pairs,
               " pairs");
   const int32_t* token_of_row = plan.token_of_sent_row.data();
-  const Sums<E, float> sums{plan.first_pair_of_row.data(),
-                            plan.pair_of_row.data(),
-                            pair_rows.const_data_ptr<E>(),
-                            token_of_row,
-                            /*first=*/0,
-                            tokens->mutable_data_ptr<float>()};
+  const Sums<Stored, float> sums{plan.first_pair_of_row.data(),
+                                 plan.pair_of_row.data(),
+                                 pair_rows.const_data_ptr<Stored>(),
+                                 token_of_row,
+                                 /*first=*/0,
+                                 tokens->mutable_data_ptr<float>()};
   parallel_for(plan.own_rows, kGrain, [&](int64_t begin, int64_t end) {
     const auto [first, last] = of_whole_tokens(token_of_row, plan.own_rows, begin, end);
     sum_range<true>(sums, first, last, D);

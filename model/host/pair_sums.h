@@ -7,14 +7,14 @@
 
 namespace emo {
 
-// E, float or Bf16, is the type of `pair_rows` [Q, D]. Sums are fp32, in a fixed order.
+// Stored, float or Bf16, is the type of `pair_rows` [Q, D]. Sums are fp32, in a fixed order.
 
-// out E [R - own_rows, D]: the sum for each row that arrived.
-template <typename E>
+// out Stored [R - own_rows, D]: the sum for each row that arrived.
+template <typename Stored>
 void sum_arrived_rows(const ExchangePlan& plan, const at::Tensor& pair_rows, at::Tensor* out);
 
 // tokens f32 [T, D]: adds the sum for each own row to its token.
-template <typename E>
+template <typename Stored>
 void add_own_rows(const ExchangePlan& plan, const at::Tensor& pair_rows, at::Tensor* tokens);
 
 }  // namespace emo

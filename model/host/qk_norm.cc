@@ -12,8 +12,8 @@ namespace {
 
 constexpr int64_t kBlock = 128;  // rows whose weight gradients are summed together
 
-template <typename E>
-EMO_SIMD void normalise_row(int64_t D, const float* w, float epsilon, E* row, E* raw,
+template <typename Stored>
+EMO_SIMD void normalise_row(int64_t D, const float* w, float epsilon, Stored* row, Stored* raw,
                             float* reciprocal) {
   float squares = 0;
 #pragma omp simd reduction(+ : squares)
@@ -25,13 +25,14 @@ EMO_SIMD void normalise_row(int64_t D, const float* w, float epsilon, E* row, E*
   *reciprocal = r;
   for (int64_t d = 0; d < D; ++d) {
     raw[d] = row[d];
-    row[d] = narrow<E>(widen(row[d]) * r * w[d]);
+    row[d] = narrow<Stored>(widen(row[d]) * r * w[d]);
   }
 }
 
 // With x the raw row and r its reciprocal: dx = g w r - x r^3 sum(g w x) / D, dw += g x r.
-template <typename E>
-EMO_SIMD void backward_row(int64_t D, const float* w, const E* raw, float r, E* row, float* dw) {
+template <typename Stored>
+EMO_SIMD void backward_row(int64_t D, const float* w, const Stored* raw, float r, Stored* row,
+                           float* dw) {
   float product = 0;
 #pragma omp simd reduction(+ : product)
   for (int64_t d = 0; d < D; ++d) product += widen(row[d]) * w[d] * widen(raw[d]);
@@ -40,30 +41,30 @@ EMO_SIMD void backward_row(int64_t D, const float* w, const E* raw, float r, E* 
     const float gradient = widen(row[d]);
     const float x = widen(raw[d]);
     dw[d] += gradient * x * r;
-    row[d] = narrow<E>(gradient * w[d] * r - x * scale);
+    row[d] = narrow<Stored>(gradient * w[d] * r - x * scale);
   }
 }
 
 }  // namespace
 
-template <typename E>
-void qk_norm(int64_t T, int64_t D, const QkNormWeights& weights, float epsilon, E* qkv, E* raw,
-             float* reciprocal) {
+template <typename Stored>
+void qk_norm(int64_t T, int64_t D, const QkNormWeights& weights, float epsilon, Stored* qkv,
+             Stored* raw, float* reciprocal) {
   parallel_for(T, kBlock, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
-      vectorised<normalise_row<E>>(D, weights.q, epsilon, qkv + 3 * t * D, raw + 2 * t * D,
-                                   reciprocal + 2 * t);
-      vectorised<normalise_row<E>>(D, weights.k, epsilon, qkv + (3 * t + 1) * D,
-                                   raw + (2 * t + 1) * D, reciprocal + 2 * t + 1);
+      vectorised<normalise_row<Stored>>(D, weights.q, epsilon, qkv + 3 * t * D, raw + 2 * t * D,
+                                        reciprocal + 2 * t);
+      vectorised<normalise_row<Stored>>(D, weights.k, epsilon, qkv + (3 * t + 1) * D,
+                                        raw + (2 * t + 1) * D, reciprocal + 2 * t + 1);
     }
   });
 }
 template void qk_norm(int64_t, int64_t, const QkNormWeights&, float, float*, float*, float*);
 template void qk_norm(int64_t, int64_t, const QkNormWeights&, float, Bf16*, Bf16*, float*);
 
-template <typename E>
-void qk_norm_backward(int64_t T, int64_t D, const QkNormWeights& weights, const E* raw,
-                      const float* reciprocal, E* d_qkv, const QkNormWeights& gradients,
+template <typename Stored>
+void qk_norm_backward(int64_t T, int64_t D, const QkNormWeights& weights, const Stored* raw,
+                      const float* reciprocal, Stored* d_qkv, const QkNormWeights& gradients,
                       std::vector<float>* partial) {
   const int64_t blocks = (T + kBlock - 1) / kBlock;
   partial->assign(blocks * 2 * D, 0.0f);
@@ -71,10 +72,10 @@ void qk_norm_backward(int64_t T, int64_t D, const QkNormWeights& weights, const 
     for (int64_t b = begin; b < end; ++b) {
       float* dw = partial->data() + b * 2 * D;
       for (int64_t t = b * kBlock; t < std::min(T, (b + 1) * kBlock); ++t) {
-        vectorised<backward_row<E>>(D, weights.q, raw + 2 * t * D, reciprocal[2 * t],
-                                    d_qkv + 3 * t * D, dw);
-        vectorised<backward_row<E>>(D, weights.k, raw + (2 * t + 1) * D, reciprocal[2 * t + 1],
-                                    d_qkv + (3 * t + 1) * D, dw + D);
+        vectorised<backward_row<Stored>>(D, weights.q, raw + 2 * t * D, reciprocal[2 * t],
+                                         d_qkv + 3 * t * D, dw);
+        vectorised<backward_row<Stored>>(D, weights.k, raw + (2 * t + 1) * D, reciprocal[2 * t + 1],
+                                         d_qkv + (3 * t + 1) * D, dw + D);
       }
     }
   });

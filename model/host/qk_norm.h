@@ -13,17 +13,17 @@ struct QkNormWeights {
 };
 
 // qkv [T, 3 D]: normalises the first D columns by weights.q and the next D by weights.k, in place.
-// Keeps for the backward pass what they were, raw [T, 2 D], and reciprocal [T, 2]. E: float or
+// Keeps for the backward pass what they were, raw [T, 2 D], and reciprocal [T, 2]. Stored: float or
 // Bf16.
-template <typename E>
-void qk_norm(int64_t T, int64_t D, const QkNormWeights& weights, float epsilon, E* qkv, E* raw,
-             float* reciprocal);
+template <typename Stored>
+void qk_norm(int64_t T, int64_t D, const QkNormWeights& weights, float epsilon, Stored* qkv,
+             Stored* raw, float* reciprocal);
 
 // d_qkv [T, 3 D]: from the gradients of normalised queries and keys to those of raw ones, in place;
 // adds to the gradients of the weights. `partial` is scratch.
-template <typename E>
-void qk_norm_backward(int64_t T, int64_t D, const QkNormWeights& weights, const E* raw,
-                      const float* reciprocal, E* d_qkv, const QkNormWeights& gradients,
+template <typename Stored>
+void qk_norm_backward(int64_t T, int64_t D, const QkNormWeights& weights, const Stored* raw,
+                      const float* reciprocal, Stored* d_qkv, const QkNormWeights& gradients,
                       std::vector<float>* partial);
 
 }  // namespace emo

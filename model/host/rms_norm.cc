@@ -12,9 +12,9 @@ namespace {
 
 constexpr int64_t kBlock = 128;  // rows whose weight gradients are summed together
 
-template <typename E>
+template <typename Stored>
 EMO_SIMD void normalise_rows(int64_t begin, int64_t end, int64_t D, const float* x, const float* w,
-                             float epsilon, E* y, float* reciprocal) {
+                             float epsilon, Stored* y, float* reciprocal) {
   for (int64_t t = begin; t < end; ++t) {
     const float* row = x + t * D;
     float squares = 0;
@@ -22,7 +22,7 @@ EMO_SIMD void normalise_rows(int64_t begin, int64_t end, int64_t D, const float*
     for (int64_t d = 0; d < D; ++d) squares += row[d] * row[d];
     const float r = 1.0f / std::sqrt(squares / static_cast<float>(D) + epsilon);
     reciprocal[t] = r;
-    for (int64_t d = 0; d < D; ++d) y[t * D + d] = narrow<E>(row[d] * r * w[d]);
+    for (int64_t d = 0; d < D; ++d) y[t * D + d] = narrow<Stored>(row[d] * r * w[d]);
   }
 }
 
@@ -46,11 +46,11 @@ EMO_SIMD void backward_rows(int64_t begin, int64_t end, int64_t D, const float* 
 
 }  // namespace
 
-template <typename E>
-void rms_norm(int64_t T, int64_t D, const float* x, const float* w, float epsilon, E* y,
+template <typename Stored>
+void rms_norm(int64_t T, int64_t D, const float* x, const float* w, float epsilon, Stored* y,
               float* reciprocal) {
   parallel_for(T, kBlock, [&](int64_t begin, int64_t end) {
-    vectorised<normalise_rows<E>>(begin, end, D, x, w, epsilon, y, reciprocal);
+    vectorised<normalise_rows<Stored>>(begin, end, D, x, w, epsilon, y, reciprocal);
   });
 }
 template void rms_norm(int64_t, int64_t, const float*, const float*, float, float*, float*);

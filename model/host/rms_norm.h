@@ -6,10 +6,10 @@
 
 namespace emo {
 
-// x [T, D] -> y [T, D], and reciprocal [T], 1 / sqrt(...) of each row, for the backward pass. E:
-// float or Bf16.
-template <typename E>
-void rms_norm(int64_t T, int64_t D, const float* x, const float* w, float epsilon, E* y,
+// x [T, D] -> y [T, D], and reciprocal [T], 1 / sqrt(...) of each row, for the backward pass.
+// Stored: float or Bf16.
+template <typename Stored>
+void rms_norm(int64_t T, int64_t D, const float* x, const float* w, float epsilon, Stored* y,
               float* reciprocal);
 
 // Adds to dx [T, D] and dw [D] what dy [T, D] says. `partial` is scratch.

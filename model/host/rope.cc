@@ -12,17 +12,17 @@ namespace emo {
 namespace {
 
 // The heads of one token.
-template <typename E>
+template <typename Stored>
 EMO_SIMD void rotate_heads(int64_t heads, int64_t half, const float* cosines, const float* sines,
-                           float direction, E* x) {
+                           float direction, Stored* x) {
   for (int64_t head = 0; head < heads; ++head, x += 2 * half) {
 #pragma omp simd
     for (int64_t i = 0; i < half; ++i) {
       const float a = widen(x[i]);
       const float b = widen(x[i + half]);
       const float sine = direction * sines[i];
-      x[i] = narrow<E>(a * cosines[i] - b * sine);
-      x[i + half] = narrow<E>(b * cosines[i] + a * sine);
+      x[i] = narrow<Stored>(a * cosines[i] - b * sine);
+      x[i + half] = narrow<Stored>(b * cosines[i] + a * sine);
     }
   }
 }
@@ -45,9 +45,9 @@ RopeTable::RopeTable(int64_t positions, int64_t head_dim, double theta)
   }
 }
 
-template <typename E>
+template <typename Stored>
 void rotate(const RopeTable& table, Rotation rotation, int64_t T, const int32_t* positions,
-            int64_t heads, int64_t head_dim, int64_t stride, E* x) {
+            int64_t heads, int64_t head_dim, int64_t stride, Stored* x) {
   for (int64_t t = 0; t < T; ++t) {
     TORCH_CHECK(positions[t] >= 0 && positions[t] < table.positions(), "position ", positions[t],
                 " in a table of ", table.positions());
@@ -55,8 +55,8 @@ void rotate(const RopeTable& table, Rotation rotation, int64_t T, const int32_t*
   const float direction = rotation == Rotation::kForward ? 1.0f : -1.0f;
   parallel_for(T, 64, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
-      vectorised<rotate_heads<E>>(heads, head_dim / 2, table.cosines(positions[t]),
-                                  table.sines(positions[t]), direction, x + t * stride);
+      vectorised<rotate_heads<Stored>>(heads, head_dim / 2, table.cosines(positions[t]),
+                                       table.sines(positions[t]), direction, x + t * stride);
     }
   });
 }

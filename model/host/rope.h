@@ -23,10 +23,10 @@ class RopeTable {
 enum class Rotation { kForward, kBackward };
 
 // Rotates, in place, the first `heads` heads of each row of x [T, stride], row t by positions[t].
-// Attention sees differences of positions only. Fails for a position that is not in the table. E:
-// float or Bf16.
-template <typename E>
+// Attention sees differences of positions only. Fails for a position that is not in the table.
+// Stored: float or Bf16.
+template <typename Stored>
 void rotate(const RopeTable& table, Rotation rotation, int64_t T, const int32_t* positions,
-            int64_t heads, int64_t head_dim, int64_t stride, E* x);
+            int64_t heads, int64_t head_dim, int64_t stride, Stored* x);
 
 }  // namespace emo

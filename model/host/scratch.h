@@ -17,10 +17,10 @@ class Scratch {
   // At least `count` numbers for the calling thread, aligned to 64 bytes, contents undefined. Each
   // `slot` (0 to 3) is a buffer of its own; it stays valid until the thread asks for the slot
   // again.
-  template <typename E = float>
-  E* get(int slot, int64_t count) {
+  template <typename Stored = float>
+  Stored* get(int slot, int64_t count) {
     return threads_[static_cast<size_t>(ThreadPool::thread_index())][static_cast<size_t>(slot)]
-        .template get<E>(count);
+        .template get<Stored>(count);
   }
 
  private:

@@ -1,4 +1,4 @@
-// Tensors of the type that a pass stores: E is float or Bf16.
+// Tensors of the type that a pass stores: Stored is float or Bf16.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -9,8 +9,8 @@
 
 namespace emo {
 
-template <typename E>
-constexpr at::ScalarType kElementType = c10::CppTypeToScalarType<E>::value;
+template <typename Stored>
+constexpr at::ScalarType kStoredType = c10::CppTypeToScalarType<Stored>::value;
 
 // Calls f with a value of the type that `precision` stores.
 template <typename F>
@@ -19,13 +19,13 @@ auto with_element(Precision precision, const F& f) {
 }
 
 // shape_buffer (parallel/buffers.h), and where the memory is.
-template <typename E>
-E* shape_stored(at::Tensor* tensor, at::IntArrayRef shape) {
-  return shape_buffer(tensor, shape, kElementType<E>).template mutable_data_ptr<E>();
+template <typename Stored>
+Stored* shape_stored(at::Tensor* tensor, at::IntArrayRef shape) {
+  return shape_buffer(tensor, shape, kStoredType<Stored>).template mutable_data_ptr<Stored>();
 }
 
-// An fp32 tensor as one of E: rounded into `buffer`, or itself.
-template <typename E>
+// An fp32 tensor as one of Stored: rounded into `buffer`, or itself.
+template <typename Stored>
 const at::Tensor& as_stored(const at::Tensor& fp32, at::Tensor* buffer);
 
 }  // namespace emo

@@ -11,14 +11,14 @@ namespace emo {
 class Workspace {
  public:
   // At least `count` numbers, aligned to 64 bytes, contents undefined; valid until the next call.
-  template <typename E>
-  E* get(int64_t count) {
-    const size_t bytes = static_cast<size_t>(count) * sizeof(E);
+  template <typename Stored>
+  Stored* get(int64_t count) {
+    const size_t bytes = static_cast<size_t>(count) * sizeof(Stored);
     if (bytes_ < bytes) {
       memory_.reset(::operator new(bytes, kAlignment));
       bytes_ = bytes;
     }
-    return static_cast<E*>(memory_.get());
+    return static_cast<Stored*>(memory_.get());
   }
 
  private:

@@ -258,9 +258,7 @@ std::string run_reference(const DeviceCase& c, uint64_t seed, Reference* one) {
   one->run = run_on_cpu(c, seed, 0, &gap);
   if (!too_close(gap).empty()) return too_close(gap);
   one->moved = run_on_cpu(c, seed, kRounding, &ignored);
-  Bounds half = bounds_of(c);
-  for (double* bound : {&half.cross_entropy, &half.norm, &half.router}) *bound /= 2;
-  std::string far = differing_results(one->moved, one->run, /*exact=*/true, half);
+  std::string far = differing_results(one->moved, one->run, /*exact=*/true, bounds_of(c));
   if (!far.empty()) far = "rounding moves " + far;
   for (const auto& [name, tensor] : one->run.tensors) {
     const double largest = tensor.abs().max().item<double>();

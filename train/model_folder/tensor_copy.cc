@@ -41,19 +41,19 @@ float element(const std::string& dtype, const char* bytes) {
   return static_cast<float>(c10::Half(bits, c10::Half::from_bits()));
 }
 
-template <typename E>
+template <typename Stored>
 absl::Status append_converted(const std::string& dtype, absl::string_view bytes,
                               SafetensorsWriter* writer) {
   const auto width = static_cast<size_t>(dtype_size(dtype));
-  std::vector<E> piece(std::min(bytes.size() / width, kPiece));
+  std::vector<Stored> piece(std::min(bytes.size() / width, kPiece));
   absl::Status status;
   for (; status.ok() && !bytes.empty(); bytes.remove_prefix(piece.size() * width)) {
     piece.resize(std::min(bytes.size() / width, kPiece));
     for (size_t i = 0; i < piece.size(); ++i) {
-      piece[i] = narrow<E>(element(dtype, bytes.data() + i * width));
+      piece[i] = narrow<Stored>(element(dtype, bytes.data() + i * width));
     }
-    status =
-        writer->append({reinterpret_cast<const char*>(piece.data()), piece.size() * sizeof(E)});
+    status = writer->append(
+        {reinterpret_cast<const char*>(piece.data()), piece.size() * sizeof(Stored)});
   }
   return status;
 }

@@ -19,12 +19,12 @@
 namespace emo {
 namespace {
 
-template <typename E>
-std::vector<E> random_numbers(int64_t count, uint64_t seed) {
+template <typename Stored>
+std::vector<Stored> random_numbers(int64_t count, uint64_t seed) {
   std::mt19937_64 random(seed);
   std::normal_distribution<float> normal(0, 1);
-  std::vector<E> numbers(count);
-  for (E& number : numbers) number = narrow<E>(normal(random));
+  std::vector<Stored> numbers(count);
+  for (Stored& number : numbers) number = narrow<Stored>(normal(random));
   return numbers;
 }
 
@@ -85,8 +85,8 @@ struct Shape {
 
 // found[i, j] = before + sum over k of a(i, k) b(k, j); fp32 sums of `terms` products of numbers
 // around 1, and one rounding where the result is bf16.
-template <typename E, typename A, typename B>
-void expect_product(const std::vector<E>& found, int64_t rows, int64_t columns, double before,
+template <typename Stored, typename A, typename B>
+void expect_product(const std::vector<Stored>& found, int64_t rows, int64_t columns, double before,
                     int64_t terms, const A& a, const B& b) {
   for (int64_t i = 0; i < rows; ++i) {
     for (int64_t j = 0; j < columns; ++j) {
@@ -96,7 +96,7 @@ void expect_product(const std::vector<E>& found, int64_t rows, int64_t columns, 
         sum += a(i, k) * b(k, j);
         size += std::abs(a(i, k) * b(k, j));
       }
-      const double rounding = std::is_same_v<E, float> ? 0 : 0x1p-8 * std::abs(sum);
+      const double rounding = std::is_same_v<Stored, float> ? 0 : 0x1p-8 * std::abs(sum);
       ASSERT_NEAR(widen(found[i * columns + j]), sum, 1e-6 * size + rounding + 1e-30)
           << i << " " << j;
     }
@@ -219,9 +219,9 @@ TEST(Bf16FeedForward, StaysNearFp32) {
   const auto row_weights = random_numbers<float>(n, 5);
   std::vector<float> results[2], d_row_weights[2];
   const auto passes = [&](const auto& input, const auto& d_output, auto* of) {
-    using E = std::remove_pointer_t<decltype(of)>;
-    const int index = std::is_same_v<E, float> ? 0 : 1;
-    std::vector<E> hidden(n * 2 * F), act(n * F), d_act(n * F);
+    using Stored = std::remove_pointer_t<decltype(of)>;
+    const int index = std::is_same_v<Stored, float> ? 0 : 1;
+    std::vector<Stored> hidden(n * 2 * F), act(n * F), d_act(n * F);
     std::vector<float> y(n * D, 1), dx(n * D), d_gate_up(2 * F * D), d_down(D * F);
     d_row_weights[index].resize(n);
     const FeedForwardView gradients{d_gate_up.data(), d_down.data(), D, F};
