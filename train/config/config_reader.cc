@@ -422,6 +422,9 @@ void check_device(const RunConfig& c, const Say& say) {
                      m.head_dim()));
   }
   if (m.qk_norm) say("model.qk_norm", "a device does not compute qk_norm");
+  if (!m.experts_per_layer.empty()) {
+    say("model.experts_per_layer", "on a device every layer has num_experts: no budgets by layer");
+  }
 }
 
 void check_data(const RunConfig& c, const Say& say) {

@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <map>
+
 #include <filesystem>
 #include <fstream>
 
@@ -101,6 +103,23 @@ TEST(RunConfig, BadYamlIsAnErrorWithItsPlace) {
   EXPECT_THAT(error_in("just text"), HasSubstr("a map of sections"));
   EXPECT_THAT(error_in(std::string(2 << 20, 'a')), HasSubstr("bytes"));
   EXPECT_EQ(read_run_config("/nowhere.yaml", {}).status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST(RunConfig, ADeviceSaysWhatItCannotDo) {
+  for (const auto& [key, message] : std::map<std::string, std::string>{
+           {"model.experts_per_layer=[32, 16]", "no budgets by layer"},
+           {"parallel.zero=2", "zero must be 1"},
+           {"train.freeze=routed", "freeze must be none"},
+           {"parallel.recompute=moe", "recompute is none or block"},
+           {"model.d_expert=12", "multiples of 8"}}) {
+    const std::vector<std::string> overrides = {key, "routing.pool=none"};
+    const auto on_cpu = read_run_config(kTiny, overrides);
+    EXPECT_TRUE(on_cpu.ok()) << on_cpu.status();
+    std::vector<std::string> on_device = overrides;
+    on_device.push_back("parallel.device=emulated");
+    EXPECT_THAT(std::string(read_run_config(kTiny, on_device).status().message()),
+                HasSubstr(message));
+  }
 }
 
 TEST(RunConfig, OverridesReplaceValuesAndMaps) {
