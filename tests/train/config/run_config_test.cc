@@ -3,10 +3,9 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <map>
-
 #include <filesystem>
 #include <fstream>
+#include <map>
 
 namespace emo {
 namespace {
