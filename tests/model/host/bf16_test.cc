@@ -225,8 +225,8 @@ TEST(Bf16FeedForward, StaysNearFp32) {
     std::vector<float> y(n * D, 1), dx(n * D), d_gate_up(2 * F * D), d_down(D * F);
     d_row_weights[index].resize(n);
     const FeedForwardView gradients{d_gate_up.data(), d_down.data(), D, F};
-    const FeedForwardRows<E> rows{n, input.data(), row_weights.data()};
-    const FeedForwardMemory<E> memory{hidden.data(), act.data(), d_act.data()};
+    const FeedForwardRows<Stored> rows{n, input.data(), row_weights.data()};
+    const FeedForwardMemory<Stored> memory{hidden.data(), act.data(), d_act.data()};
     feed_forward(weights, rows, memory, 1, y.data());
     feed_forward_backward(weights, rows, d_output.data(), memory, 1, gradients, 0, dx.data(),
                           d_row_weights[index].data());
