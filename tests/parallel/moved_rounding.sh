@@ -29,7 +29,7 @@ cd "$(dirname "$0")/../.."
 mpirun=$PWD/launch/mpirun.sh
 tests=$build/tests
 compared='*Layouts*:GradientsInParts*:PlacedExperts*:UnevenExperts*:Accumulation*:*AgainstReference*:*AgainstHost*'
-compared+=':Exchange.*:Precision.*:Pools*:Router*:Recompute*:Device*:Decoding*'
+compared+=':Exchange.*:Precision.*:Pools*:Router*:Recompute*:*Device*:Decoding*'
 table=$(mktemp)
 trap 'rm -f "$table"' EXIT
 failing=0
