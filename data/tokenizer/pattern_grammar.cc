@@ -84,6 +84,12 @@ bool is_punctuation(uint32_t c) { return is_ascii(c) && std::ispunct(static_cast
 // quotation marks and special blanks.
 bool has_known_case(uint32_t c) { return is_ascii(c) || (c >= 0x2000 && c <= 0x206F); }
 
+// How often something may stand.
+struct Interval {
+  uint32_t least, most;
+  bool is_fixed = false;  // written {n}
+};
+
 class PatternReader {
  public:
   explicit PatternReader(absl::string_view regex) : regex_(regex) {}
@@ -101,10 +107,17 @@ class PatternReader {
   }
 
  private:
+  // What of a group, or of the whole pattern, is read so far.
+  struct Branches {
+    bool last_is_empty = true;  // the last branch may match nothing
+    bool one_is_empty = false;  // so may one before it
+  };
   struct Group {
     size_t open;        // its place
     bool repeats;       // it may have a quantifier
     bool ignored_case;  // before it
+    bool looks_behind;
+    Branches around;  // it
   };
 
   // For the `count` bytes at `place`.
@@ -135,7 +148,20 @@ class PatternReader {
     return true;
   }
 
+  // What may look behind: branches of characters and classes, none of them empty.
+  absl::Status check_behind() const {
+    const char c = regex_[at_];
+    const bool simple = absl::string_view("(*+?{^$").find(c) == absl::string_view::npos &&
+                        !stands("\\A") && !stands("\\z") && !stands("\\Z");
+    if (simple && (can_repeat_ || (c != '|' && c != ')'))) return absl::OkStatus();
+    return refuse(at_, 1, "not a character or a class, which alone may look behind");
+  }
+
   absl::Status read_part() {
+    if (!groups_.empty() && groups_.back().looks_behind) {
+      absl::Status status = check_behind();
+      if (!status.ok()) return status;
+    }
     switch (regex_[at_]) {
       case '(':
         return open_group();
@@ -144,6 +170,7 @@ class PatternReader {
       case '|':
         ++at_;
         out_ += '|';
+        branches_ = {true, branches_.one_is_empty || branches_.last_is_empty};
         can_repeat_ = false;
         last_letter_ = 0;
         return absl::OkStatus();
@@ -183,8 +210,16 @@ class PatternReader {
   absl::Status atom(absl::string_view text, char letter = 0) {
     absl::StrAppend(&out_, text);
     can_repeat_ = true;
+    behind_group_ = false;
     last_letter_ = letter;
+    append_to_branch(/*is_empty=*/false);
     return absl::OkStatus();
+  }
+  // `is_empty`: what was read may match nothing.
+  void append_to_branch(bool is_empty) {
+    repeats_empty_ = is_empty;
+    was_empty_ = branches_.last_is_empty;
+    branches_.last_is_empty = was_empty_ && is_empty;
   }
   absl::Status anchor(size_t length) {
     absl::StrAppend(&out_, regex_.substr(at_, length));
@@ -374,7 +409,7 @@ class PatternReader {
   }
 
   absl::Status open_group() {
-    Group group{at_, true, ignores_case_};
+    Group group{at_, true, ignores_case_, stands("(?<"), std::exchange(branches_, {})};
     constexpr absl::string_view kAround[] = {"(?=", "(?!", "(?<=", "(?<!"};
     constexpr absl::string_view kPlain[] = {"(?:", "(?i:"};
     const auto here = [this](absl::string_view text) { return stands(text); };
@@ -399,9 +434,12 @@ class PatternReader {
 
   absl::Status close_group() {
     if (groups_.empty()) return refuse(at_, 1, "has no '('");
-    can_repeat_ = groups_.back().repeats;
-    ignores_case_ = groups_.back().ignored_case;
+    const Group group = groups_.back();
     groups_.pop_back();
+    can_repeat_ = behind_group_ = group.repeats;
+    ignores_case_ = group.ignored_case;
+    const Branches inside = std::exchange(branches_, group.around);
+    append_to_branch(!group.repeats || inside.one_is_empty || inside.last_is_empty);
     ++at_;
     out_ += ')';
     return absl::OkStatus();
@@ -414,20 +452,30 @@ class PatternReader {
                     stands("{") ? "a '{' that repeats nothing; write \\{"
                                 : "a quantifier of nothing or of a quantifier");
     }
-    bool counted = false;
-    bool fixed = false;
-    if (stands("{")) {
-      counted = true;
-      absl::Status status = read_interval(&fixed);
-      if (!status.ok()) return status;
+    Interval times = {regex_[at_] == '+' ? 1u : 0u, regex_[at_] == '?' ? 1u : kMostRepeats};
+    const bool counted = stands("{");
+    if (counted) {
+      absl::StatusOr<Interval> read = read_interval();
+      if (!read.ok()) return read.status();
+      times = *read;
     } else {
       ++at_;
     }
+    if (repeats_empty_ && times.most > 1) {
+      return refuse(
+          begin, at_ - begin,
+          "repeats what may match nothing, at which Oniguruma and PCRE2 stop differently");
+    }
+    if (times.least == 0) branches_.last_is_empty = was_empty_;
     if (counted && stands("+")) {
       return refuse(begin, at_ + 1 - begin, "greedy to Oniguruma, possessive to PCRE2");
     }
-    if (fixed && stands("?")) {
+    if (times.is_fixed && stands("?")) {
       return refuse(begin, at_ + 1 - begin, "optional to Oniguruma, lazy to PCRE2");
+    }
+    if (behind_group_ && stands("+")) {
+      return refuse(begin, at_ + 1 - begin,
+                    "a group that gives nothing back, which PCRE2 (10.42) gets wrong");
     }
     if (!take("?")) take("+");
     absl::StrAppend(&out_, regex_.substr(begin, at_ - begin));
@@ -436,14 +484,14 @@ class PatternReader {
   }
 
   // {n}, {n,} or {n,m}
-  absl::Status read_interval(bool* fixed) {
+  absl::StatusOr<Interval> read_interval() {
     const size_t end = regex_.find('}', at_);
     const absl::string_view inside =
         end == absl::string_view::npos ? "" : regex_.substr(at_ + 1, end - at_ - 1);
     const size_t comma = inside.find(',');
-    *fixed = comma == absl::string_view::npos;
+    const bool fixed = comma == absl::string_view::npos;
     const absl::string_view low = inside.substr(0, comma);
-    const absl::string_view high = *fixed ? low : inside.substr(comma + 1);
+    const absl::string_view high = fixed ? low : inside.substr(comma + 1);
     const auto digits = [](absl::string_view text) {
       return std::all_of(text.begin(), text.end(),
                          [](char c) { return std::isdigit(static_cast<uint8_t>(c)) != 0; });
@@ -462,14 +510,18 @@ class PatternReader {
     if (!counts) return refuse(at_, length, "a count above 65535");
     if (least > most) return refuse(at_, length, "counts in the wrong order");
     at_ += length;
-    return absl::OkStatus();
+    return Interval{least, most, fixed};
   }
 
   absl::string_view regex_;
   size_t at_ = 0;
   std::string out_;
-  std::vector<Group> groups_;  // that are open
-  bool can_repeat_ = false;    // a quantifier may stand here
+  std::vector<Group> groups_;   // that are open
+  Branches branches_;           // of the innermost of them
+  bool repeats_empty_ = false;  // what a quantifier would repeat may match nothing
+  bool was_empty_ = true;       // so might its branch before it
+  bool can_repeat_ = false;     // a quantifier may stand here
+  bool behind_group_ = false;   // what the quantifier would repeat is a group
   bool ignores_case_ = false;
   char last_letter_ = 0;  // where case is ignored: of the characters so far
 };

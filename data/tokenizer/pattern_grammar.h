@@ -8,13 +8,18 @@
 //               . (all but \n); a class; a group
 //   class       \s \S \d \D; \p{..} and \P{..} of the properties in unicode_properties.py; [..] and
 //               [^..] of characters, ranges, \s, \d and \p{..}; a - only first, last or escaped
-//   group       (..) (?:..) (?i:..), and around a place (?=..) (?!..) (?<=..) (?<!..)
+//   group       (..) (?:..) (?i:..), and around a place (?=..) (?!..), and behind it (?<=..)
+//               (?<!..) of branches of characters and classes
 //   anchor      ^ $ (of lines) \A \z \Z (of the text)
-//   quantifier  * + ?, lazy with ? and possessive with + behind; {n} {n,} {n,m}, lazy with ? behind
-//               the last two; one behind an atom
+//   quantifier  * + ?, lazy with ? and, but for groups, possessive with + behind; {n} {n,}
+//               {n,m}, lazy with ? behind the last two; one behind an atom, which matches something
+//               where it may stand more than once
 //
 // Where case is ignored, letters are ASCII's and do not spell ss, st, ff, fi or fl, for which
 // Oniguruma also takes the one character that folds to them.
+//
+// Refused for faults of PCRE2 10.42 alone, and found by a test of random patterns: (?>..), and
+// groups with *+, ++ or ?+.
 #pragma once
 
 #include <string>

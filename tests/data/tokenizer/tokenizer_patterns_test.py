@@ -19,7 +19,7 @@ from tokenizers import Regex, pre_tokenizers
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[3]))
 from tests.program import check  # noqa: E402
 
-RANDOM_PATTERNS = 2000
+RANDOM_PATTERNS = 10_000
 CASE = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 UPPER = r"\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}"
 LOWER = r"\p{Ll}\p{Lm}\p{Lo}\p{M}"
@@ -41,7 +41,7 @@ REAL = {
 PARTS = [
     "", "|a", "a|", "(|a)", "()", "a*", "a?", "a{0}", "a*|[^a]+", "(?=a)", "(?=[A-Z])", r"\A.", r".\z", r".\Z", "^",
     "$", "^.", ".$", ".+", r"\.", "a+?b", "a++b", "a*+a", "a??b", "a?+a", "a{2}", "a{1,2}", "a{1,}", "a{1,2}?",
-    "a{1,}?b", "a{01,02}", "(?:a|ab)(?:c|bcd)", "(?:a*)*b", "(?:a?b??)*", "(?!a).", "(?<=a)b", "(?<!a)b", "(?<=a|bc)d",
+    "a{1,}?b", "a{01,02}", "(?:a|ab)(?:c|bcd)", "(?:a*b)*", "(?:a?b??)?", "(?:(?:a?)b|c+)+", "(?:a{0}b){2}", "(?:a|b*c){1,}", "(?!a).", "(?<=a)b", "(?<!a)b", "(?<=a|bc)d",
     r"(?<=\s)\S+", r"\x41", r"\x0A", r"\x{e9}", r"\x{65E5}", r"\x{000041}", r"\t|\n|\r|\f|\a|\e", r"\S+", r"\D+",
     "[a-]+", "[-a]+", "[^-a]+", r"[a\-z]+", r"[+\--]", r"[\d-]+", r"[a\]b]+", r"[\[a]+", "[a^]+", "[^^]+", "[.]",
     "[$^|(){}*+?]", "[#]", "[ ]", "[:alpha:]", "[.a.]", "[=a=]", "[a&b]+", r"[&\&]", r"[\x{41}-\x{45}]+",
@@ -75,7 +75,12 @@ REFUSED = [
     ("*a", 0, "quantifier"), ("(*a)", 0, "verb"), ("(?=a)*", 5, "quantifier"), ("^*", 1, "quantifier"),
     ("a|?", 2, "quantifier"), ("(?P<n>a)", 0, "name"), ("(?'n'a)", 0, "name"), ("(?#x)a", 0, "comment"),
     ("(?x) a", 0, "comments"), ("(?s:.)", 0, "ends of lines"), ("(?m).", 0, "ends of lines"),
-    ("a(?i)b|h", 1, "ignores case"), ("(?-i:B)", 0, "option"), ("(?a)", 0, "unknown"), ("(?>a+)b", 0, "first way"),
+    ("a(?i)b|h", 1, "ignores case"), ("(?-i:B)", 0, "option"), ("(?a)", 0, "unknown"), ("(?>a+)b", 0, "first way"), ("(?:a)?+", 5, "gives nothing back"),
+    ("(?:a*)*b", 6, "match nothing"), ("(?:a?b??){2}", 9, "match nothing"), ("(|a)+", 4, "match nothing"),
+    ("(a|)+", 4, "match nothing"), ("((a?)?b{0}|c)*", 13, "match nothing"), ("((?=a)|b)+", 9, "match nothing"),
+    ("(?:a|(?:b*|c)){1,}", 14, "match nothing"), (r"(^|$\A)*", 7, "match nothing"),
+    ("(?<!(?<!))", 4, "look behind"), ("(?<=a+)", 5, "look behind"), ("(?<=^)", 4, "look behind"),
+    ("(?<=)", 4, "look behind"), ("(?<!a||b)", 6, "look behind"), (r"(?<=\A)", 4, "look behind"), ("(a)++", 3, "gives nothing back"),
     ("(?~a)", 0, "without one"), ("(?(1)a|b)", 0, "condition"), ("(?|a|b)", 0, "same number"), ("(?{x})", 0, "unknown"),
     ("(*FAIL)", 0, "verb"), ("(?R)", 0, "unknown"), ("[]abc]", 1, "']'"), ("[^]abc]", 2, "']'"), ("[]", 1, "']'"),
     ("[a-c-e]", 4, "'-'"), (r"[\s-a]", 3, "'-'"), (r"[a-\s]", 3, "without a meaning"), ("[+--]", 3, "'-'"),
@@ -168,8 +173,16 @@ def random_pattern(random_: random.Random, depth: int = 0) -> str:
     def atom() -> str:
         if depth < 2 and random_.random() < 0.3:
             kind = random_.choice(["(", "(?:", "(?:", "(?i:", "(?=", "(?!", "(?<=", "(?<!"])
-            group = kind + random_pattern(random_, depth + 1) + ")"
-            return group if kind[2:3] in ("=", "!", "<") else group + random_.choice(quantifiers)
+            inside = random_pattern(random_, depth + 1)
+            if kind.startswith("(?<"):
+                inside = "|".join("".join(random_.choice(atoms) for _ in range(random_.choice([1, 2])))
+                                  for _ in range(random_.choice([1, 2])))
+            group = kind + inside + ")"
+            if kind[2:3] in ("=", "!", "<"):
+                return group
+            # What repeats without an end repeats nothing that does: such patterns take longer than a test may.
+            repeats = any(mark in inside for mark in ("*", "+", "?", ",}"))
+            return group + random_.choice(["", "", "?", "??", "{2}", "{1,2}", *([] if repeats else ["*", "+", "+?"])])
         if random_.random() < 0.06:
             return random_.choice(["^", "$", r"\A", r"\z", r"\Z"])
         return random_.choice(atoms) + random_.choice(quantifiers)
@@ -184,9 +197,10 @@ def agrees_on_random_patterns(pieces: Pieces) -> str:
     texts = ["".join(random_.choice("aabbsStT é日\n'.9\u200dß ") for _ in range(random_.randrange(1, 30)))
              for _ in range(12)]
     asked = [request(pattern, texts + TEXTS[4:8]) for pattern in patterns]
-    compared = 0
+    compared = slow = 0
     for one, answer in zip(asked, pieces.ask(asked)):
-        if "refused" in answer:
+        slow += "failed" in answer  # takes billions of steps, and says so
+        if "refused" in answer or "failed" in answer:
             continue
         try:
             right = expected(one)
@@ -196,6 +210,7 @@ def agrees_on_random_patterns(pieces: Pieces) -> str:
         compare(one, answer, right)
         compared += 1
     check(compared > RANDOM_PATTERNS / 2, f"only {compared} of {RANDOM_PATTERNS} were accepted")
+    check(slow <= 2, f"{slow} patterns took too many steps")
     return f"{compared} random patterns"
 
 
