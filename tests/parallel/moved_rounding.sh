@@ -38,7 +38,7 @@ failing=0
 one() {
   local variant=$1 name=$2 status=0 output
   shift 2
-  output=$("$@" --gtest_filter="$compared" 2>&1) || status=$?
+  output=$("$@" --gtest_color=no --gtest_filter="$compared" 2>&1) || status=$?
   local over failed
   over=$(grep -c '^\[PASSED OVER\]' <<<"$output" || true)
   failed=$(grep -c '^\[  FAILED  \].* ms)' <<<"$output" || true)
