@@ -56,15 +56,13 @@ constexpr Measure kMeasures[] = {
      [](const ExpertUsage& u, size_t, size_t) { return u.pieces; }},
 };
 
-// Without tokens there is nothing to take a mean of: NaN, which JSON has as null. An expert that no
-// token chose weighs 0.
+// Every label has tokens, ends of documents if nothing else; an expert that none chose weighs 0.
 ExpertNumbers values_of(const ExpertUsage& usage, const Measure& measure) {
   ExpertNumbers values = usage.*(measure.sum);
-  const double nothing = usage.tokens > 0 ? 0 : std::nan("");
   for (size_t layer = 0; layer < values.size(); ++layer) {
     for (size_t e = 0; e < values[layer].size(); ++e) {
       const double divisor = measure.divisor(usage, layer, e);
-      values[layer][e] = divisor > 0 ? values[layer][e] / divisor : nothing;
+      values[layer][e] = divisor > 0 ? values[layer][e] / divisor : 0;
     }
   }
   return values;
@@ -155,7 +153,6 @@ void print(const ModelConfig& config, const Groups& groups,
         absl::StrAppend(&row, " ", order[n], " (",
                         std::lround(100 * counts[order[n]] / usages[i].tokens), " %)");
       }
-      if (usages[i].tokens == 0) row = " -";
       std::printf("%-26s %10.0f %10.0f  layer %d:%s\n", groups.labels[i].c_str(),
                   usages[i].documents, usages[i].tokens, static_cast<int>(layer), row.c_str());
     }

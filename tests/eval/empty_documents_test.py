@@ -53,11 +53,11 @@ def usage(emo: Program, data: pathlib.Path) -> None:
     output = emo.folder / "usage.json"
     table = emo.run("experts", "usage", MODEL, "--data", data, "--output", output).stdout
     check("nan" not in table, table)
-    for label, numbers in json.loads(output.read_text())["labels"].items():
+    labels = json.loads(output.read_text())["labels"]
+    check(labels["empty"]["tokens"] == labels["empty"]["documents"] == 40, "ends of documents are routed")
+    for label, numbers in labels.items():
         for key, layers in numbers.items():
-            if isinstance(layers, list):
-                missing = numbers["tokens"] == 0
-                check(all(finite(layer) != missing for layer in layers), f"{label}: {key}: {layers}")
+            check(not isinstance(layers, list) or all(map(finite, layers)), f"{label}: {key}: {layers}")
 
 
 def training(emo: Program, data: pathlib.Path) -> None:
