@@ -65,7 +65,7 @@ void RoutingGap::take(const RoutingGap& other) {
   order = std::min(order, other.order);
 }
 
-RoutingGap routing_gap(const RouterInput& input, const PoolPolicy& pool, const Routing& routing) {
+RoutingGap routing_gap(const RouterInput& input, const Routing& routing) {
   const int64_t E = input.logits.size(1);
   const auto* logits = input.logits.const_data_ptr<float>();
   const auto* ends = input.span_ends.const_data_ptr<int32_t>();
@@ -74,12 +74,12 @@ RoutingGap routing_gap(const RouterInput& input, const PoolPolicy& pool, const R
   for (int64_t span = 0; span + 1 < input.span_ends.numel(); ++span) {
     const uint8_t* in_pool = routing.pools.data() + span * E;
     const int64_t size = std::count_if(in_pool, in_pool + E, [](uint8_t in) { return in != 0; });
-    if (pool.kind != PoolPolicy::Kind::kNone && !was_given(input.subset.pools, span, E)) {
+    if (input.pool.kind != PoolPolicy::Kind::kNone && !was_given(input.subset.pools, span, E)) {
       const auto q = document_scores(logits + ends[span] * E, ends[span + 1] - ends[span], E,
                                      input.subset.full_weights ? std::vector<uint8_t>() : kept);
       gap.pools = std::min(gap.pools, gap_behind(q, size));
-      if (pool.kind == PoolPolicy::Kind::kTopP) {
-        gap.pools = std::min(gap.pools, top_p_gap(q, size, pool.top_p));
+      if (input.pool.kind == PoolPolicy::Kind::kTopP) {
+        gap.pools = std::min(gap.pools, top_p_gap(q, size, input.pool.top_p));
       }
     }
     for (int64_t t = ends[span]; t < ends[span + 1]; ++t) {
@@ -92,11 +92,11 @@ RoutingGap routing_gap(const RouterInput& input, const PoolPolicy& pool, const R
   return gap;
 }
 
-RoutingGap routing_gap(const std::vector<BlockActivations>& blocks, const PoolPolicy& pool) {
+RoutingGap routing_gap(const std::vector<BlockActivations>& blocks) {
   RoutingGap gap;
   for (const BlockActivations& block : blocks) {
     if (!block.moe.logits.defined()) continue;  // a dense layer
-    gap.take(routing_gap(block.moe.router_input, pool, block.moe.routing));
+    gap.take(routing_gap(block.moe.router_input, block.moe.routing));
   }
   return gap;
 }

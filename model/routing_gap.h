@@ -27,11 +27,11 @@ struct RoutingGap {
   void take(const RoutingGap& other);  // the smaller of each
 };
 
-// Of one layer's routing, computed in fp64 from `input.logits`; `pool` is the policy that it
-// followed. Pools that were given (ExpertSubset::pools) are no choice.
-RoutingGap routing_gap(const RouterInput& input, const PoolPolicy& pool, const Routing& routing);
+// Of one layer's routing, computed in fp64 from `input.logits`. Pools that were given
+// (ExpertSubset::pools) are no choice.
+RoutingGap routing_gap(const RouterInput& input, const Routing& routing);
 
 // Of all MoE layers of a forward pass, from what it kept. REQUIRES: Recompute::kNone.
-RoutingGap routing_gap(const std::vector<BlockActivations>& blocks, const PoolPolicy& pool);
+RoutingGap routing_gap(const std::vector<BlockActivations>& blocks);
 
 }  // namespace emo

@@ -193,7 +193,7 @@ void append(std::vector<Comparison> more, std::vector<Comparison>* report) {
 
 // Collective. The smallest gap on any rank of the pass that `state` has just run, of one slice.
 PassGap gap_of(const std::string& pass, const TrainingState& state, const Mesh& mesh) {
-  double largest = -routing_gap(state.memory.slices[0].blocks, state.model.contract.pool).choice();
+  double largest = -routing_gap(state.memory.slices[0].blocks).choice();
   mesh.world->all_reduce(at::from_blob(&largest, {1}, at::kDouble), ReduceOp::kMax);
   return {pass, -largest};
 }

@@ -19,7 +19,7 @@ RoutingGap gap_of_pass(const Model& model, const Slice& slice, const PassSetting
   Activations activations;
   PassBuffers buffers;
   forward(model, slice, own, &activations, &buffers);
-  return routing_gap(activations.blocks, settings.pool_of(model.contract));
+  return routing_gap(activations.blocks);
 }
 
 double allowed_difference(double bound, double largest, double moved) {

@@ -19,10 +19,11 @@ RouterInput input_of(const std::vector<float>& first, const std::vector<float>& 
   return input;
 }
 
-RoutingGap gap_of(const RouterInput& input, const RoutingContract& contract) {
+RoutingGap gap_of(RouterInput input, const RoutingContract& contract) {
+  input.pool = contract.pool;
   Routing routing;
   route(input, contract, &routing);
-  return routing_gap(input, contract.pool, routing);
+  return routing_gap(input, routing);
 }
 
 TEST(RoutingGap, IsTheSmallestOfAllChoices) {

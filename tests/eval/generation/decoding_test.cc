@@ -81,7 +81,7 @@ class Decoder {
     }
     options.after_block = [&](int64_t, const BlockActivations& block, const at::Tensor&) {
       if (chosen != nullptr) chosen->push_back(block.moe.routing.pools);
-      gap_.take(routing_gap(block.moe.router_input, case_.pool, block.moe.routing));
+      gap_.take(routing_gap(block.moe.router_input, block.moe.routing));
     };
     const Slice batch = sequence_batch(sequences);
     forward(model_, batch, options, &memory_.slices[0], &memory_.buffers);
