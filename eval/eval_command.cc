@@ -84,7 +84,7 @@ absl::StatusOr<std::vector<TaskResult>> answer_tasks(const Options& options,
     absl::StatusOr<TaskAnswers> answers =
         answer_task(*opened.model, mesh, *tokenizer, task, asked, eval, memory);
     if (!answers.ok()) return answers.status();
-    for (const OrderedJson& line : answers->predictions) predictions += line.dump() + "\n";
+    for (const OrderedJson& line : answers->predictions) predictions += to_line(line);
     results.push_back(std::move(answers->result));
   }
   absl::Status status;

@@ -47,6 +47,10 @@ std::string to_text(const OrderedJson& json) {
   return json.dump(1, ' ', false, OrderedJson::error_handler_t::replace) + "\n";
 }
 
+std::string to_line(const OrderedJson& json) {
+  return json.dump(-1, ' ', false, OrderedJson::error_handler_t::replace) + "\n";
+}
+
 absl::StatusOr<Json> read_json_file(const std::string& path, uint64_t max_bytes) {
   absl::StatusOr<std::string> text = read_file(path, max_bytes);
   if (!text.ok()) return text.status();

@@ -33,6 +33,9 @@ absl::StatusOr<Json> read_json_file(const std::string& path, uint64_t max_bytes 
 // paths may have, become U+FFFD.
 std::string to_text(const OrderedJson& json);
 
+// The same on one line, of a file of such lines.
+std::string to_line(const OrderedJson& json);
+
 // `object[key]` as a T. DataLoss "<where>: '<key>' is missing" or "... is <found>, expected <T>".
 template <typename T>
 absl::StatusOr<T> json_field(const Json& object, const std::string& key, const std::string& where) {

@@ -23,7 +23,7 @@ RoutingGap gap_of_pass(const Model& model, const Slice& slice, const PassSetting
 }
 
 double allowed_difference(double bound, double largest, double moved) {
-  return std::max(bound * largest, 5 * moved);
+  return std::max(bound * largest, 8 * moved);
 }
 
 std::string too_sensitive(const std::string& name, double largest, double moved) {

@@ -23,7 +23,7 @@ std::string too_close(double gap);
 // place. fill_random takes it to find out how sensitive a test's results are to it.
 constexpr float kRounding = 5e-7f;
 
-// How far two ways of computing an fp32 tensor may be apart: `bound` of its largest entry, or 5
+// How far two ways of computing an fp32 tensor may be apart: `bound` of its largest entry, or 8
 // times what it moves by when the weights are moved by kRounding.
 double allowed_difference(double bound, double largest, double moved);
 

@@ -53,7 +53,7 @@ absl::Status MetricsLog::write(int64_t step, const Metrics& metrics) {
     absl::Status status = tensorboard_.scalar(name, step, value);
     if (!status.ok()) return status;
   }
-  return file_->append(line.dump() + "\n");
+  return file_->append(to_line(line));
 }
 
 }  // namespace emo

@@ -1,5 +1,6 @@
 """parallel.precision: training in bf16 learns what fp32 learns; where the CPU cannot, the run says so."""
 import json
+import os
 import pathlib
 import shutil
 import sys
@@ -15,13 +16,22 @@ def last_loss(folder: pathlib.Path) -> float:
     return sum(line["train/CE loss"] for line in lines[-5:]) / 5
 
 
-def cpu_has_bf16() -> bool:
+def has_bf16(emo: Program) -> bool:
+    """The CPU has the instructions, and EMO_ISA leaves them to us."""
     flags = pathlib.Path("/proc/cpuinfo").read_text().split()
-    return all(flag in flags for flag in ["avx512_bf16", "avx512bw", "avx512dq", "avx512vl"])
+    cpu_has = all(flag in flags for flag in ["avx512_bf16", "avx512bw", "avx512dq", "avx512vl"])
+    expected = cpu_has and os.environ.get("EMO_ISA", "") in ("", "avx512")
+    version = emo.run("--version").stdout
+    check(("bf16 products: AVX512_BF16" in version) == expected, version)
+    return expected
 
 
-CHOSEN = "bf16" if cpu_has_bf16() else "fp32"
 RUNS = {"fp32": (0, []), "bf16": (0, ["parallel.precision=bf16"]), "two": (2, ["parallel.precision=bf16", "parallel.ep=2"])}
+
+
+@once
+def chosen(emo: Program) -> str:
+    return "bf16" if has_bf16(emo) else "fp32"
 
 
 @once
@@ -34,9 +44,9 @@ def trained(emo: Program) -> dict[str, str]:
 def test_a_run_says_and_records_what_was_chosen(emo):
     for name, said in trained(emo).items():
         asked = name != "fp32"
-        expected = CHOSEN if asked else "fp32"
+        expected = chosen(emo) if asked else "fp32"
         check(f"threads a rank, {expected}" in said, said)
-        check(("going on in fp32" in said) == (asked and CHOSEN == "fp32"), said)
+        check(("going on in fp32" in said) == (asked and chosen(emo) == "fp32"), said)
         recorded = (emo.folder / name / "config.yaml").read_text()
         check(f"  precision: {expected}\n" in recorded, recorded)
 
@@ -46,7 +56,7 @@ def test_bf16_learns_what_fp32_learns(emo):
     check(losses["fp32"] < 5, f"nothing was learned: {losses}")  # ln 256 = 5.5
     for name in "bf16", "two":
         check(abs(losses[name] - losses["fp32"]) < 0.02, f"losses of the last steps: {losses}")
-        check((losses[name] == losses["fp32"]) <= (CHOSEN == "fp32"), f"bf16 took the fp32 path: {losses}")
+        check((losses[name] == losses["fp32"]) <= (chosen(emo) == "fp32"), f"bf16 took the fp32 path: {losses}")
 
 
 def test_a_run_goes_on_in_another_precision(emo):
@@ -57,7 +67,7 @@ def test_a_run_goes_on_in_another_precision(emo):
 
 
 def test_bench_step_says_the_precision(emo):
-    for precision, expected in [("fp32", "fp32"), ("bf16", CHOSEN)]:
+    for precision, expected in [("fp32", "fp32"), ("bf16", chosen(emo))]:
         bench = emo.json("bench", "step", TINY, f"parallel.precision={precision}", "--steps", 1)
         check(bench["precision"] == expected, bench)
         check(0 < bench["peak_fraction"] < 1, bench)
