@@ -32,7 +32,7 @@ int main(int argc, char** argv) {
   emo::keep_standard_descriptors();
   prepare_memory();
   const absl::Status chosen = emo::choose_instruction_set();
-  if (!chosen.ok()) return emo::report_error(chosen, emo::is_first_rank());
+  if (!chosen.ok()) return emo::report_error(chosen, /*speaks=*/true);  // CPUs of ranks may differ
   at::set_num_threads(1);  // libtorch's own: ours are parallel/thread_pool.h
   std::set_terminate([] { emo::abort_job(emo::kExitBug); });  // from threads, where nothing catches
   const emo::CommandLine line{

@@ -14,9 +14,9 @@ function(emo_precompile_headers target from)
 endfunction()
 
 # The sources of a room (a folder) are compiled together: what they include is read once. Names in
-# their anonymous namespaces must differ; the presets dev, asan and tsan compile each file alone, so
-# that a file that leans on its neighbour's includes is found. Not for loops whose speed or bits hang
-# on what the compiler sees around them (model/host/, kernels).
+# their anonymous namespaces must differ; clang-tidy (launch/tidy.sh) and the preset dev read each
+# file alone, so that one that leans on its neighbour's includes is found. Not for loops whose speed
+# hangs on what the compiler sees around them (model/host/, kernels, the optimizer).
 function(emo_compile_rooms target)
   if(NOT EMO_ROOMS_TOGETHER)
     return()
@@ -25,7 +25,7 @@ function(emo_compile_rooms target)
   target_compile_options(${target} PRIVATE -Wno-subobject-linkage)  # it takes every included file for a header
   get_target_property(sources ${target} SOURCES)
   foreach(source ${sources})
-    if(source MATCHES "_command\\.cc$")
+    if(source MATCHES "(_command|/optimizer)\\.cc$")
       continue()
     endif()
     get_filename_component(folder "${source}" DIRECTORY)

@@ -16,6 +16,8 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 [ -e /proc/$$/fd/1 ] || exec 1>/dev/null
 [ -e /proc/$$/fd/2 ] || exec 2>/dev/null
 [ ! -t 2 ] || export EMO_TERMINAL=1  # ranks write to a pipe; the progress line needs to know
-exec mpirun --oversubscribe --bind-to none --mca mpi_yield_when_idle 1 \
+forwarded=()
+[ -z "${EMO_ISA:-}" ] || forwarded+=(-x EMO_ISA)  # to other hosts too
+exec mpirun "${forwarded[@]}" --oversubscribe --bind-to none --mca mpi_yield_when_idle 1 \
   --mca btl_vader_single_copy_mechanism none \
   -n "$ranks" "$@"

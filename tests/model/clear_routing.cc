@@ -23,7 +23,10 @@ RoutingGap gap_of_pass(const Model& model, const Slice& slice, const PassSetting
 }
 
 double allowed_difference(double bound, double largest, double moved) {
-  return std::max(bound * largest, 8 * moved);
+  // A test's own weights are conditioned well enough for its own bound, or nearly: what computes
+  // noisily is not to excuse itself.
+  const double most = (other_weights() == 0 ? 4 : 100) * bound * largest;
+  return std::max(bound * largest, std::min(8 * moved, most));
 }
 
 std::string too_sensitive(const std::string& name, double largest, double moved) {

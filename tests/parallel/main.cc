@@ -5,11 +5,16 @@
 #include <cstdio>
 #include <string>
 
+#include "model/host/instruction_set.h"
 #include "parallel/mpi_communicator.h"
 #include "tests/parallel/test_world.h"
 
 int main(int argc, char** argv) {
   ::testing::InitGoogleTest(&argc, argv);
+  if (const absl::Status chosen = emo::choose_instruction_set(); !chosen.ok()) {
+    std::fprintf(stderr, "%s\n", std::string(chosen.message()).c_str());
+    return 64;
+  }
   const std::string argument = argc > 1 ? argv[1] : "";
   if (argument.rfind("--ranks=", 0) != 0) {
     std::fprintf(stderr, "usage: PROGRAM --ranks=N\n");

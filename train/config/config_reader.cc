@@ -410,9 +410,9 @@ void check_device(const RunConfig& c, const Say& say) {
   if (c.parallel.recompute == Recompute::kMoe) {
     say("parallel.recompute", "on a device recompute is none or block");
   }
-  if (m.d_model % 8 != 0 || m.d_expert % 8 != 0) {
+  if (m.d_model % 8 != 0 || m.d_expert % 8 != 0 || m.d_ffn % 8 != 0) {
     say("model.d_expert", absl::StrCat("on a device widths must be multiples of 8, d_model is ",
-                                       m.d_model, ", d_expert ", m.d_expert));
+                                       m.d_model, ", d_expert ", m.d_expert, ", d_ffn ", m.d_ffn));
   }
   if (c.parallel.device == DeviceKind::kCuda && c.parallel.precision == Precision::kBf16 &&
       m.n_heads > 0 && (m.head_dim() % 8 != 0 || m.head_dim() > 256)) {

@@ -33,7 +33,8 @@ struct StepResult {
 };
 
 // The parts of one step on one device, to be called once each in this order, accumulate() for each
-// micro-batch. All but clip() and result() are collective.
+// micro-batch; clip() and update() may be left out together, by who wants the gradients alone.
+// accumulate(), reduce() and update() are collective.
 class StepParts {
  public:
   virtual ~StepParts() = default;

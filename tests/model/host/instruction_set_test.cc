@@ -1,8 +1,10 @@
 #include "model/host/instruction_set.h"
 
+#include <ATen/Version.h>
 #include <gtest/gtest.h>
 
 #include <cstdlib>
+#include <map>
 #include <random>
 #include <string>
 #include <vector>
@@ -59,6 +61,15 @@ TEST(InstructionSet, HoldsTheProductsToo) {
   EXPECT_EQ(fp32_library(), Fp32Library::kMkl);
   EXPECT_STREQ(bf16_kernel().name, plain_bf16_kernel().name);
   EXPECT_FALSE(cpu_has_bf16_products());
+}
+
+TEST(InstructionSet, HoldsLibtorchToo) {
+  const std::string expected = std::map<InstructionSet, std::string>{
+      {InstructionSet::kPortable, "DEFAULT"},
+      {InstructionSet::kAvx2, "AVX2"},
+      {InstructionSet::kAvx512,
+       "AVX512"}}.at(instruction_set());
+  EXPECT_EQ(at::get_cpu_capability(), expected);
 }
 
 // A row's exponentials, and their sum.
