@@ -25,7 +25,7 @@ function(emo_compile_rooms target)
   target_compile_options(${target} PRIVATE -Wno-subobject-linkage)  # it takes every included file for a header
   get_target_property(sources ${target} SOURCES)
   foreach(source ${sources})
-    if(source MATCHES "(_command|/optimizer)\\.cc$")
+    if(source MATCHES "/optimizer\\.cc$|/host/|/kernels/")
       continue()
     endif()
     get_filename_component(folder "${source}" DIRECTORY)

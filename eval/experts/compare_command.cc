@@ -19,7 +19,7 @@
 namespace emo {
 namespace {
 
-struct Options {
+struct CompareOptions {
   std::string checkpoint;
   std::vector<std::string> subsets;
   bool json = false;
@@ -72,7 +72,7 @@ double by_chance(const ModelConfig& config, const KeptExperts& a, const KeptExpe
   return mean(overlaps);
 }
 
-absl::StatusOr<int> compare(const Options& options) {
+absl::StatusOr<int> compare(const CompareOptions& options) {
   absl::StatusOr<std::string> folder = find_model(options.checkpoint);
   if (!folder.ok()) return folder.status();
   absl::StatusOr<ModelDescription> model = read_config_json(*folder + "/config.json");
@@ -130,7 +130,7 @@ absl::StatusOr<int> compare(const Options& options) {
 }  // namespace
 
 Command experts_compare_command() {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<CompareOptions>();
   Command command;
   command.name = "experts compare";
   command.summary = "How much subsets of experts have in common: Jaccard overlap of routed experts";

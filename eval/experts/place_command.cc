@@ -26,7 +26,7 @@
 namespace emo {
 namespace {
 
-struct Options {
+struct PlaceOptions {
   std::string checkpoint, experts, data, output;
   std::vector<std::string> labels;
   std::string pool = "trained";
@@ -51,7 +51,7 @@ struct Comparison {
   PlacementCost before, after;
 };
 
-absl::Status check(const Options& options, const ModelConfig& config) {
+absl::Status check(const PlaceOptions& options, const ModelConfig& config) {
   if (config.moe_layers() == 0) {
     return absl::InvalidArgumentError(options.checkpoint +
                                       ": a dense model has no experts to place");
@@ -62,7 +62,7 @@ absl::Status check(const Options& options, const ModelConfig& config) {
                                                  " ranks can share the routed experts"));
 }
 
-absl::StatusOr<EvalOptions> eval_options(const Options& options, const OpenedModel& opened,
+absl::StatusOr<EvalOptions> eval_options(const PlaceOptions& options, const OpenedModel& opened,
                                          const TokenDataset& data) {
   EvalOptions eval;
   eval.sequence_length = opened.description.max_positions;
@@ -116,8 +116,8 @@ PlacementCost cost_of(Communicator& world, const ExpertPlacement& placement,
 }
 
 // Collective.
-Comparison place_layer(Communicator& world, const ExpertPlacement& here, const Options& options,
-                       int64_t layer, LayerChoices* choices) {
+Comparison place_layer(Communicator& world, const ExpertPlacement& here,
+                       const PlaceOptions& options, int64_t layer, LayerChoices* choices) {
   sum_over_ranks(world, choices->pairs.counts.data(), choices->pairs.counts.size());
   ExpertPlacement placement{here.experts, options.ranks, here.order};
   Comparison result;
@@ -133,7 +133,7 @@ OrderedJson cost_json(const PlacementCost& cost) {
           {"load_max_over_mean", cost.load_max_over_mean()}};
 }
 
-OrderedJson report(const Options& options, const OpenedModel& model,
+OrderedJson report(const PlaceOptions& options, const OpenedModel& model,
                    const std::vector<Comparison>& layers) {
   OrderedJson rows = OrderedJson::array();
   ExpertOrder order;
@@ -179,7 +179,7 @@ void print(const OrderedJson& json) {
               json["copies_per_token_after"].get<double>());
 }
 
-absl::StatusOr<int> place(const Options& options) {
+absl::StatusOr<int> place(const PlaceOptions& options) {
   absl::StatusOr<Mesh> mesh = open_mesh(options.mesh);
   if (!mesh.ok()) return mesh.status();
   absl::Status status = agree(*mesh->world, check_new_file(options.output, options.overwrite));
@@ -229,7 +229,7 @@ absl::StatusOr<int> place(const Options& options) {
 }  // namespace
 
 Command experts_place_command() {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<PlaceOptions>();
   Command command;
   command.name = "experts place";
   command.summary = "Choose which experts share a rank: those that tokens use together";

@@ -29,7 +29,7 @@
 namespace emo {
 namespace {
 
-struct Options {
+struct RankOptions {
   std::string checkpoint, experts, method = "layerwise", output, folder;
   CalibrationOptions calibration;
   std::vector<std::string> labels;
@@ -55,7 +55,8 @@ struct Calibration {
   std::vector<int64_t> documents;  //
 };
 
-absl::StatusOr<std::vector<Budget>> budgets_of(const Options& options, const ModelConfig& config) {
+absl::StatusOr<std::vector<Budget>> budgets_of(const RankOptions& options,
+                                               const ModelConfig& config) {
   if (options.keep.empty() == options.keep_per_layer.empty()) {
     return absl::InvalidArgumentError("say either --keep or --keep-per-layer");
   }
@@ -82,7 +83,7 @@ absl::StatusOr<std::vector<Budget>> budgets_of(const Options& options, const Mod
 }
 
 // Every label with every size.
-absl::StatusOr<std::vector<Calibration>> calibrations_of(const Options& options,
+absl::StatusOr<std::vector<Calibration>> calibrations_of(const RankOptions& options,
                                                          const TokenDataset& data) {
   std::vector<Calibration> calibrations;
   std::vector<std::string> wrong;
@@ -119,8 +120,9 @@ absl::StatusOr<std::vector<Calibration>> calibrations_of(const Options& options,
 
 // Collective. The usage of each calibration's documents, from one pass over those of the largest:
 // documents are grouped by the smallest calibration that has them, and groups are added up.
-absl::StatusOr<std::vector<ExpertUsage>> usages_of(const Options& options, const OpenedModel& model,
-                                                   const Mesh& mesh, const TokenDataset& data,
+absl::StatusOr<std::vector<ExpertUsage>> usages_of(const RankOptions& options,
+                                                   const OpenedModel& model, const Mesh& mesh,
+                                                   const TokenDataset& data,
                                                    const std::vector<Calibration>& calibrations,
                                                    PassMemory* memory) {
   UsageOptions usage;
@@ -172,8 +174,9 @@ struct NamedSubset {
 };
 
 // Collective. A subset for each calibration and budget.
-absl::StatusOr<std::vector<NamedSubset>> rank_all(const Options& options, const OpenedModel& model,
-                                                  const Mesh& mesh, const TokenDataset& data,
+absl::StatusOr<std::vector<NamedSubset>> rank_all(const RankOptions& options,
+                                                  const OpenedModel& model, const Mesh& mesh,
+                                                  const TokenDataset& data,
                                                   const std::vector<Calibration>& calibrations,
                                                   const std::vector<Budget>& budgets) {
   absl::StatusOr<std::vector<std::string>> ids = all_ids(data);
@@ -228,7 +231,7 @@ absl::StatusOr<std::vector<NamedSubset>> rank_all(const Options& options, const 
   return subsets;
 }
 
-absl::Status write_all(const Options& options, const std::vector<NamedSubset>& subsets) {
+absl::Status write_all(const RankOptions& options, const std::vector<NamedSubset>& subsets) {
   absl::Status status;
   if (!options.folder.empty()) status = posix_file_system().make_directories(options.folder);
   for (const NamedSubset& subset : subsets) {
@@ -257,7 +260,7 @@ void print(const std::vector<NamedSubset>& subsets, bool json) {
   if (json) std::printf("%s", to_text({{"subsets", list}}).c_str());
 }
 
-absl::StatusOr<int> rank(const Options& options) {
+absl::StatusOr<int> rank(const RankOptions& options) {
   absl::StatusOr<Mesh> mesh = open_mesh(options.mesh);
   if (!mesh.ok()) return mesh.status();
   absl::Status status = check_labels_differ(options.labels);
@@ -299,7 +302,7 @@ absl::StatusOr<int> rank(const Options& options) {
 }  // namespace
 
 Command experts_rank_command() {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<RankOptions>();
   Command command;
   command.name = "experts rank";
   command.summary = "Choose the experts that documents use most";

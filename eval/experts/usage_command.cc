@@ -27,7 +27,7 @@
 namespace emo {
 namespace {
 
-struct Options {
+struct UsageCommandOptions {
   std::string checkpoint, experts, pool = "trained", output;
   CalibrationOptions calibration;
   std::vector<std::string> labels;
@@ -74,7 +74,8 @@ struct Groups {
 };
 
 // A group for each label, of all that the data has where none is named.
-absl::StatusOr<Groups> group_documents(const Options& options, const TokenDataset& data) {
+absl::StatusOr<Groups> group_documents(const UsageCommandOptions& options,
+                                       const TokenDataset& data) {
   absl::Status status = check_labels_differ(options.labels);
   if (!status.ok()) return status;
   Groups groups{options.labels.empty() ? data.info().sources : options.labels, {}};
@@ -90,8 +91,8 @@ absl::StatusOr<Groups> group_documents(const Options& options, const TokenDatase
   return groups;
 }
 
-OrderedJson report(const Options& options, const OpenedModel& model, const Groups& groups,
-                   const std::vector<ExpertUsage>& usages) {
+OrderedJson report(const UsageCommandOptions& options, const OpenedModel& model,
+                   const Groups& groups, const std::vector<ExpertUsage>& usages) {
   OrderedJson labels = OrderedJson::object();
   for (size_t i = 0; i < usages.size(); ++i) {
     OrderedJson numbers = {{"documents", std::llround(usages[i].documents)},
@@ -168,7 +169,7 @@ absl::StatusOr<std::string> tensors_path(const std::string& output) {
   return std::string(absl::StripSuffix(output, ".json")) + ".safetensors";
 }
 
-absl::StatusOr<int> usage(const Options& options) {
+absl::StatusOr<int> usage(const UsageCommandOptions& options) {
   absl::StatusOr<Mesh> mesh = open_mesh(options.mesh);
   if (!mesh.ok()) return mesh.status();
   absl::StatusOr<std::string> tensors = tensors_path(options.output);
@@ -224,7 +225,7 @@ absl::StatusOr<int> usage(const Options& options) {
 }  // namespace
 
 Command experts_usage_command() {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<UsageCommandOptions>();
   Command command;
   command.name = "experts usage";
   command.summary = "How much each label's documents use each expert: all measures from one pass";

@@ -14,7 +14,7 @@
 namespace emo {
 namespace {
 
-struct Options {
+struct CheckOptions {
   std::string folder;
   MeshOptions mesh;
   bool json = false;
@@ -72,7 +72,7 @@ OrderedJson gaps_json(const std::vector<PassGap>& gaps) {
   return json;
 }
 
-absl::StatusOr<int> run(const Options& options) {
+absl::StatusOr<int> run(const CheckOptions& options) {
   absl::StatusOr<Mesh> mesh = open_mesh(options.mesh);
   if (!mesh.ok()) return mesh.status();
   absl::StatusOr<GoldenReport> report = check_golden(options.folder, *mesh);
@@ -109,7 +109,7 @@ absl::StatusOr<int> run(const Options& options) {
 }  // namespace
 
 Command check_command() {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<CheckOptions>();
   Command command;
   command.name = "check";
   command.summary = "Recompute what a golden folder holds, and say how far off we are";

@@ -23,7 +23,7 @@
 namespace emo {
 namespace {
 
-struct Options {
+struct LogitsOptions {
   std::string model, experts, input, output;
   std::string pool = "none";
   MeshOptions mesh;
@@ -105,7 +105,7 @@ std::vector<float> compute_logits(const OpenedModel& opened, const Mesh& mesh, c
   return logits;
 }
 
-absl::StatusOr<int> run(const Options& options) {
+absl::StatusOr<int> run(const LogitsOptions& options) {
   absl::StatusOr<Mesh> mesh = open_mesh(options.mesh);
   if (!mesh.ok()) return mesh.status();
   absl::Status status;
@@ -137,7 +137,7 @@ absl::StatusOr<int> run(const Options& options) {
 }  // namespace
 
 Command logits_command() {
-  auto options = std::make_shared<Options>();
+  auto options = std::make_shared<LogitsOptions>();
   Command command;
   command.name = "logits";
   command.summary = "A model's logits for given tokens, as safetensors";
