@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <exception>
+#include <iostream>
 #include <variant>
 
 #include "data/files/file_system.h"
@@ -41,9 +42,11 @@ int main(int argc, char** argv) {
       emo::version_text(), emo::exit_codes_text(), emo::command_groups(), emo::all_commands()};
   try {
     const auto parsed = emo::parse_arguments(line, argc, argv, emo::is_first_rank());
-    if (const int* code = std::get_if<int>(&parsed)) return *code;
-    absl::StatusOr<int> result = std::get<const emo::Command*>(parsed)->run();
-    if (result.ok() && (std::fflush(stdout) != 0 || std::ferror(stdout) != 0)) {
+    const int* answered = std::get_if<int>(&parsed);  // --help, --version, wrong usage
+    absl::StatusOr<int> result =
+        answered != nullptr ? *answered : std::get<const emo::Command*>(parsed)->run();
+    std::cout.flush();
+    if (result.ok() && (std::fflush(stdout) != 0 || std::ferror(stdout) != 0 || !std::cout)) {
       result = emo::errno_status("cannot write", "standard output");
     }
     return result.ok() ? *result : emo::report_error(result.status(), emo::is_first_rank());

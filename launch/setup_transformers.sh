@@ -54,10 +54,12 @@ for entry in json.load(sys.stdin)["install"]: print("{name}=={version}".format(*
 
 # What the newest release needs and neither build/python nor the pinned 5 line has.
 install_newest() {
+  local report list
   local -a packages
   printf '[setup] installing transformers %s, the newest\n' "$newest" >&2
-  mapfile -t packages < <(PYTHONPATH=build/transformers-5 python_pip install --dry-run --report - "transformers==$newest" |
-    names_and_versions)
+  report=$(PYTHONPATH=build/transformers-5 python_pip install --dry-run --report - "transformers==$newest")
+  list=$(names_and_versions <<<"$report")
+  mapfile -t packages < <(grep . <<<"$list")
   python_pip install --no-compile --no-deps --target "$1" "transformers==$newest" "${packages[@]}" >&2
 }
 

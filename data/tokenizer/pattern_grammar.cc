@@ -388,6 +388,9 @@ class PatternReader {
     const absl::StatusOr<uint32_t> high = read_class_character();
     if (!high.ok()) return high.status();
     if (*high < *low) return refuse(begin, at_ - begin, "a range that ends before it begins");
+    if (ignores_case_ && *low < 0x80 && *high >= 0x80) {
+      return refuse(begin, at_ - begin, "a range from ASCII to beyond, where case is ignored");
+    }
     absl::StrAppend(&out_, "-", written(*high));
     return absl::OkStatus();
   }

@@ -63,7 +63,8 @@ absl::StatusOr<int> retention(const RetentionCommandOptions& options) {
   absl::Status status = agree(*mesh->world, check_new_file(options.output, options.overwrite));
   if (!status.ok()) return status;
   absl::StatusOr<std::vector<NamedModel>> models = named_models(options.checkpoints);
-  if (!models.ok()) return models.status();
+  status = agree(*mesh->world, models.status());
+  if (!status.ok()) return status;
   std::vector<std::pair<std::string, RetentionReport>> reports;
   OrderedJson json = OrderedJson::object();
   for (const auto& [name, folder] : *models) {

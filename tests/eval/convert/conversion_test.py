@@ -263,7 +263,9 @@ def test_export(emo):
     check(manifest == {p.name for p in out.iterdir()} - {"MANIFEST"}, "MANIFEST does not cover the folder")
     emo.run("export", model, out, expect=73)
     twin = emo.folder / "twin"
-    emo.run("export", model, twin, "--dtype", "bf16", "--max-shard-size", 100_000, "--vocab-size", tokenizer_size)
+    report = emo.json("export", model, twin, "--dtype", "bf16", "--max-shard-size", 100_000, "--vocab-size",
+                      tokenizer_size)
+    check(report["vocab_size"] == tokenizer_size, report)
     for path in out.iterdir():
         check(path.read_bytes() == (twin / path.name).read_bytes(), f"{path.name} differs between equal exports")
     ids = numpy.random.default_rng(5).integers(1, tokenizer_size, (2, 30))
