@@ -6,8 +6,8 @@ usage() {
 usage: tests/parallel/moved_rounding.sh [--seeds N] [--ranks "1 2 4"] [build folder]
 
 Runs the tests that compare layouts, devices and ways through the model on moved rounding: under EMO_ISA portable,
-avx2 and avx512 (those that this CPU has), with embeddings scaled by 1 + 1e-7, with 1, 2 and 3 threads (tiles are cut
-otherwise between them), and with other weights, seeds 1 to N (50). Prints for each program and variant how many runs
+avx2 and avx512 (those that this CPU has), with embeddings scaled by 1 + 1e-7, with 2 and 3 threads (which must change
+nothing), and with other weights, seeds 1 to N (50). Prints for each program and variant how many runs
 there were, how many weights tests passed over (ties within rounding; or too sensitive to it), and how many tests
 failed. Exits 1 where one did. Default build folder: build/release. Takes about half an hour on two cores.
 TEXT
