@@ -83,8 +83,8 @@ class TokenDataset {
  public:
   // Where dataset.json, as version 0.1.0 wrote it, does not say what the tokenizer means, the
   // folder's copy of that tokenizer does. NotFound without dataset.json or a shard's file; DataLoss
-  // where dataset.json cannot be read, a file's size contradicts it (truncated shard), an index does
-  // not ascend or names a source that is not there. Tokens are checked when they are read.
+  // where dataset.json cannot be read, a file's size contradicts it (truncated shard), an index
+  // does not ascend or names a source that is not there. Tokens are checked when they are read.
   static absl::StatusOr<TokenDataset> open(const std::string& folder);
 
   const DatasetInfo& info() const { return info_; }

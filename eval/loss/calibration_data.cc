@@ -28,14 +28,12 @@ absl::Status prepare_tasks(const OpenedModel& model, const CalibrationOptions& o
 
 void add_calibration_options(OptionList* list, CalibrationOptions* options) {
   list->add("--data", &options->data, "documents: a folder that emo prepare wrote; or");
-  list
-      ->add("--tasks", &options->tasks,
+  list->add("--tasks", &options->tasks,
             "task files (docs/tasks.md): questions with their examples and right answers, "
             "labelled by task")
       .commas();
   list->add("--split", &options->split, "with --tasks: questions of which split").show_default();
-  list
-      ->add("--shots", &options->shots,
+  list->add("--shots", &options->shots,
             "with --tasks: examples before each question; else as many as the task says")
       .at_least(0);
 }
