@@ -37,9 +37,8 @@ Json steps_of(const Json& json, const char* key, const char* parts) {
 Json model_of(const Json& json) {
   Json model = json.at("model");
   for (const char* option : {"dropout", "continuing_subword_prefix", "end_of_word_suffix"}) {
-    if (model.contains(option) && (model[option].is_null() || model[option] == "")) {
-      model.erase(option);
-    }
+    const auto found = model.find(option);
+    if (found != model.end() && (found->is_null() || *found == Json(""))) model.erase(found);
   }
   for (const char* option : {"byte_fallback", "fuse_unk", "ignore_merges"}) {
     model.emplace(option, false);
