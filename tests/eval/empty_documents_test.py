@@ -4,13 +4,14 @@ import pathlib
 import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
-from tests.program import ROOT, Program, check  # noqa: E402
+from tests.program import ROOT, Program, check, once, run_cases  # noqa: E402
 
 GOLDEN = ROOT / "tests/golden/compat/0.1.0"
 MODEL = GOLDEN / "one/step-0000006"
 
 
-def prepare(emo: Program) -> pathlib.Path:
+@once
+def prepared(emo: Program) -> pathlib.Path:
     documents = [json.loads(line) for line in open(GOLDEN / "documents.jsonl", encoding="utf-8")][:40]
     with open(emo.folder / "documents.jsonl", "w", encoding="utf-8") as file:
         for i in range(40):
@@ -26,7 +27,8 @@ def finite(values) -> bool:
     return all(isinstance(value, (int, float)) for value in values)
 
 
-def evaluation(emo: Program, data: pathlib.Path) -> None:
+def test_evaluation(emo):
+    data = prepared(emo)
     report = emo.json("eval", MODEL, "--data", data)
     empty, text = report["sources"]["empty"], report["sources"]["text"]
     check(empty["documents"] == 40 and empty["predicted_tokens"] == 0, str(empty))
@@ -37,7 +39,8 @@ def evaluation(emo: Program, data: pathlib.Path) -> None:
     check(row.split() == ["empty", "40", "0", "-", "-", "-"] and "nan" not in table, table)
 
 
-def retention(emo: Program, data: pathlib.Path) -> None:
+def test_retention(emo):
+    data = prepared(emo)
     arguments = ["experts", "retention", MODEL, "--calibration", data, "--data", data, "--keep", "0.5",
                  "--method", "router"]
     report = next(iter(emo.json(*arguments).values()))
@@ -49,7 +52,8 @@ def retention(emo: Program, data: pathlib.Path) -> None:
     check(set(row.split()[1:]) == {"-"} and "nan" not in table, table)
 
 
-def usage(emo: Program, data: pathlib.Path) -> None:
+def test_usage(emo):
+    data = prepared(emo)
     output = emo.folder / "usage.json"
     table = emo.run("experts", "usage", MODEL, "--data", data, "--output", output).stdout
     check("nan" not in table, table)
@@ -60,7 +64,8 @@ def usage(emo: Program, data: pathlib.Path) -> None:
             check(not isinstance(layers, list) or all(map(finite, layers)), f"{label}: {key}: {layers}")
 
 
-def training(emo: Program, data: pathlib.Path) -> None:
+def test_training(emo):
+    data = prepared(emo)
     run = emo.folder / "run"
     emo.run("train", GOLDEN / "config.yaml", f"run.folder={run}", f"data.path={data}", "train.steps=2", "eval.every=1",
             f"eval.data={data}", "--quiet")
@@ -71,19 +76,5 @@ def training(emo: Program, data: pathlib.Path) -> None:
     check(values["eval/loss"] == values["eval/text/loss"], str(values))
 
 
-def main() -> None:
-    failures = 0
-    with Program(sys.argv[1]) as emo:
-        data = prepare(emo)
-        for case in (evaluation, retention, usage, training):
-            try:
-                case(emo, data)
-                print(f"ok: {case.__name__}")
-            except AssertionError as failure:
-                failures += 1
-                print(f"FAILED {case.__name__}: {failure}")
-    sys.exit(1 if failures else 0)
-
-
 if __name__ == "__main__":
-    main()
+    run_cases(globals())

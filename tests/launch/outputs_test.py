@@ -188,9 +188,9 @@ def main() -> None:
             try:
                 case(commands, name)
                 print(f"ok: {case.__name__}, {name}", flush=True)
-            except AssertionError as failure:
+            except Exception as failure:  # noqa: BLE001 - the other cases run too
                 failures += 1
-                print(f"FAILED {case.__name__}, {name}: {failure}", flush=True)
+                print(f"FAILED {case.__name__}, {name}: {failure!r}", flush=True)
     sys.exit(1 if failures else 0)
 
 
