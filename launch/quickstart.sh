@@ -4,7 +4,7 @@
 # when only a domain's experts are kept. About 4 minutes on two cores after set-up and build.
 #
 # Environment: QUICKSTART_FOLDER (runs/quickstart), QUICKSTART_TOKENS (what each model sees; the
-# configs say 1.8M), QUICKSTART_SEED (1).
+# configs say 1.2M), QUICKSTART_SEED (1).
 # Usage: launch/quickstart.sh
 # Example: QUICKSTART_FOLDER=runs/second QUICKSTART_SEED=2 ./launch/quickstart.sh
 set -euo pipefail
@@ -27,7 +27,7 @@ if [ ! -e "$data/train.jsonl" ]; then
   say "fetching text: 9 Debian packages, 58 MB, unpacked and not installed"
   mkdir -p "$data"
   /usr/bin/python3 launch/texts.py "$data.new"
-  build/python/bin/python launch/train_tokenizer.py "$data.new/train.jsonl" 4096 "$data.new/tokenizer.json"
+  build/python/bin/python launch/train_tokenizer.py "$data.new/train.jsonl" 2048 "$data.new/tokenizer.json"
   rm -rf "$data.new/packages" "$data"
   mv "$data.new" "$data"
 fi
@@ -66,7 +66,7 @@ Next:
   $emo eval $folder/emo --data $data/test --experts scripture.json
   $emo eval $folder/emo --tasks $folder/tasks
   $emo generate $folder/emo --prompt 'And God said' --max-new-tokens 40
-  $emo data show $data/train --batch 0 --sequence-length 512
+  $emo data show $data/train --batch 0 --sequence-length 256
 EOF
 tail -n 12 "$folder/report.txt"
 mv "$folder/retention.json.new" "$folder/retention.json"

@@ -79,10 +79,7 @@ EMO_SIMD void softmax_rows(int64_t rows, int64_t keys, int64_t visible, float sc
     const int64_t seen = visible + i;
     float largest = row[0] * scale;
 #pragma omp simd reduction(max : largest)
-    for (int64_t j = 0; j < seen; ++j) {
-      const float score = row[j] * scale;
-      largest = score > largest ? score : largest;
-    }
+    for (int64_t j = 0; j < seen; ++j) largest = larger(largest, row[j] * scale);
     float sum = 0;
 #pragma omp simd reduction(+ : sum)
     for (int64_t j = 0; j < seen; ++j) {

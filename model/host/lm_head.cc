@@ -28,7 +28,7 @@ EMO_SIMD void exponentiate_rows(int64_t begin, int64_t end, int64_t V, int64_t s
     const float* row = logits + i * stride;
     float largest = row[0];
 #pragma omp simd reduction(max : largest)
-    for (int64_t v = 0; v < V; ++v) largest = row[v] > largest ? row[v] : largest;
+    for (int64_t v = 0; v < V; ++v) largest = larger(largest, row[v]);
     float sum = 0;
     if (exponentials == nullptr) {
 #pragma omp simd reduction(+ : sum)

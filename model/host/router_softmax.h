@@ -1,7 +1,6 @@
 // One token's softmax over some of the experts: the document scores' and the router's alike.
 #pragma once
 
-#include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -17,7 +16,7 @@ EMO_SIMD float softmax(int64_t E, const float* z, const float* mask, float* p, f
   constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
   float largest = kMinusInfinity;
 #pragma omp simd reduction(max : largest)
-  for (int64_t e = 0; e < E; ++e) largest = std::max(largest, mask[e] > 0 ? z[e] : kMinusInfinity);
+  for (int64_t e = 0; e < E; ++e) largest = larger(largest, mask[e] > 0 ? z[e] : kMinusInfinity);
   float total = 0;
   float weighted = 0;
 #pragma omp simd reduction(+ : total, weighted)
