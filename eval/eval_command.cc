@@ -60,20 +60,22 @@ struct Losses {
 };
 
 absl::StatusOr<Losses> losses_on(const std::string& folder, const OpenedModel& opened,
-                                 const Mesh& mesh, EvalOptions eval, PassMemory* memory) {
-  absl::StatusOr<TokenDataset> data = open_data_for(opened, folder, mesh);
+                                 EvalOptions eval, Inference* inference) {
+  absl::StatusOr<TokenDataset> data = open_data_for(opened, folder, inference->mesh());
   if (!data.ok()) return data.status();
   eval.documents = choose_documents(*data, {});
-  absl::StatusOr<EvalResult> result = evaluate(*opened.model, mesh, *data, eval, memory);
+  absl::StatusOr<EvalResult> result = evaluate(inference, *data, eval);
   if (!result.ok()) return result.status();
   return Losses{data->info().sources, result->sources};
 }
 
 // The first rank writes the predictions.
 absl::StatusOr<std::vector<TaskResult>> answer_tasks(const Options& options,
-                                                     const OpenedModel& opened, const Mesh& mesh,
+                                                     const OpenedModel& opened,
                                                      const std::vector<Task>& tasks,
-                                                     const EvalOptions& eval, PassMemory* memory) {
+                                                     const EvalOptions& eval,
+                                                     Inference* inference) {
+  const Mesh& mesh = inference->mesh();
   absl::StatusOr<Tokenizer> tokenizer = open_tokenizer(opened, mesh);
   if (!tokenizer.ok()) return tokenizer.status();
   TaskOptions asked = options.task;
@@ -81,8 +83,7 @@ absl::StatusOr<std::vector<TaskResult>> answer_tasks(const Options& options,
   std::vector<TaskResult> results;
   std::string predictions;
   for (const Task& task : tasks) {
-    absl::StatusOr<TaskAnswers> answers =
-        answer_task(*opened.model, mesh, *tokenizer, task, asked, eval, memory);
+    absl::StatusOr<TaskAnswers> answers = answer_task(inference, *tokenizer, task, asked, eval);
     if (!answers.ok()) return answers.status();
     for (const OrderedJson& line : answers->predictions) predictions += to_line(line);
     results.push_back(std::move(answers->result));
@@ -164,12 +165,12 @@ absl::StatusOr<int> run(const Options& options) {
   absl::StatusOr<EvalOptions> eval = eval_options(options, *opened, masked);
   status = agree(*mesh->world, eval.status());
   if (!status.ok()) return status;
-  PassMemory memory;
+  Inference inference(*opened->model, *mesh);
   absl::StatusOr<Losses> losses = Losses();
-  if (!options.data.empty()) losses = losses_on(options.data, *opened, *mesh, *eval, &memory);
+  if (!options.data.empty()) losses = losses_on(options.data, *opened, *eval, &inference);
   if (!losses.ok()) return losses.status();
   absl::StatusOr<std::vector<TaskResult>> results = std::vector<TaskResult>();
-  if (!tasks->empty()) results = answer_tasks(options, *opened, *mesh, *tasks, *eval, &memory);
+  if (!tasks->empty()) results = answer_tasks(options, *opened, *tasks, *eval, &inference);
   if (!results.ok()) return results.status();
   if (!mesh->is_first()) return kExitDone;
   if (options.json) std::printf("%s", to_text(report(options, *opened, *losses, *results)).c_str());

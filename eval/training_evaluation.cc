@@ -142,8 +142,7 @@ absl::StatusOr<std::shared_ptr<Evaluation>> open(const RunConfig& config) {
 // Collective. Loss of the domain's test documents: of the whole model, then along the curve. Empty
 // where they have nothing to predict.
 absl::StatusOr<std::vector<double>> losses_of(const Curve& curve, const Domain& domain,
-                                              const Model& model, const Mesh& mesh,
-                                              PassMemory* memory) {
+                                              Inference* inference) {
   EvalOptions eval;
   eval.sequence_length = curve.sequence_length;
   eval.documents = domain.test;
@@ -152,21 +151,21 @@ absl::StatusOr<std::vector<double>> losses_of(const Curve& curve, const Domain& 
   std::vector<std::vector<ExpertSubset>> subsets = {{}};  // all experts
   if (!curve.kept.empty()) {
     absl::StatusOr<ExpertUsage> usage =
-        usage_of(model, curve.sequence_length, mesh, curve.data, domain.calibration,
-                 curve.first_tokens, /*easy_ep=*/false, memory);
+        usage_of(inference, curve.sequence_length, curve.data, domain.calibration,
+                 curve.first_tokens, /*easy_ep=*/false);
     if (!usage.ok()) return usage.status();
     const ExpertNumbers scores = router_scores(*usage);
+    const ModelConfig& config = inference->config();
     for (const int64_t keep : curve.kept) {
       subsets.push_back(to_subsets(
-          model.config,
-          keep_largest(model.config, scores, std::vector<int64_t>(model.config.n_layers, keep)),
+          config, keep_largest(config, scores, std::vector<int64_t>(config.n_layers, keep)),
           /*full_weights=*/false));
     }
   }
   std::vector<double> losses;
   for (std::vector<ExpertSubset>& subset : subsets) {
     eval.pass.subsets = std::move(subset);
-    absl::StatusOr<EvalResult> result = evaluate(model, mesh, curve.data, eval, memory);
+    absl::StatusOr<EvalResult> result = evaluate(inference, curve.data, eval);
     if (!result.ok()) return result.status();
     const SourceLoss loss = total(result->sources);
     if (loss.predicted == 0) return std::vector<double>();
@@ -182,13 +181,11 @@ std::string metric_name(const std::string& domain, const Curve& curve, size_t po
 }
 
 // Collective. Losses of each domain that has something to predict, and their means.
-absl::Status measure_curve(const Curve& curve, const Mesh& mesh, Stepper* stepper,
-                           Metrics* metrics) {
+absl::Status measure_curve(const Curve& curve, Inference* inference, Metrics* metrics) {
   std::vector<double> sums(curve.kept.size() + 1, 0.0);
   double domains = 0;
   for (const Domain& domain : curve.domains) {
-    absl::StatusOr<std::vector<double>> losses =
-        losses_of(curve, domain, *stepper->model(), mesh, stepper->memory());
+    absl::StatusOr<std::vector<double>> losses = losses_of(curve, domain, inference);
     if (!losses.ok()) return losses.status();
     if (losses->empty()) continue;
     domains += 1;
@@ -206,12 +203,12 @@ absl::Status measure_curve(const Curve& curve, const Mesh& mesh, Stepper* steppe
 absl::StatusOr<Metrics> observe(Evaluation* evaluation, const Mesh& mesh, Stepper* stepper) {
   const Clock::time_point begin = Clock::now();
   stepper->copy_to_host();
+  Inference inference(*stepper->model(), mesh, &stepper->memory()->buffers);
   Metrics metrics;
   absl::Status status;
-  if (evaluation->curve) status = measure_curve(*evaluation->curve, mesh, stepper, &metrics);
+  if (evaluation->curve) status = measure_curve(*evaluation->curve, &inference, &metrics);
   if (status.ok() && evaluation->tasks) {
-    status = answer_training_tasks(*evaluation->tasks, *stepper->model(), mesh, stepper->memory(),
-                                   &metrics);
+    status = answer_training_tasks(*evaluation->tasks, &inference, &metrics);
   }
   if (!status.ok()) return status;
   const Clock::time_point end = Clock::now();

@@ -7,6 +7,13 @@
 
 namespace emo {
 
+RouterLossWeights router_loss_weights(const ModelConfig& config, const RoutingContract& contract,
+                                      double divisor) {
+  const auto moe_layers = static_cast<double>(config.moe_layers());
+  return {static_cast<float>(contract.balance_weight / moe_layers),
+          static_cast<float>(contract.z_weight / moe_layers / divisor)};
+}
+
 LossSums make_loss_sums(int64_t moe_layers, int64_t experts) {
   LossSums sums;
   sums.layers.resize(moe_layers);

@@ -47,6 +47,14 @@ struct LossOptions {
   double lm_z_weight = 1e-5;  //
 };
 
+// Weights of a layer's losses in the whole loss: of the balance loss, whose divisor is in it
+// already, and of the sum of squares of the z loss.
+struct RouterLossWeights {
+  float balance, z;
+};
+RouterLossWeights router_loss_weights(const ModelConfig& config, const RoutingContract& contract,
+                                      double divisor);
+
 LossSums make_loss_sums(int64_t moe_layers, int64_t experts);
 
 // Collective. Adds up the sums of all ranks, in one all-reduce.

@@ -19,8 +19,7 @@
 
 namespace emo {
 
-struct BlockActivations;  // model/block.h
-struct KeyValueCache;     // model/host/key_value_cache.h
+struct KeyValueCache;  // model/host/key_value_cache.h
 
 // How a pass computes: one value on its whole way, from a run's config or an evaluation's options
 // to the router and the exchange.
@@ -56,10 +55,6 @@ struct PassOptions {
   // not, the pass writes over them. All other gradients are added to: it makes them ready for that.
   // Empty: all are added to.
   std::function<bool(size_t bucket)> before_gradients;
-  // Called after each block of forward(), with what the block keeps and its output y [T, D]. May be
-  // empty.
-  std::function<void(int64_t layer, const BlockActivations& block, const at::Tensor& y)>
-      after_block;
 };
 
 // What is the same for all blocks of a pass.

@@ -9,6 +9,7 @@
 #include "model/host/document_pools.h"
 #include "model/host/router_softmax.h"
 #include "model/host/simd.h"
+#include "model/score_distributions.h"
 #include "parallel/parallel_for.h"
 
 namespace emo {
@@ -18,21 +19,6 @@ namespace {
 struct Masks {
   std::vector<float> softmax;     // what the score softmax runs over
   std::vector<float> selectable;  // what may be chosen
-};
-
-// Which distribution is which under the contract (see the header of router.h).
-struct Distributions {
-  bool before;          // scores are the softmax over the pool
-  bool balance_full;    // the balance loss sees the softmax over all
-  bool balance_zeroed;  // ... that, zeroed outside the pool
-  bool z_full;          // the z loss sees all logits
-  bool full;            // the softmax over all is needed at all
-  explicit Distributions(const RoutingContract& contract)
-      : before(contract.mask == MaskTime::kBeforeSoftmax),
-        balance_full(!before || contract.balance_sees == ScoresSeen::kFull),
-        balance_zeroed(!before && contract.balance_sees == ScoresSeen::kMasked),
-        z_full(contract.z_sees == ScoresSeen::kFull),
-        full(!before || balance_full || z_full) {}
 };
 
 // Sums of one piece of tokens, added up over pieces in order.
@@ -73,9 +59,10 @@ struct RouteArrays {
   bool in_losses(int64_t t) const { return labels == nullptr || labels[t] >= 0; }
 };
 
-EMO_SIMD PieceSums route_piece(const Piece& piece, const Distributions& which, const RouteArrays& a,
-                               const float* softmax_mask, const float* selectable, const float* all,
-                               float* score_sum, float* masked, float* full) {
+EMO_SIMD PieceSums route_piece(const Piece& piece, const ScoreDistributions& which,
+                               const RouteArrays& a, const float* softmax_mask,
+                               const float* selectable, const float* all, float* score_sum,
+                               float* masked, float* full) {
   PieceSums sums;
   for (int64_t t = piece.begin; t < piece.end; ++t) {
     const float* z = a.logits + t * a.E;
@@ -199,7 +186,8 @@ void route_documents(const RouterInput& input, const std::vector<Piece>& pieces,
 }
 
 // Memory for what is told of each token.
-RouteArrays shape_tokens(const RouterInput& input, const Distributions& which, Routing* routing) {
+RouteArrays shape_tokens(const RouterInput& input, const ScoreDistributions& which,
+                         Routing* routing) {
   const int64_t T = input.logits.size(0);
   const int64_t K = input.top_k;
   routing->experts = at::empty({T, K}, at::TensorOptions().dtype(at::kInt));
@@ -218,7 +206,7 @@ RouteArrays shape_tokens(const RouterInput& input, const Distributions& which, R
 
 // Every token's experts; and, summed over the pieces in order, what the losses need of them.
 void route_tokens(const RouterInput& input, const std::vector<Piece>& pieces,
-                  const Distributions& which, const std::vector<float>& usable,
+                  const ScoreDistributions& which, const std::vector<float>& usable,
                   const RouteArrays& arrays, Routing* routing) {
   const int64_t E = arrays.E;
   const auto count = static_cast<int64_t>(pieces.size());
@@ -259,7 +247,7 @@ void count_choices(int64_t T, const RouteArrays& arrays, Routing* routing) {
 
 void route(const RouterInput& input, const RoutingContract& contract, Routing* routing) {
   check_input(input);
-  const Distributions which(contract);
+  const ScoreDistributions which(contract);
   const std::vector<Piece> pieces =
       pieces_of(input.span_ends.const_data_ptr<int32_t>(), input.span_ends.numel() - 1);
   const std::vector<float> usable = usable_experts(input, input.logits.size(1));
@@ -274,7 +262,7 @@ void route_backward(const RouterInput& input, const RoutingContract& contract,
                     const std::vector<float>& balance, float z, const at::Tensor& d_logits) {
   const int64_t E = input.logits.size(1);
   const int64_t K = input.top_k;
-  const Distributions which(contract);
+  const ScoreDistributions which(contract);
   TORCH_CHECK(input.subset.kept.empty() && static_cast<int64_t>(balance.size()) == E &&
                   d_weights.sizes() == routing.weights.sizes() &&
                   d_logits.sizes() == input.logits.sizes(),

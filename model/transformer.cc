@@ -113,13 +113,9 @@ void forward(const Model& model, const Slice& slice, const PassOptions& options,
     BlockActivations* kept = again ? &buffers->recomputed : &block;
     at::Tensor* y = output_of(layer);
     run_block(model, context, slice, layer, block.x, kept, buffers, y);
-    if (options.after_block) options.after_block(layer, *kept, *y);
     if (again && !config.is_dense(layer)) {
       std::swap(block.moe.routing, buffers->recomputed.moe.routing);
     }
-  }
-  if (options.cache != nullptr) {
-    advance(options.cache, slice.attention_ends.const_data_ptr<int32_t>());
   }
   if (options.profile != nullptr) options.profile->set_layer(-1);
   announce(options.before_parameters, model.layout.head_bucket());
@@ -168,15 +164,13 @@ struct LayerPlace {
 RouterLosses router_losses(const Model& model, double divisor, LayerPlace at,
                            const Routing& routing, int64_t tokens, BalanceCounts* counts,
                            LossSums* sums) {
-  const auto moe_layers = static_cast<double>(model.config.moe_layers());
+  const RouterLossWeights weights = router_loss_weights(model.config, model.contract, divisor);
   RouterLosses losses;
   losses.balance = counts->score_gradient(at.moe_layer, model.config.routed_experts(at.layer),
                                           model.config.routed_top_k(at.layer), divisor);
   add_routing(routing, losses.balance, tokens, &sums->layers[at.moe_layer]);
-  for (float& b : losses.balance) {
-    b *= static_cast<float>(model.contract.balance_weight / moe_layers);
-  }
-  losses.z = static_cast<float>(model.contract.z_weight / moe_layers / divisor);
+  for (float& b : losses.balance) b *= weights.balance;
+  losses.z = weights.z;
   return losses;
 }
 

@@ -34,10 +34,10 @@ ExpertNumbers router_scores(const ExpertUsage& usage) {
   return scores;
 }
 
-absl::StatusOr<ExpertUsage> usage_of(const Model& model, int64_t sequence_length, const Mesh& mesh,
+absl::StatusOr<ExpertUsage> usage_of(Inference* inference, int64_t sequence_length,
                                      const TokenDataset& data,
                                      const std::vector<int64_t>& documents, int64_t first_tokens,
-                                     bool easy_ep, PassMemory* memory) {
+                                     bool easy_ep) {
   UsageOptions options;
   options.sequence_length = sequence_length;
   options.first_tokens = first_tokens;
@@ -45,8 +45,7 @@ absl::StatusOr<ExpertUsage> usage_of(const Model& model, int64_t sequence_length
   options.pool = PoolPolicy::none();
   options.group_of_document.assign(count_documents(data), -1);
   for (const int64_t document : documents) options.group_of_document[document] = 0;
-  absl::StatusOr<std::vector<ExpertUsage>> groups =
-      measure_usage(model, mesh, data, options, memory);
+  absl::StatusOr<std::vector<ExpertUsage>> groups = measure_usage(inference, data, options);
   if (!groups.ok()) return groups.status();
   return groups->front();
 }

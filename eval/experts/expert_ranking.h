@@ -23,9 +23,9 @@ ExpertNumbers router_scores(const ExpertUsage& usage);
 
 // Collective. The usage of these documents (of their first tokens, 0: all) together, as the
 // "router" method needs it, and with `easy_ep` as that does.
-absl::StatusOr<ExpertUsage> usage_of(const Model& model, int64_t sequence_length, const Mesh& mesh,
+absl::StatusOr<ExpertUsage> usage_of(Inference* inference, int64_t sequence_length,
                                      const TokenDataset& data,
                                      const std::vector<int64_t>& documents, int64_t first_tokens,
-                                     bool easy_ep, PassMemory* memory);
+                                     bool easy_ep);
 
 }  // namespace emo

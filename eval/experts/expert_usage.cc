@@ -50,12 +50,12 @@ void all_reduce_usage(Communicator& world, std::vector<ExpertUsage>* groups) {
 }
 
 // max(0, 1 - cos(h_t, h_t + o_t)) of each token: how much the layer turns its input. [T]
-std::vector<double> turns(const BlockActivations& block, const at::Tensor& y) {
-  const int64_t T = y.size(0);
-  const int64_t D = y.size(1);
+std::vector<double> turns(const BlockView& block) {
+  const int64_t T = block.y.size(0);
+  const int64_t D = block.y.size(1);
   const auto* input = block.feed_forward_input.const_data_ptr<float>();
   const auto* before = block.h.const_data_ptr<float>();
-  const auto* after = y.const_data_ptr<float>();
+  const auto* after = block.y.const_data_ptr<float>();
   std::vector<double> turned(T);
   for (int64_t t = 0; t < T; ++t) {
     double hh = 0, ss = 0, hs = 0;  // s = h + o
@@ -77,14 +77,14 @@ struct LayerPass {
   const UsageOptions* options;
   const PieceBatch* pieces;
   const Slice* batch;
-  int64_t layer;
-  const BlockActivations* block;
+  const BlockView* block;
+  int64_t layer() const { return block->layer; }
   const int32_t* ends() const { return batch->routing_ends.const_data_ptr<int32_t>(); }
   int32_t group(size_t piece) const { return options->group_of_document[(*pieces)[piece].number]; }
 };
 
 void add_scores_and_pools(const LayerPass& pass, std::vector<ExpertUsage>* groups) {
-  const at::Tensor& logits = pass.block->moe.logits;
+  const at::Tensor& logits = pass.block->moe->logits;
   const int64_t E = logits.size(1);
   const auto N = static_cast<int64_t>(pass.pieces->size());
   const std::vector<float> usable(E, 1);
@@ -94,36 +94,36 @@ void add_scores_and_pools(const LayerPass& pass, std::vector<ExpertUsage>* group
   if (pass.options->pool.kind != PoolPolicy::Kind::kNone) {
     std::vector<int64_t> sizes =
         draw_pool_sizes(pass.options->pool, pass.options->pool_draw, pass.options->seed,
-                        pass.batch->sequence_index, pass.batch->ordinal, pass.layer, E);
+                        pass.batch->sequence_index, pass.batch->ordinal, pass.layer(), E);
     pools = choose_pools(scores, E, pass.options->pool, &sizes);
   }
   for (int64_t piece = 0; piece < N; ++piece) {
     ExpertUsage& usage = (*groups)[pass.group(piece)];
     for (int64_t e = 0; e < E; ++e) {
-      usage.probability[pass.layer][e] += scores.q[piece * E + e];
-      if (!pools.empty()) usage.pools[pass.layer][e] += pools[piece * E + e];
+      usage.probability[pass.layer()][e] += scores.q[piece * E + e];
+      if (!pools.empty()) usage.pools[pass.layer()][e] += pools[piece * E + e];
     }
   }
 }
 
-void add_choices(const LayerPass& pass, const at::Tensor& y, std::vector<ExpertUsage>* groups) {
-  const MoeActivations& moe = pass.block->moe;
+void add_choices(const LayerPass& pass, std::vector<ExpertUsage>* groups) {
+  const MoeActivations& moe = *pass.block->moe;
   const int64_t K = moe.routing.experts.size(1);
   const auto* experts = moe.routing.experts.const_data_ptr<int32_t>();
   const auto* weights = moe.routing.weights.const_data_ptr<float>();
   const float* lengths =
       pass.options->easy_ep ? moe.contributions.const_data_ptr<float>() : nullptr;
   const std::vector<double> turned =
-      pass.options->easy_ep ? turns(*pass.block, y) : std::vector<double>();
+      pass.options->easy_ep ? turns(*pass.block) : std::vector<double>();
   for (size_t piece = 0; piece < pass.pieces->size(); ++piece) {
     ExpertUsage& usage = (*groups)[pass.group(piece)];
     for (int64_t t = pass.ends()[piece]; t < pass.ends()[piece + 1]; ++t) {
       for (int64_t slot = t * K; slot < (t + 1) * K; ++slot) {
         const int32_t e = experts[slot];
         if (e < 0) continue;
-        usage.selections[pass.layer][e] += 1;
-        usage.weight[pass.layer][e] += weights[slot];
-        if (lengths != nullptr) usage.easy_ep[pass.layer][e] += lengths[slot] * turned[t];
+        usage.selections[pass.layer()][e] += 1;
+        usage.weight[pass.layer()][e] += weights[slot];
+        if (lengths != nullptr) usage.easy_ep[pass.layer()][e] += lengths[slot] * turned[t];
       }
     }
   }
@@ -151,28 +151,26 @@ ExpertUsage operator+(ExpertUsage a, const ExpertUsage& b) {
   return a;
 }
 
-absl::StatusOr<std::vector<ExpertUsage>> measure_usage(const Model& model, const Mesh& mesh,
+absl::StatusOr<std::vector<ExpertUsage>> measure_usage(Inference* inference,
                                                        const TokenDataset& data,
-                                                       const UsageOptions& options,
-                                                       PassMemory* memory) {
-  memory->slices.resize(1);
+                                                       const UsageOptions& options) {
+  Communicator& world = *inference->mesh().world;
   std::vector<int64_t> documents;
   for (size_t number = 0; number < options.group_of_document.size(); ++number) {
     if (options.group_of_document[number] >= 0) documents.push_back(static_cast<int64_t>(number));
   }
-  std::vector<ExpertUsage> groups(options.groups, make_usage(model.config));
-  PassSettings settings;
-  settings.pool = PoolPolicy::none();
-  PassOptions pass = evaluation_pass(mesh, settings);
+  std::vector<ExpertUsage> groups(options.groups, make_usage(inference->config()));
+  InferenceOptions pass;
+  pass.settings.pool = PoolPolicy::none();
   pass.want_contributions = options.easy_ep;
   const auto run = [&](const PieceBatch& pieces, const Slice& batch) {
-    pass.after_block = [&](int64_t layer, const BlockActivations& block, const at::Tensor& y) {
-      if (model.config.is_dense(layer)) return;
-      const LayerPass at{&options, &pieces, &batch, layer, &block};
+    pass.after_block = [&](const BlockView& block) {
+      if (block.moe == nullptr) return;
+      const LayerPass at{&options, &pieces, &batch, &block};
       add_scores_and_pools(at, &groups);
-      add_choices(at, y, &groups);
+      add_choices(at, &groups);
     };
-    forward(model, batch, pass, &memory->slices[0], &memory->buffers);
+    inference->run(batch, pass);
     for (const DocumentPiece& piece : pieces) {
       ExpertUsage& usage = groups[options.group_of_document[piece.number]];
       usage.documents += piece.ordinal == 0 ? 1 : 0;
@@ -183,9 +181,9 @@ absl::StatusOr<std::vector<ExpertUsage>> measure_usage(const Model& model, const
   const std::vector<DocumentPiece> pieces =
       cut_documents(data, documents, options.sequence_length, options.first_tokens);
   absl::Status status = for_each_batch(
-      data, deal_batches(pieces, options.tokens_per_batch, mesh.world->size()), *mesh.world, run);
+      data, deal_batches(pieces, options.tokens_per_batch, world.size()), world, run);
   if (!status.ok()) return status;
-  all_reduce_usage(*mesh.world, &groups);
+  all_reduce_usage(world, &groups);
   return groups;
 }
 

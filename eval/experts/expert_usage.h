@@ -6,8 +6,7 @@
 
 #include "absl/status/statusor.h"
 #include "eval/loss/document_batches.h"
-#include "model/transformer.h"
-#include "parallel/mesh.h"
+#include "model/inference.h"
 
 namespace emo {
 
@@ -49,11 +48,9 @@ struct UsageOptions {
 // Collective over the mesh: documents are dealt to ranks, every rank gets the sums over all,
 // [groups]. DataLoss, on every rank, where one cannot read its documents.
 // REQUIRES: group_of_document has an entry below `groups` for each document of the data; the data's
-// tokens are the model's (open_data_for()); sequence_length is at most model.rope.positions(). What
-// `memory` held is lost.
-absl::StatusOr<std::vector<ExpertUsage>> measure_usage(const Model& model, const Mesh& mesh,
+// tokens are the model's (open_data_for()); sequence_length is at most model.rope.positions().
+absl::StatusOr<std::vector<ExpertUsage>> measure_usage(Inference* inference,
                                                        const TokenDataset& data,
-                                                       const UsageOptions& options,
-                                                       PassMemory* memory);
+                                                       const UsageOptions& options);
 
 }  // namespace emo

@@ -29,50 +29,42 @@ void add_probability(const Slice& batch, const at::Tensor& logits, std::vector<d
 
 }  // namespace
 
-absl::StatusOr<LayerwiseRanking> rank_layerwise(const Model& model, const Mesh& mesh,
-                                                const TokenDataset& data,
+absl::StatusOr<LayerwiseRanking> rank_layerwise(Inference* inference, const TokenDataset& data,
                                                 const std::vector<int64_t>& documents,
                                                 int64_t sequence_length,
-                                                const std::vector<int64_t>& keep,
-                                                PassMemory* memory) {
-  const ModelConfig& config = model.config;
+                                                const std::vector<int64_t>& keep) {
+  const ModelConfig& config = inference->config();
+  Communicator& world = *inference->mesh().world;
   const std::vector<DocumentPiece> pieces = cut_documents(data, documents, sequence_length);
   constexpr int64_t kTokensPerBatch = 8192;
   double tokens = 0;
   for (const DocumentPiece& piece : pieces) tokens += static_cast<double>(piece.length());
   std::vector<BatchInLayers> batches;
-  absl::Status status =
-      for_each_batch(data, deal_batches(pieces, kTokensPerBatch, mesh.world->size()), *mesh.world,
-                     [&](const PieceBatch&, const Slice& batch) {
-                       at::Tensor x;
-                       shape_buffer(&x, {batch.num_tokens(), config.d_model});
-                       forward_embedding(model, batch, &x);
-                       batches.push_back({batch, x});
-                     });
+  absl::Status status = for_each_batch(data, deal_batches(pieces, kTokensPerBatch, world.size()),
+                                       world, [&](const PieceBatch&, const Slice& batch) {
+                                         batches.push_back({batch, inference->embed(batch)});
+                                       });
   if (!status.ok()) return status;
 
   LayerwiseRanking ranking{zeros_like_experts(config), {}};
   ranking.kept.resize(config.n_layers);
-  PassSettings settings;
-  settings.pool = PoolPolicy::none();
-  settings.subsets.resize(config.n_layers);
-  PassOptions pass = evaluation_pass(mesh, settings);
-  BlockActivations* kept = &memory->buffers.recomputed;
+  InferenceOptions pass;
+  pass.settings.pool = PoolPolicy::none();
+  pass.settings.subsets.resize(config.n_layers);
   at::Tensor y;
-  const auto run = [&](int64_t layer, const BatchInLayers& in) {
-    shape_buffer(&y, {in.batch.num_tokens(), config.d_model});
-    forward_block(model, in.batch, pass, layer, in.x, kept, &memory->buffers, &y);
-  };
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
     if (!config.is_dense(layer)) {
       std::vector<double>& scores = ranking.scores[layer];
       pass.settings.routed_off = true;  // the router's answer is all that is looked at
       for (const BatchInLayers& in : batches) {
-        run(layer, in);
-        add_probability(in.batch, kept->moe.logits, &scores);
+        pass.after_block = [&](const BlockView& block) {
+          add_probability(in.batch, block.moe->logits, &scores);
+        };
+        inference->run_block(in.batch, pass, layer, in.x, &y);
       }
+      pass.after_block = nullptr;
       pass.settings.routed_off = false;
-      mesh.world->all_reduce(
+      world.all_reduce(
           at::from_blob(scores.data(), {static_cast<int64_t>(scores.size())}, at::kDouble),
           ReduceOp::kSum);
       for (double& score : scores) score /= tokens;
@@ -82,7 +74,7 @@ absl::StatusOr<LayerwiseRanking> rank_layerwise(const Model& model, const Mesh& 
     }
     if (layer + 1 == config.n_layers) break;
     for (BatchInLayers& in : batches) {
-      run(layer, in);
+      inference->run_block(in.batch, pass, layer, in.x, &y);
       copy_buffer(y, in.x);
     }
   }

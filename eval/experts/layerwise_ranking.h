@@ -20,11 +20,9 @@ struct LayerwiseRanking {
 // ranks, so that a layer is computed once however many there are. DataLoss, on every rank, where
 // one cannot read its documents. REQUIRES: check_keep(config, keep) is OK; the data's tokens are
 // the model's (open_data_for()).
-absl::StatusOr<LayerwiseRanking> rank_layerwise(const Model& model, const Mesh& mesh,
-                                                const TokenDataset& data,
+absl::StatusOr<LayerwiseRanking> rank_layerwise(Inference* inference, const TokenDataset& data,
                                                 const std::vector<int64_t>& documents,
                                                 int64_t sequence_length,
-                                                const std::vector<int64_t>& keep,
-                                                PassMemory* memory);
+                                                const std::vector<int64_t>& keep);
 
 }  // namespace emo

@@ -198,12 +198,12 @@ absl::StatusOr<int> place(const PlaceOptions& options) {
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
     choices.push_back({make_expert_pairs(config.routed_experts(layer)), {}});
   }
-  eval->observe = [&](const Slice& batch, int64_t layer, const BlockActivations& block) {
-    if (config.is_dense(layer)) return;
-    collect(options.seed, batch, block.moe.routing.experts, &choices[layer]);
+  eval->observe = [&](const Slice& batch, const BlockView& block) {
+    if (block.moe == nullptr) return;
+    collect(options.seed, batch, block.moe->routing.experts, &choices[block.layer]);
   };
-  PassMemory memory;
-  absl::StatusOr<EvalResult> evaluated = evaluate(*opened->model, *mesh, *data, *eval, &memory);
+  Inference inference(*opened->model, *mesh);
+  absl::StatusOr<EvalResult> evaluated = evaluate(&inference, *data, *eval);
   if (!evaluated.ok()) return evaluated.status();
   std::vector<Comparison> layers(config.n_layers);
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {

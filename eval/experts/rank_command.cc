@@ -121,10 +121,9 @@ absl::StatusOr<std::vector<Calibration>> calibrations_of(const RankOptions& opti
 // Collective. The usage of each calibration's documents, from one pass over those of the largest:
 // documents are grouped by the smallest calibration that has them, and groups are added up.
 absl::StatusOr<std::vector<ExpertUsage>> usages_of(const RankOptions& options,
-                                                   const OpenedModel& model, const Mesh& mesh,
+                                                   const OpenedModel& model, Inference* inference,
                                                    const TokenDataset& data,
-                                                   const std::vector<Calibration>& calibrations,
-                                                   PassMemory* memory) {
+                                                   const std::vector<Calibration>& calibrations) {
   UsageOptions usage;
   usage.sequence_length = model.description.max_positions;
   usage.pool = PoolPolicy::none();
@@ -144,8 +143,7 @@ absl::StatusOr<std::vector<ExpertUsage>> usages_of(const RankOptions& options,
       if (group < 0) group = static_cast<int32_t>(i);
     }
   }
-  absl::StatusOr<std::vector<ExpertUsage>> groups =
-      measure_usage(*model.model, mesh, data, usage, memory);
+  absl::StatusOr<std::vector<ExpertUsage>> groups = measure_usage(inference, data, usage);
   if (!groups.ok()) return groups.status();
   usages = *groups;
   for (size_t i = 0; i < by_size.size(); ++i) {
@@ -183,11 +181,11 @@ absl::StatusOr<std::vector<NamedSubset>> rank_all(const RankOptions& options,
   absl::Status status = agree(*mesh.world, ids.status());
   if (!status.ok()) return status;
   const ModelConfig& config = model.description.config;
-  PassMemory memory;
+  Inference inference(*model.model, mesh);
   std::vector<ExpertUsage> usages;
   if (options.method == "router" || options.method == "easy_ep") {
     absl::StatusOr<std::vector<ExpertUsage>> measured =
-        usages_of(options, model, mesh, data, calibrations, &memory);
+        usages_of(options, model, &inference, data, calibrations);
     if (!measured.ok()) return measured.status();
     usages = *std::move(measured);
   }
@@ -209,9 +207,8 @@ absl::StatusOr<std::vector<NamedSubset>> rank_all(const RankOptions& options,
     }
     for (const Budget& budget : budgets) {
       if (options.method == "layerwise") {
-        absl::StatusOr<LayerwiseRanking> ranking =
-            rank_layerwise(*model.model, mesh, data, calibration.documents,
-                           model.description.max_positions, budget.keep, &memory);
+        absl::StatusOr<LayerwiseRanking> ranking = rank_layerwise(
+            &inference, data, calibration.documents, model.description.max_positions, budget.keep);
         if (!ranking.ok()) return ranking.status();
         subset.scores = ranking->scores;
         subset.experts_kept_per_layer = ranking->kept;

@@ -33,11 +33,10 @@ struct KnownRankings {
 // What the functions below share.
 struct Measurement {
   const OpenedModel* model;
-  const Mesh* mesh;
+  Inference* inference;
   const TokenDataset* calibration;
   const TokenDataset* test;
   const RetentionOptions* options;
-  PassMemory* memory;
   const ModelConfig& config() const { return model->description.config; }
   int64_t sequence_length() const { return model->description.max_positions; }
 };
@@ -50,7 +49,7 @@ absl::StatusOr<std::vector<Domain>> domains_of(const Measurement& m) {
   for (size_t i = 0; i < labels.size(); ++i) {
     const absl::StatusOr<int32_t> source = find_label(*m.calibration, labels[i]);
     if (!source.ok()) {
-      if (m.mesh->is_first()) {
+      if (m.inference->mesh().is_first()) {
         std::fprintf(stderr, "emo: warning: %s is not evaluated: no calibration documents\n",
                      labels[i].c_str());
       }
@@ -78,8 +77,8 @@ absl::StatusOr<ExpertNumbers> scores_of(Measurement* m, const std::vector<int64_
                                         const std::string& method) {
   const bool easy_ep = method == "easy_ep";
   absl::StatusOr<ExpertUsage> usage =
-      usage_of(*m->model->model, m->sequence_length(), *m->mesh, *m->calibration, documents,
-               /*first_tokens=*/0, easy_ep, m->memory);
+      usage_of(m->inference, m->sequence_length(), *m->calibration, documents,
+               /*first_tokens=*/0, easy_ep);
   if (!usage.ok()) return usage.status();
   return easy_ep ? usage->easy_ep : router_scores(*usage);
 }
@@ -99,8 +98,7 @@ absl::StatusOr<KeptExperts> kept_experts(Measurement* m, const std::vector<Domai
     const auto [kept, is_new] = known->layerwise.try_emplace({i, cut.documents, cut.keep});
     if (!is_new) return kept->second;
     absl::StatusOr<LayerwiseRanking> ranking =
-        rank_layerwise(*m->model->model, *m->mesh, *m->calibration, documents, m->sequence_length(),
-                       keep, m->memory);
+        rank_layerwise(m->inference, *m->calibration, documents, m->sequence_length(), keep);
     if (!ranking.ok()) return ranking.status();
     return kept->second = ranking->kept;
   }
@@ -130,8 +128,7 @@ absl::StatusOr<Retention> measure_domain(Measurement* m, const std::vector<Domai
   eval.pass.pool = PoolPolicy::none();
   absl::Status status;
   const auto loss = [&] {
-    absl::StatusOr<EvalResult> result =
-        evaluate(*m->model->model, *m->mesh, *m->test, eval, m->memory);
+    absl::StatusOr<EvalResult> result = evaluate(m->inference, *m->test, eval);
     done();
     status.Update(result.status());
     return result.ok() ? result->sources[domains[i].source].mean() : std::nan("");
@@ -196,8 +193,8 @@ absl::StatusOr<RetentionReport> measure_retention(const OpenedModel& model, cons
                                                   const TokenDataset& calibration,
                                                   const TokenDataset& test,
                                                   const RetentionOptions& options) {
-  PassMemory memory;
-  Measurement m{&model, &mesh, &calibration, &test, &options, &memory};
+  Inference inference(*model.model, mesh);
+  Measurement m{&model, &inference, &calibration, &test, &options};
   if (m.config().moe_layers() == 0)
     return absl::InvalidArgumentError(model.folder + ": a dense model has no experts to cut");
   for (const double fraction : options.fractions) {

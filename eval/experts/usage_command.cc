@@ -204,9 +204,8 @@ absl::StatusOr<int> usage(const UsageCommandOptions& options) {
     if (!pool.ok()) return pool.status();
     measured.pool = *pool;
   }
-  PassMemory memory;
-  absl::StatusOr<std::vector<ExpertUsage>> usages =
-      measure_usage(*opened->model, *mesh, data, measured, &memory);
+  Inference inference(*opened->model, *mesh);
+  absl::StatusOr<std::vector<ExpertUsage>> usages = measure_usage(&inference, data, measured);
   if (!usages.ok()) return usages.status();
   const OrderedJson json = report(options, *opened, *groups, *usages);
   if (mesh->is_first()) {

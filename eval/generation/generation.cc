@@ -4,15 +4,12 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
-#include <cstring>
 
 #include "absl/strings/match.h"
 #include "data/files/json.h"
 #include "data/order/random_bits.h"
 #include "data/tokenizer/utf8.h"
-#include "eval/loss/perplexity.h"
 #include "eval/loss/sequence_batch.h"
-#include "model/host/linear.h"
 #include "parallel/agreement.h"
 
 namespace emo {
@@ -45,20 +42,20 @@ size_t certain_end(const std::string& text, const std::vector<std::string>& stop
 
 class Generator {
  public:
-  Generator(const Model& model, const Mesh& mesh, const Tokenizer& tokenizer,
+  Generator(Inference* inference, const Tokenizer& tokenizer,
             const std::vector<std::vector<int32_t>>& prompts, const GenerationOptions& options)
-      : model_(model),
-        mesh_(mesh),
+      : inference_(*inference),
+        model_(inference->model()),
+        mesh_(inference->mesh()),
         tokenizer_(tokenizer),
         prompts_(prompts),
         options_(options),
         slots_(std::min(options.sequences, own_prompts())),
-        cache_(model.config, static_cast<int64_t>(slots_.size()), capacity()),
+        cache_(model_.config, static_cast<int64_t>(slots_.size()), capacity()),
         results_(prompts.size()) {
-    pass_ = evaluation_pass(mesh, options.pass);
+    pass_.settings = options.pass;
     pass_.settings.seed = options.sampling.seed;
     pass_.cache = &cache_;
-    memory_.slices.resize(1);
   }
 
   std::vector<Generated> run() {
@@ -152,17 +149,18 @@ class Generator {
       }
     }
   }
-  void keep_pools(int64_t layer, const BlockActivations& block) {
-    if (model_.config.is_dense(layer)) return;
+  void keep_pools(const BlockView& block) {
+    if (block.moe == nullptr) return;
+    const int64_t layer = block.layer;
     const int64_t E = model_.config.routed_experts(layer);
-    auto pool = block.moe.routing.pools.begin();
+    auto pool = block.moe->routing.pools.begin();
     for (const int64_t slot : cache_.slots) {
       slots_[slot].pools[layer].assign(pool, pool + E);
       pool += E;
     }
   }
 
-  // One forward pass over the tokens that are next, and a drawn token for each sequence.
+  // One pass over the tokens that are next, and a drawn token for each sequence.
   std::vector<int32_t> step() {
     std::vector<Sequence> sequences;
     for (const int64_t slot : cache_.slots) {
@@ -170,35 +168,26 @@ class Generator {
     }
     if (pools()) {
       give_pools();
-      pass_.after_block = [&](int64_t layer, const BlockActivations& block, const at::Tensor&) {
-        keep_pools(layer, block);
-      };
+      pass_.after_block = [&](const BlockView& block) { keep_pools(block); };
     }
-    const Slice batch = sequence_batch(sequences);
-    forward(model_, batch, pass_, &memory_.slices[0], &memory_.buffers);
-    return draw(batch);
+    return draw(sequence_batch(sequences));
   }
 
   std::vector<int32_t> draw(const Slice& batch) {
     const auto n = static_cast<int64_t>(cache_.slots.size());
-    const int64_t D = model_.config.d_model;
     const int64_t V = model_.config.vocab_size;
-    if (n == 0) return {};
     const auto* ends = batch.attention_ends.const_data_ptr<int32_t>();
-    const auto* x = memory_.slices[0].normalised.const_data_ptr<float>();
-    last_.resize(n * D);
-    logits_.resize(n * V);
-    for (int64_t i = 0; i < n; ++i) {
-      std::memcpy(last_.data() + i * D, x + (ends[i + 1] - 1) * D, D * sizeof(float));
-    }
-    linear(n, V, D, {last_.data(), D}, {model_.weights.head.w, D}, 0, {logits_.data(), V});
+    std::vector<int64_t> last;
+    for (int64_t i = 0; i < n; ++i) last.push_back(ends[i + 1] - 1);
+    const at::Tensor logits = inference_.logits(batch, pass_, last);
     const int64_t known = std::min(V, tokenizer_.vocab_size());  // padded rows mean nothing
     std::vector<int32_t> tokens;
     for (int64_t i = 0; i < n; ++i) {
       const Active& active = slots_[cache_.slots[i]];
       const uint64_t bits = random_bits(options_.sampling.seed, active.prompt,
                                         active.seen + static_cast<int64_t>(active.next.size()));
-      tokens.push_back(sample(logits_.data() + i * V, known, options_.sampling, bits));
+      tokens.push_back(
+          sample(logits.const_data_ptr<float>() + i * V, known, options_.sampling, bits));
     }
     return tokens;
   }
@@ -244,6 +233,7 @@ class Generator {
     active->streamed = end;
   }
 
+  Inference& inference_;
   const Model& model_;
   const Mesh& mesh_;
   const Tokenizer& tokenizer_;
@@ -253,18 +243,16 @@ class Generator {
   KeyValueCache cache_;
   std::vector<Generated> results_;
   int64_t next_ = mesh_.world->rank();  // prompt
-  PassOptions pass_;
-  PassMemory memory_;
-  std::vector<float> last_, logits_;  // [n, D], [n, V]
+  InferenceOptions pass_;
 };
 
 }  // namespace
 
-std::vector<Generated> generate(const Model& model, const Mesh& mesh, const Tokenizer& tokenizer,
+std::vector<Generated> generate(Inference* inference, const Tokenizer& tokenizer,
                                 const std::vector<std::vector<int32_t>>& prompts,
                                 const GenerationOptions& options) {
   if (prompts.empty()) return {};
-  return Generator(model, mesh, tokenizer, prompts, options).run();
+  return Generator(inference, tokenizer, prompts, options).run();
 }
 
 }  // namespace emo

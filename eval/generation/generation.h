@@ -9,8 +9,7 @@
 
 #include "data/tokenizer/tokenizer.h"
 #include "eval/generation/sampling.h"
-#include "model/transformer.h"
-#include "parallel/mesh.h"
+#include "model/inference.h"
 
 namespace emo {
 
@@ -41,7 +40,7 @@ struct Generated {
 // is drawn for a prompt depends on the seed, its number and its own tokens alone.
 // REQUIRES: prompts of 1 to S - 1 tokens; S at most model.rope.positions(); the tokenizer is the
 // model's.
-std::vector<Generated> generate(const Model& model, const Mesh& mesh, const Tokenizer& tokenizer,
+std::vector<Generated> generate(Inference* inference, const Tokenizer& tokenizer,
                                 const std::vector<std::vector<int32_t>>& prompts,
                                 const GenerationOptions& options);
 

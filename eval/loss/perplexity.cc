@@ -40,18 +40,8 @@ SourceLoss total(const std::vector<SourceLoss>& sources) {
   return sum;
 }
 
-PassOptions evaluation_pass(const Mesh& mesh, const PassSettings& settings) {
-  PassOptions pass;
-  pass.ep = mesh.ep.get();
-  pass.settings = settings;
-  pass.settings.recompute = Recompute::kBlock;
-  return pass;
-}
-
-absl::StatusOr<EvalResult> evaluate(const Model& model, const Mesh& mesh, const TokenDataset& data,
-                                    const EvalOptions& options, PassMemory* memory) {
-  memory->slices.resize(1);
-  Activations* activations = &memory->slices[0];
+absl::StatusOr<EvalResult> evaluate(Inference* inference, const TokenDataset& data,
+                                    const EvalOptions& options) {
   EvalResult result;
   result.sources.resize(data.info().sources.size());
   const std::vector<DocumentPiece> all_pieces =
@@ -60,33 +50,23 @@ absl::StatusOr<EvalResult> evaluate(const Model& model, const Mesh& mesh, const 
     result.sources[piece.source].bytes += static_cast<double>(piece.bytes);
     result.sources[piece.source].documents += piece.ordinal == 0 ? 1 : 0;
   }
-  PassOptions pass = evaluation_pass(mesh, options.pass);
-  std::vector<float> token_loss;
-
-  const auto run = [&](const PieceBatch& pieces, const Slice& tensors) {
+  Communicator& world = *inference->mesh().world;
+  InferenceOptions pass{options.pass};
+  const auto run = [&](const PieceBatch& pieces, const Slice& batch) {
     if (options.observe) {
-      pass.after_block = [&](int64_t layer, const BlockActivations& block, const at::Tensor&) {
-        options.observe(tensors, layer, block);
-      };
+      pass.after_block = [&](const BlockView& block) { options.observe(batch, block); };
     }
-    forward(model, tensors, pass, activations, &memory->buffers);
-    const int64_t T = tensors.num_tokens();
-    token_loss.resize(T);
-    lm_loss(model.weights.head, T, activations->normalised.const_data_ptr<float>(),
-            tensors.labels.const_data_ptr<int32_t>(), nullptr, token_loss.data(),
-            &memory->buffers.block.feed_forward.scratch);
-    const float* loss = token_loss.data();
+    const float* loss = inference->token_losses(batch, pass).data();
     for (const DocumentPiece& piece : pieces) {
       SourceLoss& source = result.sources[piece.source];
       for (int64_t i = piece.begin; i < piece.end; ++i) source.loss += *loss++;
       source.predicted += static_cast<double>(piece.length() - piece.context);
     }
   };
-  absl::Status status =
-      for_each_batch(data, deal_batches(all_pieces, options.tokens_per_batch, mesh.world->size()),
-                     *mesh.world, run);
+  absl::Status status = for_each_batch(
+      data, deal_batches(all_pieces, options.tokens_per_batch, world.size()), world, run);
   if (!status.ok()) return status;
-  all_reduce_result(*mesh.world, &result);
+  all_reduce_result(world, &result);
   return result;
 }
 

@@ -8,8 +8,7 @@
 #include "absl/status/statusor.h"
 #include "data/shards/token_shards.h"
 #include "eval/loss/document_batches.h"
-#include "model/transformer.h"
-#include "parallel/mesh.h"
+#include "model/inference.h"
 
 namespace emo {
 
@@ -32,24 +31,20 @@ struct EvalOptions {
   int64_t first_tokens = 0;        // of each document, whose bytes then mean nothing; 0: all
   PassSettings pass;
   // Called after each block of a forward pass of this rank. May be empty.
-  std::function<void(const Slice& batch, int64_t layer, const BlockActivations& block)> observe;
+  std::function<void(const Slice& batch, const BlockView& block)> observe;
   int64_t tokens_per_batch = 8192;  // about; each rank gets as many batches
 };
-
-// A forward pass without a backward pass to come: keeps inputs of blocks and routing, no more.
-PassOptions evaluation_pass(const Mesh& mesh, const PassSettings& settings);
 
 struct EvalResult {
   std::vector<SourceLoss> sources;  // [sources of the data]
 };
 
 // Collective over the mesh: documents are dealt to ranks, every rank gets the sums over all. Every
-// rank passes the same options. `memory` is the passes', for the caller to keep from call to call;
-// what it held is lost. DataLoss, on every rank, where one cannot read its documents.
+// rank passes the same options. DataLoss, on every rank, where one cannot read its documents.
 // REQUIRES: the data's tokens are the model's (open_data_for()); sequence_length is from 2 to
 // model.rope.positions(); subsets fit the model's layers.
-absl::StatusOr<EvalResult> evaluate(const Model& model, const Mesh& mesh, const TokenDataset& data,
-                                    const EvalOptions& options, PassMemory* memory);
+absl::StatusOr<EvalResult> evaluate(Inference* inference, const TokenDataset& data,
+                                    const EvalOptions& options);
 
 // The sum over sources.
 SourceLoss total(const std::vector<SourceLoss>& sources);

@@ -83,18 +83,17 @@ OrderedJson prediction_of(const Task& task, const TaskItem& item,
   return json;
 }
 
-absl::StatusOr<TaskAnswers> answer_choices(const Model& model, const Mesh& mesh,
-                                           const Tokenizer& tokenizer, const Task& task,
+absl::StatusOr<TaskAnswers> answer_choices(Inference* inference, const Tokenizer& tokenizer,
+                                           const Task& task,
                                            const std::vector<const TaskItem*>& items, int64_t shots,
-                                           const TaskOptions& options, const EvalOptions& eval,
-                                           PassMemory* memory) {
+                                           const TaskOptions& options, const EvalOptions& eval) {
   absl::StatusOr<ChoiceSequences> all =
       tokenize_choices(tokenizer, task, items, shots, eval.sequence_length);
   if (!all.ok()) return all.status();
   Progress progress(task.name, static_cast<int64_t>(all->sequences.size()), "choices",
                     options.show_progress);
   const std::vector<double> likelihoods = log_likelihoods(
-      model, mesh, all->sequences, eval, memory, [&](int64_t done) { progress.update(done); });
+      inference, all->sequences, eval, [&](int64_t done) { progress.update(done); });
   std::vector<Metrics> metrics;
   TaskAnswers answers;
   size_t at = 0;
@@ -137,8 +136,8 @@ absl::StatusOr<std::vector<std::vector<int32_t>>> tokenize_prompts(
   return prompts;
 }
 
-absl::StatusOr<TaskAnswers> answer_generation(const Model& model, const Mesh& mesh,
-                                              const Tokenizer& tokenizer, const Task& task,
+absl::StatusOr<TaskAnswers> answer_generation(Inference* inference, const Tokenizer& tokenizer,
+                                              const Task& task,
                                               const std::vector<const TaskItem*>& items,
                                               int64_t shots, const TaskOptions& options,
                                               const EvalOptions& eval) {
@@ -162,9 +161,9 @@ absl::StatusOr<TaskAnswers> answer_generation(const Model& model, const Mesh& me
   Progress progress(task.name, questions, "questions", options.show_progress);
   int64_t done = 0;  // by this rank; the others are about as far
   generation.ended = [&](int64_t) {
-    progress.update(std::min(questions, ++done * mesh.world->size()));
+    progress.update(std::min(questions, ++done * inference->mesh().world->size()));
   };
-  const std::vector<Generated> texts = generate(model, mesh, tokenizer, *prompts, generation);
+  const std::vector<Generated> texts = generate(inference, tokenizer, *prompts, generation);
   std::vector<Metrics> metrics;
   for (size_t i = 0; i < items.size(); ++i) {
     metrics.push_back(text_metrics(texts[i].text, items[i]->answers));
@@ -183,10 +182,9 @@ absl::StatusOr<TaskAnswers> answer_generation(const Model& model, const Mesh& me
 
 }  // namespace
 
-absl::StatusOr<TaskAnswers> answer_task(const Model& model, const Mesh& mesh,
-                                        const Tokenizer& tokenizer, const Task& task,
-                                        const TaskOptions& options, const EvalOptions& eval,
-                                        PassMemory* memory) {
+absl::StatusOr<TaskAnswers> answer_task(Inference* inference, const Tokenizer& tokenizer,
+                                        const Task& task, const TaskOptions& options,
+                                        const EvalOptions& eval) {
   absl::Status status = check_metric(task);
   if (!status.ok()) return status;
   absl::StatusOr<std::vector<const TaskItem*>> items = questions_of(task, options);
@@ -194,8 +192,8 @@ absl::StatusOr<TaskAnswers> answer_task(const Model& model, const Mesh& mesh,
   const int64_t shots = options.shots.value_or(task.shots);
   absl::StatusOr<TaskAnswers> answers =
       task.kind == TaskKind::kChoices
-          ? answer_choices(model, mesh, tokenizer, task, *items, shots, options, eval, memory)
-          : answer_generation(model, mesh, tokenizer, task, *items, shots, options, eval);
+          ? answer_choices(inference, tokenizer, task, *items, shots, options, eval)
+          : answer_generation(inference, tokenizer, task, *items, shots, options, eval);
   if (answers.ok()) answers->result.shots = shots;
   return answers;
 }

@@ -31,11 +31,9 @@ struct TaskAnswers {
 // Collective over the mesh; every rank gets the same answer. Choices: each is scored after its
 // question, with `eval`'s pools and subsets (its documents and observer are not used). What is
 // generated is the most likely token each time. A prompt that does not fit the model's positions
-// loses its beginning. InvalidArgument where the split
-// has no question, or too few examples.
-absl::StatusOr<TaskAnswers> answer_task(const Model& model, const Mesh& mesh,
-                                        const Tokenizer& tokenizer, const Task& task,
-                                        const TaskOptions& options, const EvalOptions& eval,
-                                        PassMemory* memory);
+// loses its beginning. InvalidArgument where the split has no question, or too few examples.
+absl::StatusOr<TaskAnswers> answer_task(Inference* inference, const Tokenizer& tokenizer,
+                                        const Task& task, const TaskOptions& options,
+                                        const EvalOptions& eval);
 
 }  // namespace emo

@@ -81,14 +81,14 @@ absl::StatusOr<TrainingTasks> open_training_tasks(const RunConfig& config, doubl
   return result;
 }
 
-absl::Status answer_training_tasks(const TrainingTasks& tasks, const Model& model, const Mesh& mesh,
-                                   PassMemory* memory, Metrics* metrics) {
+absl::Status answer_training_tasks(const TrainingTasks& tasks, Inference* inference,
+                                   Metrics* metrics) {
   for (size_t i = 0; i < tasks.tasks.size(); ++i) {
     TaskOptions options;
     options.limit = tasks.questions[i];
     options.eos_id = tasks.eos_id;
     absl::StatusOr<TaskAnswers> answers =
-        answer_task(model, mesh, tasks.tokenizer, tasks.tasks[i], options, tasks.eval, memory);
+        answer_task(inference, tasks.tokenizer, tasks.tasks[i], options, tasks.eval);
     if (!answers.ok()) return answers.status();
     const TaskResult& result = answers->result;
     const std::string name = absl::StrCat("eval/tasks/", result.task, "/");

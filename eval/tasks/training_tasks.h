@@ -32,7 +32,7 @@ absl::StatusOr<TrainingTasks> open_training_tasks(const RunConfig& config, doubl
 
 // Collective. "eval/tasks/<name>/<metric>" for the primary metric, and for choices "bits_per_byte",
 // which moves before the accuracy does; and "eval/tasks/<name>/questions".
-absl::Status answer_training_tasks(const TrainingTasks& tasks, const Model& model, const Mesh& mesh,
-                                   PassMemory* memory, Metrics* metrics);
+absl::Status answer_training_tasks(const TrainingTasks& tasks, Inference* inference,
+                                   Metrics* metrics);
 
 }  // namespace emo

@@ -1,18 +1,19 @@
 #include "eval/verify/golden_check.h"
 
-#include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 
 #include <algorithm>
 #include <cmath>
 #include <iterator>
 #include <limits>
+#include <numeric>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "data/rows/loader.h"
 #include "eval/verify/golden_folder.h"
+#include "model/inference.h"
 #include "model/routing_gap.h"
 #include "parallel/agreement.h"
 #include "train/metrics/router_metrics.h"
@@ -175,10 +176,9 @@ double compare_logits(const TrainingState& state, const GoldenFolder& golden, co
     return kNoAnswer;
   }
   const int64_t T = mine.rows * S;
-  at::Tensor logits = at::empty({T, V});
-  Scratch scratch;
-  lm_loss(state.model.weights.head, T, state.memory.slices[0].normalised.const_data_ptr<float>(),
-          mine.labels.data(), logits.mutable_data_ptr<float>(), nullptr, &scratch);
+  std::vector<int64_t> all(T);
+  std::iota(all.begin(), all.end(), 0);
+  const at::Tensor logits = Inference(state.model, mesh).logits(to_tensors(mine), {}, all);
   const int64_t first_row =
       share_of({0, golden.batch.rows}, mesh.world->rank(), mesh.world->size()).begin;
   return largest_difference(

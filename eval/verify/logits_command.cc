@@ -4,17 +4,18 @@
 #include <cstdio>
 #include <cstring>
 #include <memory>
+#include <numeric>
 #include <string>
 
 #include "data/files/json.h"
 #include "data/files/safetensors.h"
 #include "data/program/exit_code.h"
 #include "data/rows/loader.h"
-#include "eval/loss/perplexity.h"
 #include "eval/open/mesh_options.h"
 #include "eval/open/open_model.h"
 #include "eval/open/output_file.h"
 #include "eval/open/pool_option.h"
+#include "model/inference.h"
 #include "parallel/agreement.h"
 #include "train/checkpoint/find_model.h"
 #include "train/model_folder/model_files.h"
@@ -86,23 +87,16 @@ absl::StatusOr<Batch> read_batch(const std::string& path, int64_t vocab) {
 }
 
 // Every rank computes the same rows, each with its own experts.
-std::vector<float> compute_logits(const OpenedModel& opened, const Mesh& mesh, const Batch& batch,
-                                  const PoolPolicy& pool) {
+at::Tensor compute_logits(const OpenedModel& opened, const Mesh& mesh, const Batch& batch,
+                          const PoolPolicy& pool) {
   Model& model = *opened.model;
   model.reserve_positions(batch.sequence_length);
-  PassSettings settings;
-  settings.pool = pool;
-  const PassOptions pass = evaluation_pass(mesh, settings);
-  const Slice tensors = to_tensors(batch);
-  PassMemory memory;
-  memory.slices.resize(1);
-  forward(model, tensors, pass, &memory.slices[0], &memory.buffers);
-  const int64_t T = tensors.num_tokens();
-  std::vector<float> logits(T * model.config.vocab_size);
-  lm_loss(model.weights.head, T, memory.slices[0].normalised.const_data_ptr<float>(),
-          tensors.labels.const_data_ptr<int32_t>(), logits.data(), nullptr,
-          &memory.buffers.block.feed_forward.scratch);
-  return logits;
+  InferenceOptions pass;
+  pass.settings.pool = pool;
+  const Slice slice = to_tensors(batch);
+  std::vector<int64_t> all(slice.num_tokens());
+  std::iota(all.begin(), all.end(), 0);
+  return Inference(model, mesh).logits(slice, pass, all);
 }
 
 absl::StatusOr<int> run(const LogitsOptions& options) {
@@ -121,13 +115,12 @@ absl::StatusOr<int> run(const LogitsOptions& options) {
   status.Update(batch.status());
   status = agree(*mesh->world, status);
   if (!status.ok()) return status;
-  const std::vector<float> logits = compute_logits(*opened, *mesh, *batch, *pool);
+  const at::Tensor logits = compute_logits(*opened, *mesh, *batch, *pool);
   if (!mesh->is_first()) return kExitDone;
-  const NamedTensor tensor{
-      "logits",
-      "F32",
-      {batch->rows, batch->sequence_length, config.vocab_size},
-      {reinterpret_cast<const char*>(logits.data()), logits.size() * sizeof(float)}};
+  const NamedTensor tensor{"logits",
+                           "F32",
+                           {batch->rows, batch->sequence_length, config.vocab_size},
+                           {static_cast<const char*>(logits.const_data_ptr()), logits.nbytes()}};
   status =
       write_safetensors_output(posix_file_system(), options.output, {tensor}, {{"format", "pt"}});
   if (!status.ok()) return status;

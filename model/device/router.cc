@@ -7,24 +7,10 @@
 #include "model/device/kernels/router_choice.h"
 #include "model/device/kernels/router_gradient.h"
 #include "model/device/kernels/router_scores.h"
+#include "model/score_distributions.h"
 
 namespace emo::device {
 namespace {
-
-// Which distribution is which under the contract, as in model/router.cc.
-struct Distributions {
-  bool before;          // scores are the softmax over the pool
-  bool balance_full;    // the balance loss sees the softmax over all
-  bool balance_zeroed;  // ... that, zeroed outside the pool
-  bool z_full;          // the z loss sees all logits
-  bool full;            // the softmax over all is needed at all
-  explicit Distributions(const RoutingContract& contract)
-      : before(contract.mask == MaskTime::kBeforeSoftmax),
-        balance_full(!before || contract.balance_sees == ScoresSeen::kFull),
-        balance_zeroed(!before && contract.balance_sees == ScoresSeen::kMasked),
-        z_full(contract.z_sees == ScoresSeen::kFull),
-        full(!before || balance_full || z_full) {}
-};
 
 // Document scores and the pools that follow; needs the softmax over all.
 void choose(const RouterInput& input, const PoolPolicy& policy, const at::Tensor& full_logsumexp,
@@ -51,7 +37,7 @@ Routing route(const RouterInput& input, const RoutingContract& contract) {
   const int64_t T = input.logits.size(0);
   const int64_t E = input.logits.size(1);
   const auto options = input.logits.options();
-  const Distributions which(contract);
+  const ScoreDistributions which(contract);
   const bool pools = contract.pool.kind != PoolPolicy::Kind::kNone;
   Routing routing;
 
@@ -89,7 +75,7 @@ Routing route(const RouterInput& input, const RoutingContract& contract) {
 at::Tensor route_backward(const RouterInput& input, const RoutingContract& contract,
                           const Routing& routing, const at::Tensor& d_weights,
                           const at::Tensor& balance, float z) {
-  const Distributions which(contract);
+  const ScoreDistributions which(contract);
   const at::Tensor d_logits = at::zeros_like(input.logits);
   if (which.before || !which.z_full) {
     SoftmaxLosses masked{routing.pools, routing.masked_logsumexp, {}, {}, 0, input.labels, {}, {}};

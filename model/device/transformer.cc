@@ -113,7 +113,8 @@ at::Tensor head_backward(DeviceModel* model, const DeviceSlice& slice, const Dev
 RouterLosses router_losses(const DeviceModel& model, const DeviceSlice& slice,
                            const DevicePass& pass, int64_t moe_layer, const Routing& routing,
                            BalanceCounts* counts, StepSums* sums) {
-  const auto moe_layers = static_cast<double>(model.config.moe_layers());
+  const RouterLossWeights weights =
+      router_loss_weights(model.config, model.contract, pass.loss.divisor);
   RouterLosses losses;
   losses.balance =
       counts->score_gradient(moe_layer, model.config.routed_top_k(), pass.loss.divisor);
@@ -121,8 +122,8 @@ RouterLosses router_losses(const DeviceModel& model, const DeviceSlice& slice,
                   routing.z_logsumexp(model.contract), loss_labels(model.contract, slice),
                   routing.token_entropy, routing.document_entropy, routing.pool_sizes},
                  sums->layer(moe_layer));
-  losses.balance.mul_(static_cast<float>(model.contract.balance_weight / moe_layers));
-  losses.z = static_cast<float>(model.contract.z_weight / moe_layers / pass.loss.divisor);
+  losses.balance.mul_(weights.balance);
+  losses.z = weights.z;
   return losses;
 }
 

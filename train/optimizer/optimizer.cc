@@ -36,15 +36,10 @@ double blocked_sum_of_squares(int64_t count, const float* x) {
   return sum;
 }
 
-// Factors of one update, the same for all elements.
-struct Factors {
-  float beta1, beta2, epsilon, keep, step_size, root_correction, gradient_scale;
-};
-
-EMO_SIMD void update(int64_t count, const Factors& f, const float* gradient, float* parameter,
-                     float* m, float* v) {
+EMO_SIMD void update(int64_t count, const AdamWFactors& f, float gradient_scale,
+                     const float* gradient, float* parameter, float* m, float* v) {
   for (int64_t i = 0; i < count; ++i) {
-    const float g = gradient[i] * f.gradient_scale;
+    const float g = gradient[i] * gradient_scale;
     m[i] = f.beta1 * m[i] + (1 - f.beta1) * g;
     v[i] = f.beta2 * v[i] + (1 - f.beta2) * g * g;
     const float denominator = std::sqrt(v[i]) * f.root_correction + f.epsilon;
@@ -84,8 +79,8 @@ double owned_squares(const Sharding& sharding, const std::vector<Span>& trained,
 }
 
 // Updates what this rank owns of a bucket and trains.
-void update_part(const Factors& factors, const Sharding& sharding, size_t bucket,
-                 const std::vector<Span>& trained, const at::Tensor& gradients,
+void update_part(const AdamWFactors& factors, double gradient_scale, const Sharding& sharding,
+                 size_t bucket, const std::vector<Span>& trained, const at::Tensor& gradients,
                  const at::Tensor& parameters, const at::Tensor& m, const at::Tensor& v) {
   const float* gradient =
       gradients.const_data_ptr<float>() + begin_of_part(sharding, bucket, gradients);
@@ -95,8 +90,8 @@ void update_part(const Factors& factors, const Sharding& sharding, size_t bucket
   for_trained(sharding, bucket, trained, [&](int64_t span, int64_t count) {
     parallel_for(count, kBlock, [&](int64_t begin, int64_t end) {
       const int64_t at = span + begin;
-      vectorised<update>(end - begin, factors, gradient + at, parameter + at, first + at,
-                         second + at);
+      vectorised<update>(end - begin, factors, static_cast<float>(gradient_scale), gradient + at,
+                         parameter + at, first + at, second + at);
     });
   });
 }
@@ -152,24 +147,18 @@ double clip_factor(double norm, double limit) {
 void adamw_step(const ParameterLayout& layout, const TrainedParts& trained,
                 const AdamWUpdate& update, const FlatBuffers& gradients, FlatBuffers* parameters,
                 OptimizerState* state, const std::function<void(size_t)>& after_bucket) {
-  const AdamWOptions& options = update.options;
   ++state->step;
-  const auto t = static_cast<double>(state->step);
-  Factors decayed{static_cast<float>(options.beta1),
-                  static_cast<float>(options.beta2),
-                  static_cast<float>(options.epsilon),
-                  static_cast<float>(1 - update.learning_rate * options.weight_decay),
-                  static_cast<float>(update.learning_rate / (1 - std::pow(options.beta1, t))),
-                  static_cast<float>(1 / std::sqrt(1 - std::pow(options.beta2, t))),
-                  static_cast<float>(update.gradient_scale)};
-  Factors plain = decayed;
-  plain.keep = 1;
+  const auto factors = [&](bool decayed) {
+    return adamw_factors(update.options, update.learning_rate, state->step, decayed);
+  };
   for (size_t bucket = 0; bucket < layout.dense.buckets.size(); ++bucket) {
     // Padding is zero and stays so.
-    update_part(bucket == kEmbeddingBucket ? plain : decayed, layout.dense, bucket, trained.dense,
-                gradients.dense, parameters->dense, state->exp_avg.dense, state->exp_avg_sq.dense);
-    update_part(decayed, layout.experts, bucket, trained.experts, gradients.experts,
-                parameters->experts, state->exp_avg.experts, state->exp_avg_sq.experts);
+    update_part(factors(bucket != kEmbeddingBucket), update.gradient_scale, layout.dense, bucket,
+                trained.dense, gradients.dense, parameters->dense, state->exp_avg.dense,
+                state->exp_avg_sq.dense);
+    update_part(factors(true), update.gradient_scale, layout.experts, bucket, trained.experts,
+                gradients.experts, parameters->experts, state->exp_avg.experts,
+                state->exp_avg_sq.experts);
     if (after_bucket) after_bucket(bucket);
   }
 }

@@ -1,22 +1,15 @@
-// AdamW (Loshchilov and Hutter 2019, arXiv 1711.05101, as torch.optim.AdamW) and gradient clipping,
-// as passes over flat buffers.
+// AdamW (model/adamw.h) and gradient clipping, as passes over flat buffers.
 #pragma once
 
 #include <cstdint>
 #include <functional>
 
+#include "model/adamw.h"
 #include "model/parameters.h"
 #include "parallel/mesh.h"
 #include "train/optimizer/trained_parts.h"
 
 namespace emo {
-
-struct AdamWOptions {
-  double beta1 = 0.9;
-  double beta2 = 0.95;
-  double epsilon = 1e-8;
-  double weight_decay = 0.1;  // of all parameters but the embedding (emo-facts 3.2)
-};
 
 // Moments of the parts of the parameters that this rank owns (parallel/sharding.h), side by side.
 struct OptimizerState {

@@ -54,17 +54,6 @@ at::Tensor owned_squares(const Mesh& mesh, const device::DeviceModel& model) {
   return at::sum(at::cat(partials)).view({1});
 }
 
-device::AdamWFactors factors_of(const AdamWOptions& options, double learning_rate, int64_t step,
-                                bool decayed) {
-  const auto t = static_cast<double>(step);
-  return {static_cast<float>(options.beta1),
-          static_cast<float>(options.beta2),
-          static_cast<float>(options.epsilon),
-          static_cast<float>(decayed ? 1 - learning_rate * options.weight_decay : 1.0),
-          static_cast<float>(learning_rate / (1 - std::pow(options.beta1, t))),
-          static_cast<float>(1 / std::sqrt(1 - std::pow(options.beta2, t)))};
-}
-
 // Updates what this rank owns, a bucket at a time, and sends each on its way.
 void update_parameters(const Mesh& mesh, const StepOptions& options, const at::Tensor& control,
                        DeviceState* state) {
@@ -72,8 +61,8 @@ void update_parameters(const Mesh& mesh, const StepOptions& options, const at::T
   DeviceOptimizer& optimizer = state->optimizer;
   ++optimizer.step;
   for (size_t bucket = 0; bucket < model.layout.dense.buckets.size(); ++bucket) {
-    const device::AdamWFactors factors = factors_of(options.adamw, options.learning_rate,
-                                                    optimizer.step, bucket != kEmbeddingBucket);
+    const AdamWFactors factors = adamw_factors(options.adamw, options.learning_rate, optimizer.step,
+                                               bucket != kEmbeddingBucket);
     for (const Half& half : halves(mesh, model.layout)) {
       const Sharding& sharding = *half.sharding;
       const at::Tensor& parameters = model.parameters.*half.buffer;

@@ -1,18 +1,12 @@
-// AdamW (train/optimizer/optimizer.h) and the norm of gradients on a device, without waiting for
+// AdamW (model/adamw.h) and the norm of gradients on a device, without waiting for
 // it.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
-namespace emo::device {
+#include "model/adamw.h"
 
-// Factors of one update, the same for all elements.
-struct AdamWFactors {
-  float beta1, beta2, epsilon;
-  float keep;             // 1 - learning rate * weight decay
-  float step_size;        // learning rate / (1 - beta1^t)
-  float root_correction;  // 1 / sqrt(1 - beta2^t)
-};
+namespace emo::device {
 
 // partial f64 [(n + kSquaresBlock - 1) / kSquaresBlock]: sums of squares of blocks of x f32 [n].
 constexpr int64_t kSquaresBlock = 4096;

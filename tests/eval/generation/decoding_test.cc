@@ -10,7 +10,7 @@
 #include "eval/generation/sampling.h"
 #include "eval/loss/sequence_batch.h"
 #include "model/host/key_value_cache.h"
-#include "model/transformer.h"
+#include "model/inference.h"
 #include "parallel/self_communicator.h"
 #include "tests/model/clear_routing.h"
 #include "tests/model/random_batch.h"
@@ -33,7 +33,11 @@ struct Case {
 
 class Decoder {
  public:
-  explicit Decoder(const Case& c) : case_(c), model_(c.config, c.contract, 200) {
+  explicit Decoder(const Case& c)
+      : case_(c),
+        model_(c.config, c.contract, 200),
+        mesh_(make_mesh(self_communicator(), 1, 1).value()),
+        inference_(model_, mesh_) {
     std::mt19937_64 random(3);
     for (const int64_t length : c.lengths) {
       tokens_.emplace_back();
@@ -41,15 +45,13 @@ class Decoder {
         tokens_.back().push_back(static_cast<int32_t>(random() % c.config.vocab_size));
       }
     }
-    memory_.slices.resize(1);
-    ep_ = self_communicator();
     seed_with_clear_routing(5, [&](uint64_t seed) {
       fill_random(model_, seed);
       return too_close(gap_of_one_pass());
     });
   }
 
-  // The final hidden states [T, D] of tokens [from, to) of each sequence.
+  // The last block's output [T, D] of tokens [from, to) of each sequence.
   std::vector<float> pass(const std::vector<int64_t>& from, const std::vector<int64_t>& to,
                           KeyValueCache* cache, const Pools& given, Pools* chosen) {
     std::vector<Sequence> sequences;
@@ -63,11 +65,9 @@ class Decoder {
                            0,
                            from[i]});
     }
-    PassOptions options;
-    options.ep = ep_.get();
+    InferenceOptions options;
     options.settings.pool = case_.pool;
     options.cache = cache;
-    options.settings.recompute = Recompute::kBlock;
     if (!given.empty()) {
       options.settings.subsets.resize(case_.config.n_layers);
       const int64_t E = case_.config.routed_experts();
@@ -79,14 +79,15 @@ class Decoder {
         }
       }
     }
-    options.after_block = [&](int64_t, const BlockActivations& block, const at::Tensor&) {
-      if (chosen != nullptr) chosen->push_back(block.moe.routing.pools);
-      gap_.take(routing_gap(block.moe.router_input, block.moe.routing));
+    std::vector<float> last;
+    options.after_block = [&](const BlockView& block) {
+      if (chosen != nullptr) chosen->push_back(block.moe->routing.pools);
+      gap_.take(routing_gap(block.moe->router_input, block.moe->routing));
+      const auto* y = block.y.const_data_ptr<float>();
+      last.assign(y, y + block.y.numel());
     };
-    const Slice batch = sequence_batch(sequences);
-    forward(model_, batch, options, &memory_.slices[0], &memory_.buffers);
-    const auto* x = memory_.slices[0].normalised.const_data_ptr<float>();
-    return {x, x + batch.num_tokens() * case_.config.d_model};
+    inference_.run(sequence_batch(sequences), options);
+    return last;
   }
 
   // Of the experts of all tokens in the pools of the prompts; nothing chooses pools twice.
@@ -136,8 +137,8 @@ class Decoder {
   const Case case_;
   Model model_;
   std::vector<std::vector<int32_t>> tokens_;
-  std::unique_ptr<Communicator> ep_;
-  PassMemory memory_;
+  const Mesh mesh_;
+  Inference inference_;
   RoutingGap gap_;  // of the passes so far
 };
 
