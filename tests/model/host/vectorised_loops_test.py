@@ -36,7 +36,8 @@ def test_no_loop_is_left_scalar(emo):
         return
     functions = versions(emo.executable)
     for what, (scalar, vector) in SCALAR_AND_VECTOR.items():
-        left = [name for name, instructions in functions.items() if scalar in instructions and vector not in instructions]
+        left = [name for name, instructions in functions.items() if scalar in instructions and vector not in instructions
+                and not (what == "maximum" and "run_portably<" in name)]  # SSE2 has no blend for those of a part
         check(not left, f"{what} one by one:\n" + "\n".join(left))
         for version in ("portably", "with_avx2", "with_avx512"):
             having = [name for name, instructions in functions.items() if f"run_{version}<" in name and vector in instructions]
