@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From a bare Debian 12 machine to a trained model and a report: sets up, builds, fetches real text of
 # eight domains, trains EMO and the standard MoE on it with two MPI ranks, and shows what each loses
-# when only a domain's experts are kept. About 4 minutes on two cores after set-up and build.
+# when only a domain's experts are kept. About a minute on two fast cores after set-up and build.
 #
 # Environment: QUICKSTART_FOLDER (runs/quickstart), QUICKSTART_TOKENS (what each model sees; the
 # configs say 1.2M), QUICKSTART_SEED (1).
