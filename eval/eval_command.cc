@@ -165,7 +165,7 @@ absl::StatusOr<int> run(const Options& options) {
   absl::StatusOr<EvalOptions> eval = eval_options(options, *opened, masked);
   status = agree(*mesh->world, eval.status());
   if (!status.ok()) return status;
-  Inference inference(*opened->model, *mesh);
+  Inference inference(opened->model.get(), *mesh);
   absl::StatusOr<Losses> losses = Losses();
   if (!options.data.empty()) losses = losses_on(options.data, *opened, *eval, &inference);
   if (!losses.ok()) return losses.status();

@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "absl/strings/str_cat.h"
+#include "eval/evaluation_size.h"
 #include "eval/experts/expert_ranking.h"
 #include "eval/loss/perplexity.h"
 #include "eval/tasks/training_tasks.h"
@@ -18,8 +19,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 constexpr int64_t kCurve[] = {8, 16, 32, 64};  // experts kept, shared ones counted
-constexpr double kForwardPassesOfAStep = 3;
-constexpr int64_t kLeastTokens = 32;  // of a document
+constexpr int64_t kLeastTokens = 32;           // of a document
 
 // A domain's documents: to rank by, and to evaluate.
 struct Domain {
@@ -31,14 +31,15 @@ struct Domain {
 struct Curve {
   TokenDataset data;
   int64_t sequence_length;
-  std::vector<Domain> domains;
-  int64_t first_tokens;       // of each document
-  std::vector<int64_t> kept;  // numbers of experts below the model's
+  std::vector<int64_t> kept;    // numbers of experts below the model's
+  std::vector<Domain> domains;  // as many documents as the evaluation's size allows
+  int64_t first_tokens;         // of each document
 };
 
 struct Evaluation {
   std::optional<Curve> curve;
   std::optional<TrainingTasks> tasks;
+  int64_t tokens = 0;  // of forward passes that domains and questions were chosen for; 0: not yet
   Clock::time_point last = Clock::now();
 };
 
@@ -64,14 +65,6 @@ std::vector<int64_t> document_lengths(const TokenDataset& data) {
     }
   }
   return lengths;
-}
-
-// Tokens of forward passes that the data, or the tasks, may take at a time.
-double tokens_at_a_time(const RunConfig& config) {
-  const auto step_tokens = static_cast<double>(config.train.batch * config.data.sequence_length);
-  const double halves = config.eval.data.empty() || config.eval.tasks.empty() ? 1 : 2;
-  return config.eval.share * static_cast<double>(config.eval.every) * kForwardPassesOfAStep *
-         step_tokens / halves;
 }
 
 std::vector<Domain> choose_domains(const RunConfig& config, const TokenDataset& data,
@@ -113,15 +106,20 @@ absl::StatusOr<Curve> open_curve(const RunConfig& config) {
       curve.push_back(keep);
     }
   }
-  const auto passes = static_cast<double>(data->info().sources.size() * (curve.size() + 2));
-  const double sample = tokens_at_a_time(config) / passes;  // of a pass over one domain
-  std::vector<Domain> domains = choose_domains(config, *data, sample);
-  if (domains.empty()) {
+  if (choose_domains(config, *data, 0).empty()) {
     return absl::DataLossError(
         absl::StrCat("eval.data: ", config.eval.data, ": no domain has two documents"));
   }
-  return Curve{*std::move(data), config.data.sequence_length, std::move(domains),
-               std::max(kLeastTokens, static_cast<int64_t>(sample)), std::move(curve)};
+  return Curve{*std::move(data), config.data.sequence_length, std::move(curve), {}, 0};
+}
+
+// Chooses documents for so many tokens of forward passes.
+void size_curve(const RunConfig& config, double tokens, Curve* curve) {
+  const auto passes =
+      static_cast<double>(curve->data.info().sources.size() * (curve->kept.size() + 2));
+  const double sample = tokens / passes;  // of a pass over one domain
+  curve->domains = choose_domains(config, curve->data, sample);
+  curve->first_tokens = std::max(kLeastTokens, static_cast<int64_t>(sample));
 }
 
 absl::StatusOr<std::shared_ptr<Evaluation>> open(const RunConfig& config) {
@@ -132,7 +130,7 @@ absl::StatusOr<std::shared_ptr<Evaluation>> open(const RunConfig& config) {
     evaluation->curve = *std::move(curve);
   }
   if (!config.eval.tasks.empty()) {
-    absl::StatusOr<TrainingTasks> tasks = open_training_tasks(config, tokens_at_a_time(config));
+    absl::StatusOr<TrainingTasks> tasks = open_training_tasks(config);
     if (!tasks.ok()) return tasks.status();
     evaluation->tasks = *std::move(tasks);
   }
@@ -200,12 +198,30 @@ absl::Status measure_curve(const Curve& curve, Inference* inference, Metrics* me
   return absl::OkStatus();
 }
 
-absl::StatusOr<Metrics> observe(Evaluation* evaluation, const Mesh& mesh, Stepper* stepper) {
+// Collective. Chooses documents and questions for the size that is allowed; the data and the tasks
+// halve it where there are both.
+absl::Status size_evaluation(const RunConfig& config, const Observation& observation,
+                             Inference* inference, Evaluation* evaluation) {
+  const int64_t tokens = evaluation_tokens(config, observation, inference);
+  if (tokens == evaluation->tokens) return absl::OkStatus();
+  evaluation->tokens = tokens;
+  const double share =
+      static_cast<double>(tokens) / (evaluation->curve && evaluation->tasks ? 2 : 1);
+  if (evaluation->curve) size_curve(config, share, &*evaluation->curve);
+  if (!evaluation->tasks) return absl::OkStatus();
+  return choose_questions(share, &*evaluation->tasks);
+}
+
+absl::StatusOr<Metrics> observe(const RunConfig& config, const Observation& observation,
+                                const Mesh& mesh, Evaluation* evaluation) {
   const Clock::time_point begin = Clock::now();
+  Stepper* stepper = observation.stepper;
   stepper->copy_to_host();
-  Inference inference(*stepper->model(), mesh, &stepper->memory()->buffers);
+  Inference inference(stepper->model(), mesh, &stepper->memory()->buffers);
   Metrics metrics;
-  absl::Status status;
+  absl::Status status =
+      agree(*mesh.world, size_evaluation(config, observation, &inference, evaluation));
+  if (!status.ok()) return status;
   if (evaluation->curve) status = measure_curve(*evaluation->curve, &inference, &metrics);
   if (status.ok() && evaluation->tasks) {
     status = answer_training_tasks(*evaluation->tasks, &inference, &metrics);
@@ -228,8 +244,8 @@ absl::StatusOr<Observer> open_training_evaluation(const RunConfig& config, const
   absl::StatusOr<std::shared_ptr<Evaluation>> evaluation = open(config);
   absl::Status status = agree(*mesh.world, evaluation.status());
   if (!status.ok()) return status;
-  return Observer([evaluation = *evaluation, &mesh](Stepper* stepper) {
-    return observe(evaluation.get(), mesh, stepper);
+  return Observer([config, evaluation = *evaluation, &mesh](const Observation& observation) {
+    return observe(config, observation, mesh, evaluation.get());
   });
 }
 

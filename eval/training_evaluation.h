@@ -13,9 +13,8 @@ namespace emo {
 // TokenDataset::open(), and DataLoss where its tokens are not those of the training data.
 //
 // Each domain's documents are halved: by one half experts are ranked ("router" method), on the
-// other the losses are taken, both without pools. The sample is as large as eval.share of the
-// training time allows, counting a forward pass as a third of a step: with B tokens a step, D
-// domains and C curve points, share * every * 3 B / (D (C + 2)) tokens a pass and domain, or the
+// other the losses are taken, both without pools. With D domains, C curve points and a size
+// (evaluation_size.h) of T tokens, a pass over a domain has T / (D (C + 2)) tokens, or the
 // beginning of one document.
 //
 // Metrics of the data: "eval/<domain>/loss", "eval/<domain>/loss with N experts" for N = 8, 16, 32,

@@ -34,18 +34,18 @@ struct InferenceOptions {
 };
 
 // Its passes are collective over the mesh's ep group: where one rank has no rows, it passes a slice
-// without. REQUIRES of a slice: tokens of the vocabulary, positions below model.rope.positions();
-// of subsets, as many as there are layers, or none.
+// without. REQUIRES of a slice: tokens of the vocabulary; of
+// subsets, as many as there are layers, or none.
 class Inference {
  public:
-  // Both must outlive it. `shared`: memory of a training that stands still, to use instead of its
-  // own; null: its own.
-  Inference(const Model& model, const Mesh& mesh, PassBuffers* shared = nullptr);
+  // Both must outlive it; the model's table of positions grows as slices need it. `shared`: memory
+  // of a training that stands still, to use instead of its own; null: its own.
+  Inference(Model* model, const Mesh& mesh, PassBuffers* shared = nullptr);
   Inference(const Inference&) = delete;
   Inference& operator=(const Inference&) = delete;
 
-  const Model& model() const { return model_; }
-  const ModelConfig& config() const { return model_.config; }
+  const Model& model() const { return *model_; }
+  const ModelConfig& config() const { return model_->config; }
   const Mesh& mesh() const { return mesh_; }
 
   // A pass for what `after_block` sees.
@@ -58,17 +58,18 @@ class Inference {
 
   // For those who take many batches through one layer after another: the first layer's input
   // [T, D], and one layer from x to y [T, D], which must be another tensor. Local; collective.
-  at::Tensor embed(const Slice& slice) const;
+  at::Tensor embed(const Slice& slice);
   void run_block(const Slice& slice, const InferenceOptions& options, int64_t layer,
                  const at::Tensor& x, at::Tensor* y);
 
  private:
+  void embed_into(const Slice& slice, at::Tensor* x);
   PassOptions pass_of(const InferenceOptions& options) const;
   // Of the last block's output x_: these rows, [rows, D]; and what the head sees of such.
   const at::Tensor& last_of(const std::vector<int64_t>& rows);
   const at::Tensor& final_norm(const at::Tensor& x);
 
-  const Model& model_;
+  Model* model_;
   const Mesh& mesh_;
   PassBuffers own_;
   PassBuffers* buffers_;

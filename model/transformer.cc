@@ -2,6 +2,8 @@
 
 #include <c10/util/Exception.h>
 
+#include <algorithm>
+
 #include "model/host/embedding.h"
 #include "model/host/rms_norm.h"
 
@@ -64,7 +66,8 @@ Model::Model(const ModelConfig& c, const RoutingContract& r, int64_t positions,
 
 void Model::reserve_positions(int64_t positions) {
   if (positions > rope.positions()) {
-    rope = RopeTable(positions, config.head_dim(), config.rope_theta);
+    rope =
+        RopeTable(std::max(positions, 2 * rope.positions()), config.head_dim(), config.rope_theta);
   }
 }
 

@@ -30,7 +30,7 @@ struct Model {
   // the longest row or document that a pass will see.
   Model(const ModelConfig& config, const RoutingContract& contract, int64_t positions,
         const GridPosition& position = {}, const ExpertOrder& order = {});
-  // Makes room for rows of so many positions.
+  // Makes room for rows of so many positions; where it grows, to twice of what there was at least.
   void reserve_positions(int64_t positions);
   Model(const Model&) = delete;
   Model& operator=(const Model&) = delete;

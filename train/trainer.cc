@@ -167,6 +167,8 @@ class Run {
   std::optional<MetricsLog> log_;  // of the first rank
   RunStart now_;                   // where the run is
   int64_t first_step_ = 0;         // done before this run
+  double first_seconds_ = 0;       // of this run's first step
+  double later_seconds_ = 0;       // of those after it
   std::string checkpoint_;         // newest
   int64_t saved_step_ = 0;         // its step
 };
@@ -225,6 +227,7 @@ absl::Status Run::take_step(Progress* progress) {
   position.tokens += config_.train.batch * config_.data.sequence_length;
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  (step == first_step_ + 1 ? first_seconds_ : later_seconds_) += seconds;
   absl::Status status = report(*batches, result, seconds);
   if (status.ok() && config_.checkpoint.every > 0 && step % config_.checkpoint.every == 0) {
     status = save();
@@ -241,7 +244,10 @@ absl::Status Run::report(const StepBatches& batches, const StepResult& result, d
       options_.observer && (position.step % config_.eval.every == 0 || position.step == total_);
   Metrics observed;
   if (observes) {
-    absl::StatusOr<Metrics> metrics = options_.observer(stepper_.get());
+    const int64_t later = position.step - first_step_ - 1;
+    const double mean = later > 0 ? later_seconds_ / static_cast<double>(later) : first_seconds_;
+    absl::StatusOr<Metrics> metrics =
+        options_.observer({stepper_.get(), mean, &now_.position.evaluation});
     if (!metrics.ok()) return metrics.status();
     observed = *std::move(metrics);
   }

@@ -15,10 +15,18 @@
 
 namespace emo {
 
+// What an observer works with.
+struct Observation {
+  Stepper* stepper;
+  double seconds_per_step;  // on this rank, the mean of this run's steps; of all but the first
+                            // where there are more, since that one allocates
+  EvaluationSize* size;  // the observer's, kept in checkpoints
+};
+
 // Called on every rank after each eval.every steps, and the last; what evaluation hangs into
 // training without train/ knowing it. Collective; every rank gets the same status. Answers what
 // goes into the step's metrics. Who looks at the model calls copy_to_host() first.
-using Observer = std::function<absl::StatusOr<Metrics>(Stepper*)>;
+using Observer = std::function<absl::StatusOr<Metrics>(const Observation&)>;
 
 enum class RunEnd { kDone, kStopped };
 

@@ -48,7 +48,7 @@ struct UsageOptions {
 // Collective over the mesh: documents are dealt to ranks, every rank gets the sums over all,
 // [groups]. DataLoss, on every rank, where one cannot read its documents.
 // REQUIRES: group_of_document has an entry below `groups` for each document of the data; the data's
-// tokens are the model's (open_data_for()); sequence_length is at most model.rope.positions().
+// tokens are the model's (open_data_for()).
 absl::StatusOr<std::vector<ExpertUsage>> measure_usage(Inference* inference,
                                                        const TokenDataset& data,
                                                        const UsageOptions& options);

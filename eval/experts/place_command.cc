@@ -202,7 +202,7 @@ absl::StatusOr<int> place(const PlaceOptions& options) {
     if (block.moe == nullptr) return;
     collect(options.seed, batch, block.moe->routing.experts, &choices[block.layer]);
   };
-  Inference inference(*opened->model, *mesh);
+  Inference inference(opened->model.get(), *mesh);
   absl::StatusOr<EvalResult> evaluated = evaluate(&inference, *data, *eval);
   if (!evaluated.ok()) return evaluated.status();
   std::vector<Comparison> layers(config.n_layers);

@@ -181,7 +181,7 @@ absl::StatusOr<std::vector<NamedSubset>> rank_all(const RankOptions& options,
   absl::Status status = agree(*mesh.world, ids.status());
   if (!status.ok()) return status;
   const ModelConfig& config = model.description.config;
-  Inference inference(*model.model, mesh);
+  Inference inference(model.model.get(), mesh);
   std::vector<ExpertUsage> usages;
   if (options.method == "router" || options.method == "easy_ep") {
     absl::StatusOr<std::vector<ExpertUsage>> measured =

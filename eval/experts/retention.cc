@@ -193,7 +193,7 @@ absl::StatusOr<RetentionReport> measure_retention(const OpenedModel& model, cons
                                                   const TokenDataset& calibration,
                                                   const TokenDataset& test,
                                                   const RetentionOptions& options) {
-  Inference inference(*model.model, mesh);
+  Inference inference(model.model.get(), mesh);
   Measurement m{&model, &inference, &calibration, &test, &options};
   if (m.config().moe_layers() == 0)
     return absl::InvalidArgumentError(model.folder + ": a dense model has no experts to cut");

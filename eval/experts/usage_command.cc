@@ -204,7 +204,7 @@ absl::StatusOr<int> usage(const UsageCommandOptions& options) {
     if (!pool.ok()) return pool.status();
     measured.pool = *pool;
   }
-  Inference inference(*opened->model, *mesh);
+  Inference inference(opened->model.get(), *mesh);
   absl::StatusOr<std::vector<ExpertUsage>> usages = measure_usage(&inference, data, measured);
   if (!usages.ok()) return usages.status();
   const OrderedJson json = report(options, *opened, *groups, *usages);

@@ -124,7 +124,7 @@ absl::StatusOr<int> run(Options options) {
       std::fflush(stdout);
     };
   }
-  Inference inference(*opened->model, *mesh);
+  Inference inference(opened->model.get(), *mesh);
   const auto start = std::chrono::steady_clock::now();
   const std::vector<Generated> results = generate(&inference, *tokenizer, *tokens, generation);
   const double seconds =

@@ -38,8 +38,7 @@ struct Generated {
 // Collective over the mesh; every rank gets the same answers. Rank r of P answers prompts r, r + P,
 // and so on, and goes on as an empty batch while others of its expert group need its experts. What
 // is drawn for a prompt depends on the seed, its number and its own tokens alone.
-// REQUIRES: prompts of 1 to S - 1 tokens; S at most model.rope.positions(); the tokenizer is the
-// model's.
+// REQUIRES: prompts of 1 to S - 1 tokens; the tokenizer is the model's.
 std::vector<Generated> generate(Inference* inference, const Tokenizer& tokenizer,
                                 const std::vector<std::vector<int32_t>>& prompts,
                                 const GenerationOptions& options);

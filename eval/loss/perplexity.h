@@ -41,8 +41,8 @@ struct EvalResult {
 
 // Collective over the mesh: documents are dealt to ranks, every rank gets the sums over all. Every
 // rank passes the same options. DataLoss, on every rank, where one cannot read its documents.
-// REQUIRES: the data's tokens are the model's (open_data_for()); sequence_length is from 2 to
-// model.rope.positions(); subsets fit the model's layers.
+// REQUIRES: the data's tokens are the model's (open_data_for()); sequence_length is at least 2;
+// subsets fit the model's layers.
 absl::StatusOr<EvalResult> evaluate(Inference* inference, const TokenDataset& data,
                                     const EvalOptions& options);
 

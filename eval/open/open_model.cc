@@ -39,7 +39,7 @@ absl::StatusOr<OpenedModel> open(const std::string& folder, const std::string& s
   }
   OpenedModel opened{folder, *description, model_identity(*tensors),
                      std::make_unique<Model>(sizes, description->contract,
-                                             description->max_positions, mesh.position(), *order)};
+                                             /*positions=*/1, mesh.position(), *order)};
   absl::Status status = read_parameters(*tensors, "", sizes, opened.model->layout, /*exact=*/true,
                                         &opened.model->parameters);
   if (!status.ok()) return status;

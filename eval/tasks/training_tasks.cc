@@ -57,7 +57,7 @@ absl::StatusOr<int64_t> questions_within(const Tokenizer& tokenizer, const Task&
 
 }  // namespace
 
-absl::StatusOr<TrainingTasks> open_training_tasks(const RunConfig& config, double tokens) {
+absl::StatusOr<TrainingTasks> open_training_tasks(const RunConfig& config) {
   if (config.data.path.empty()) {
     return absl::InvalidArgumentError("eval.tasks: synthetic data has no tokenizer to read them");
   }
@@ -71,14 +71,23 @@ absl::StatusOr<TrainingTasks> open_training_tasks(const RunConfig& config, doubl
   for (const Task& task : result.tasks) {
     absl::Status status = check_metric(task);
     if (!status.ok()) return status;
-    absl::StatusOr<int64_t> questions =
-        questions_within(result.tokenizer, task, tokens / static_cast<double>(result.tasks.size()));
-    if (!questions.ok()) return questions.status();
-    result.questions.push_back(*questions);
   }
   result.eval.sequence_length = config.data.sequence_length;
   result.eval.pass.pool = eval_policy(config.routing.pool);
+  absl::Status status = choose_questions(0, &result);
+  if (!status.ok()) return status;
   return result;
+}
+
+absl::Status choose_questions(double tokens, TrainingTasks* tasks) {
+  tasks->questions.clear();
+  for (const Task& task : tasks->tasks) {
+    absl::StatusOr<int64_t> questions =
+        questions_within(tasks->tokenizer, task, tokens / static_cast<double>(tasks->tasks.size()));
+    if (!questions.ok()) return questions.status();
+    tasks->questions.push_back(*questions);
+  }
+  return absl::OkStatus();
 }
 
 absl::Status answer_training_tasks(const TrainingTasks& tasks, Inference* inference,

@@ -89,14 +89,12 @@ absl::StatusOr<Batch> read_batch(const std::string& path, int64_t vocab) {
 // Every rank computes the same rows, each with its own experts.
 at::Tensor compute_logits(const OpenedModel& opened, const Mesh& mesh, const Batch& batch,
                           const PoolPolicy& pool) {
-  Model& model = *opened.model;
-  model.reserve_positions(batch.sequence_length);
   InferenceOptions pass;
   pass.settings.pool = pool;
   const Slice slice = to_tensors(batch);
   std::vector<int64_t> all(slice.num_tokens());
   std::iota(all.begin(), all.end(), 0);
-  return Inference(model, mesh).logits(slice, pass, all);
+  return Inference(opened.model.get(), mesh).logits(slice, pass, all);
 }
 
 absl::StatusOr<int> run(const LogitsOptions& options) {

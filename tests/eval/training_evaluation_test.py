@@ -33,7 +33,7 @@ def run(emo: Program, name: str, *overrides, **options) -> tuple[pathlib.Path, l
 
 
 def write_tasks(folder: pathlib.Path) -> pathlib.Path:
-    """A task of choices and one of writing, more questions than a small share allows."""
+    """A task of choices and one of writing, more questions than a small size allows."""
     folder.mkdir()
     with open(folder / "next.jsonl", "w") as file:
         for i in range(40):
@@ -61,7 +61,7 @@ def single(emo: Program) -> pathlib.Path:
 
 
 def evaluation(emo: Program) -> list[str]:
-    return [f"eval.data={domains(emo)}", "eval.every=2", "eval.share=0.5"]
+    return [f"eval.data={domains(emo)}", "eval.every=2", "eval.tokens=1500"]
 
 
 @once
@@ -89,7 +89,7 @@ def tasks_of(emo: Program) -> pathlib.Path:
 @once
 def with_tasks(emo: Program) -> dict[str, tuple[pathlib.Path, list[dict]]]:
     """Tasks alone and beside data."""
-    return {name: run(emo, name, f"eval.tasks={tasks_of(emo)}", "eval.every=2", "eval.share=0.3", *options)
+    return {name: run(emo, name, f"eval.tasks={tasks_of(emo)}", "eval.every=2", "eval.tokens=900", *options)
             for name, options in {"tasks": [], "both": [f"eval.data={domains(emo)}"]}.items()}
 
 
@@ -105,7 +105,7 @@ def test_tasks_are_answered_as_emo_eval_does(emo):
                                 "--pool", EVAL_POOL)["tasks"][task]["metrics"]
             for found in (metric, *(["bits_per_byte"] if task == "next" else [])):
                 check(abs(last[f"eval/tasks/{task}/{found}"] - expected[found]) < 1e-5, f"{name} {task} {found}")
-    check(1 <= counts["both", "next"] < counts["tasks", "next"] < 40, f"the share does not bound the questions: {counts}")
+    check(1 <= counts["both", "next"] < counts["tasks", "next"] < 40, f"the size does not bound the questions: {counts}")
 
 
 def test_tasks_change_no_weight(emo):
@@ -115,7 +115,7 @@ def test_tasks_change_no_weight(emo):
 
 def test_two_ranks_answer_the_same_questions(emo):
     tasks, (_, alone) = tasks_of(emo), with_tasks(emo)["tasks"]
-    _, metrics = run(emo, "tasks2", f"eval.tasks={tasks}", "eval.every=2", "eval.share=0.3", "parallel.ep=2", ranks=2)
+    _, metrics = run(emo, "tasks2", f"eval.tasks={tasks}", "eval.every=2", "eval.tokens=900", "parallel.ep=2", ranks=2)
     asked = "eval/tasks/next/questions"
     check(int(metrics[-1][asked]) == int(alone[-1][asked]), "two ranks answer other questions")
 
@@ -169,6 +169,31 @@ def test_two_ranks_have_the_same_curve(emo):
         _, others = run(emo, layout[0], *evaluation(emo), *layout, ranks=2)
         for name in ("eval/loss", "eval/colours/loss with 8 experts"):
             check(abs(others[-1][name] - last[name]) < 1e-3, f"{layout}: {name} {others[-1][name]}, {last[name]}")
+
+
+def test_a_share_is_measured_once(emo):
+    """On the first rank, and kept in checkpoints: a run that goes on evaluates as many questions, on any layout."""
+    questions, says = "eval/tasks/next/questions", "an evaluation takes"
+
+    def steps(count: int, *overrides, ranks: int = 1) -> tuple[str, dict, dict]:
+        done = emo.run("train", "configs/tiny.yaml", f"run.folder={emo.folder}/share", f"data.path={emo.folder}/data",
+                       "data.synthetic=none", "model.vocab_size=400", f"data.sequence_length={S}", "schedule.kind=constant",
+                       f"train.steps={count}", f"eval.tasks={tasks_of(emo)}", "eval.every=2", *overrides, "--quiet", ranks=ranks)
+        state = json.loads((emo.folder / "share" / f"step-{count:07}" / "state.json").read_text())
+        metrics = [json.loads(line) for line in open(emo.folder / "share" / "metrics.jsonl")]
+        return done.stderr, state["evaluation"], metrics[-1]
+
+    said, first, metrics = steps(2, "eval.share=0.05", ranks=2)
+    check(said.count(says) == 1, f"two ranks say:\n{said}")
+    check(first["tokens"] >= 1 and (first["every"], first["share"]) == (2, 0.05), first)
+    for layout in (["parallel.ep=2"], ["parallel.ep=1"]):
+        said, again, later = steps(4 if layout[0][-1] == "2" else 6, "eval.share=0.05", *layout, ranks=2)
+        check(says not in said and again == first, f"measured again: {again}, before {first}")
+        check(later[questions] == metrics[questions], f"{later[questions]} questions, before {metrics[questions]}")
+    said, other, _ = steps(8, "eval.share=0.5")
+    check(says in said and other["share"] == 0.5 and other["tokens"] >= 1, f"{other}, before {first}")
+    said, kept, _ = steps(10, "eval.share=0.5", "eval.tokens=300")
+    check(says not in said and kept == other, "a size in tokens measures nothing, and leaves what was measured")
 
 
 def test_every_metric_of_evaluation_is_described(emo):

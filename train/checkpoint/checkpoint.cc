@@ -82,7 +82,7 @@ std::string state_json(const TrainingPosition& position, const Mesh& mesh) {
   for (const auto& [key, value] : position.config) config[key] = value;
   char host[256] = {};
   ::gethostname(host, sizeof host - 1);
-  const OrderedJson json = {
+  OrderedJson json = {
       {"step", position.step},
       {"sequences", position.sequences},
       {"tokens", position.tokens},
@@ -94,6 +94,11 @@ std::string state_json(const TrainingPosition& position, const Mesh& mesh) {
         {"unix_time", std::chrono::system_clock::to_time_t(std::chrono::system_clock::now())},
         {"dp", mesh.dp->size()},
         {"ep", mesh.ep->size()}}}};
+  const EvaluationSize& evaluation = position.evaluation;
+  if (evaluation.tokens > 0) {
+    json["evaluation"] = {
+        {"tokens", evaluation.tokens}, {"every", evaluation.every}, {"share", evaluation.share}};
+  }
   return to_text(json);
 }
 
@@ -220,6 +225,24 @@ absl::Status verify_checkpoint(Communicator& world, const std::string& folder) {
   return agree(world, status);
 }
 
+namespace {
+
+// Checkpoints have none where nothing was evaluated yet, and before 0.2.
+absl::StatusOr<EvaluationSize> read_evaluation_size(const Json& state, const std::string& path) {
+  if (!state.contains("evaluation")) return EvaluationSize();
+  const Json& json = state["evaluation"];
+  absl::StatusOr<int64_t> tokens = json_field<int64_t>(json, "tokens", path);
+  absl::StatusOr<int64_t> every = json_field<int64_t>(json, "every", path);
+  absl::StatusOr<double> share = json_field<double>(json, "share", path);
+  absl::Status status = tokens.status();
+  status.Update(every.status());
+  status.Update(share.status());
+  if (!status.ok()) return status;
+  return EvaluationSize{*tokens, *every, *share};
+}
+
+}  // namespace
+
 absl::StatusOr<TrainingPosition> read_position(const std::string& folder) {
   const std::string path = folder + "/state.json";
   absl::StatusOr<Json> json = read_json_file(path);
@@ -239,7 +262,10 @@ absl::StatusOr<TrainingPosition> read_position(const std::string& folder) {
       json_field<std::map<std::string, std::string>>(*json, "config", path);
   status.Update(fingerprint.status());
   status.Update(config.status());
+  absl::StatusOr<EvaluationSize> evaluation = read_evaluation_size(*json, path);
+  status.Update(evaluation.status());
   if (!status.ok()) return status;
+  position.evaluation = *evaluation;
   position.data_fingerprint = *fingerprint;
   position.config.assign(config->begin(), config->end());
   return position;

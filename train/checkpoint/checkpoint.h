@@ -28,6 +28,14 @@
 
 namespace emo {
 
+// How much an evaluation between steps computes, measured once: a resumed run evaluates the same.
+struct EvaluationSize {
+  int64_t tokens = 0;  // of forward passes, over all ranks; 0: not measured yet
+  // Of the config that it was measured for:
+  int64_t every = 0;
+  double share = 0;
+};
+
 // What state.json holds beside times and versions.
 struct TrainingPosition {
   int64_t step = 0;       // updates done
@@ -35,6 +43,7 @@ struct TrainingPosition {
   int64_t tokens = 0;
   std::string data_fingerprint;
   std::vector<std::pair<std::string, std::string>> config;  // to_pairs()
+  EvaluationSize evaluation = {};
 };
 
 struct CheckpointContents {

@@ -120,6 +120,7 @@ void visit_config(Visitor& v, RunConfig& c) {
     v.field("data", &c.eval.data);
     v.field("tasks", &c.eval.tasks);
     v.field("share", &c.eval.share, Range{1e-6, 1});
+    v.field("tokens", &c.eval.tokens, Range{0, 1e15});
   }
   if (v.section("checkpoint")) {
     v.field("every", &c.checkpoint.every, any_count);

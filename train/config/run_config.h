@@ -74,6 +74,7 @@ struct RunConfig {
     std::string data;     // folder of emo prepare, its labels the domains
     std::string tasks;    // task file, or a folder of them
     double share = 0.01;  // of the training time, which the sample's size follows from
+    int64_t tokens = 0;   // of forward passes at a time, instead of a share; 0: as share says
   } eval;
   struct Checkpoint {
     int64_t every = 1000;  // steps; 0: only at the end

@@ -37,7 +37,7 @@ class Decoder {
       : case_(c),
         model_(c.config, c.contract, 200),
         mesh_(make_mesh(self_communicator(), 1, 1).value()),
-        inference_(model_, mesh_) {
+        inference_(&model_, mesh_) {
     std::mt19937_64 random(3);
     for (const int64_t length : c.lengths) {
       tokens_.emplace_back();
