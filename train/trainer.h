@@ -20,7 +20,7 @@ struct Observation {
   Stepper* stepper;
   double seconds_per_step;  // on this rank, the mean of this run's steps; of all but the first
                             // where there are more, since that one allocates
-  EvaluationSize* size;  // the observer's, kept in checkpoints
+  EvaluationSize* size;     // the observer's, kept in checkpoints
 };
 
 // Called on every rank after each eval.every steps, and the last; what evaluation hangs into
