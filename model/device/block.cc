@@ -3,6 +3,9 @@
 #include <ATen/ops/addmm.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/zeros_like.h>
+
+#include <utility>
 
 #include "model/device/experts.h"
 #include "model/device/kernels/rms_norm.h"
@@ -19,12 +22,42 @@ at::Tensor normalise(const BlockContext& context, const at::Tensor& x, const at:
   return y;
 }
 
+// Queries or keys among the columns of S [T, 2 D] or S [T, 3 D].
+at::Tensor columns(const at::Tensor& matrix, int64_t part, int64_t D) {
+  return matrix.slice(1, part * D, (part + 1) * D);
+}
+
+// Normalises the queries and keys of kept->qkv, which are not rotated yet, in place.
+void qk_norm(const BlockContext& context, const LayerTensors& weights, BlockKept* kept) {
+  const int64_t D = context.config->d_model;
+  const auto epsilon = static_cast<float>(context.config->norm_epsilon);
+  kept->qk_raw = kept->qkv.slice(1, 0, 2 * D).clone(at::MemoryFormat::Contiguous);
+  const auto normalise_part = [&](int64_t part, const at::Tensor& w, at::Tensor* reciprocal) {
+    *reciprocal = at::empty({kept->qkv.size(0)}, w.options().dtype(at::kFloat));
+    rms_norm(columns(kept->qk_raw, part, D), w, epsilon, columns(kept->qkv, part, D), *reciprocal);
+  };
+  normalise_part(0, weights.q_norm, &kept->q_reciprocal);
+  normalise_part(1, weights.k_norm, &kept->k_reciprocal);
+}
+
+// From the gradients of normalised queries and keys to those of raw ones, in place.
+void qk_norm_backward(const LayerTensors& weights, const LayerTensors& gradients,
+                      const BlockKept& kept, const at::Tensor& d_qkv) {
+  const int64_t D = weights.q_norm.size(0);
+  const at::Tensor d_raw = at::zeros_like(kept.qk_raw);
+  rms_norm_backward(columns(kept.qk_raw, 0, D), weights.q_norm, kept.q_reciprocal,
+                    columns(d_qkv, 0, D), columns(d_raw, 0, D), gradients.q_norm);
+  rms_norm_backward(columns(kept.qk_raw, 1, D), weights.k_norm, kept.k_reciprocal,
+                    columns(d_qkv, 1, D), columns(d_raw, 1, D), gradients.k_norm);
+  d_qkv.slice(1, 0, 2 * D).copy_(d_raw);
+}
+
 // Adds to y S [T, D].
 void moe_forward(const BlockContext& context, const LayerTensors& weights, const DeviceSlice& slice,
                  int64_t layer, const at::Tensor& x, const at::Tensor& y,
                  std::vector<at::Tensor>* always_hidden, MoeKept* kept) {
   kept->router_input = {linear_fp32(x, weights.router), slice.routing, slice.pool_sizes[layer],
-                        context.config->routed_top_k(), loss_labels(*context.contract, slice)};
+                        context.config->routed_top_k(layer), loss_labels(*context.contract, slice)};
   kept->routing = route(kept->router_input, *context.contract);
   kept->plan = plan_exchange(*context.ep, (*context.placements)[layer], kept->routing.experts,
                              kept->routing.weights);
@@ -34,19 +67,27 @@ void moe_forward(const BlockContext& context, const LayerTensors& weights, const
   const at::Tensor out =
       apply_experts(weights.routed, kept->plan, kept->rows, &kept->routed_hidden);
   return_rows(*context.ep, kept->plan, out, y);
+  if (context.recompute != Recompute::kMoe) return;
+  always_hidden->clear();
+  kept->routed_hidden.reset();
 }
 
 // Answers the gradient of x S [T, D] from dy S [T, D].
 at::Tensor moe_backward(const BlockContext& context, const LayerTensors& weights,
                         const LayerTensors& gradients, const RouterLosses& losses,
                         const at::Tensor& x, const at::Tensor& dy,
-                        const std::vector<at::Tensor>& always_hidden, const MoeKept& kept) {
+                        std::vector<at::Tensor> always_hidden, const MoeKept& kept) {
   RowsInFlight flight = send_rows(*context.ep, kept.plan, dy);
+  at::Tensor routed_hidden = kept.routed_hidden;
+  if (context.recompute == Recompute::kMoe) {
+    always_hidden = hidden_rows(weights.always, x);
+    routed_hidden = hidden_pairs(weights.routed, kept.plan, kept.rows);
+  }
   const at::Tensor dx = always_backward(weights.always, gradients.always, x, always_hidden, dy);
   const at::Tensor d_out = flight.wait();
   const ExpertGradients experts =
       apply_experts_backward(weights.routed, gradients.routed, context.onto_expert_gradients,
-                             kept.plan, kept.rows, kept.routed_hidden, d_out);
+                             kept.plan, kept.rows, routed_hidden, d_out);
   return_rows(*context.ep, kept.plan, experts.rows, dx);
   const at::Tensor d_weights = return_slots(*context.ep, kept.plan, experts.slots);
   const at::Tensor d_logits = route_backward(kept.router_input, *context.contract, kept.routing,
@@ -64,6 +105,7 @@ at::Tensor block_forward(const BlockContext& context, const LayerTensors& weight
   kept->attention_input =
       normalise(context, kept->x, weights.attention_norm, &kept->attention_reciprocal);
   kept->qkv = linear(kept->attention_input, weights.qkv);
+  if (config.qk_norm) qk_norm(context, weights, kept);
   rotate(*context.rope, Rotation::kForward, slice.positions, 2 * config.n_heads, config.head_dim(),
          kept->qkv);  // queries and keys
   kept->attended = attention(slice, config.n_heads, kept->qkv);
@@ -88,7 +130,7 @@ void block_backward(const BlockContext& context, const LayerTensors& weights,
   at::Tensor d_hidden =
       weights.router.defined()
           ? moe_backward(context, weights, gradients, losses, kept->feed_forward_input, d,
-                         kept->always_hidden, kept->moe)
+                         std::move(kept->always_hidden), kept->moe)
           : always_backward(weights.always, gradients.always, kept->feed_forward_input,
                             kept->always_hidden, d);
   rms_norm_backward(kept->h, weights.feed_forward_norm, kept->feed_forward_reciprocal, d_hidden, d,
@@ -100,6 +142,7 @@ void block_backward(const BlockContext& context, const LayerTensors& weights,
       attention_backward(slice, config.n_heads, kept->qkv, kept->attended, d_attended);
   rotate(*context.rope, Rotation::kBackward, slice.positions, 2 * config.n_heads, config.head_dim(),
          d_qkv);
+  if (config.qk_norm) qk_norm_backward(weights, gradients, *kept, d_qkv);
   d_hidden = linear_input_gradient(d_qkv, weights.qkv);
   add_weight_gradient(gradients.qkv, d_qkv, kept->attention_input);
   rms_norm_backward(kept->x, weights.attention_norm, kept->attention_reciprocal, d_hidden, d,

@@ -27,6 +27,7 @@ struct BlockContext {
   Communicator* ep;
   bool onto_expert_gradients;  // the backward pass adds to those of routed experts, or overwrites
                                // them
+  Recompute recompute;         // kMoe: the hidden rows of experts are not kept
 };
 
 // What a MoE layer keeps for its backward pass.
@@ -42,6 +43,8 @@ struct MoeKept {
 struct BlockKept {
   at::Tensor x;                                            // S [T, D] input
   at::Tensor attention_input, attention_reciprocal;        // S [T, D], f32 [T]
+  at::Tensor qk_raw;                                       // S [T, 2 D] before their norm, if any
+  at::Tensor q_reciprocal, k_reciprocal;                   // f32 [T] of that norm
   at::Tensor qkv;                                          // S [T, 3 D] rotated
   AttentionKept attended;                                  //
   at::Tensor h;                                            // S [T, D] after attention

@@ -16,9 +16,21 @@ at::Tensor empty_activation(const at::Tensor& hidden) {
 
 }  // namespace
 
+at::Tensor hidden_pairs(const FeedForwardTensors& experts, const ExchangePlan& plan,
+                        const at::Tensor& rows) {
+  return grouped_linear(rows_to_pairs(plan, rows), experts.gate_up, plan.ends);
+}
+
+std::vector<at::Tensor> hidden_rows(const std::vector<FeedForwardTensors>& weights,
+                                    const at::Tensor& x) {
+  std::vector<at::Tensor> hidden;
+  for (const FeedForwardTensors& w : weights) hidden.push_back(linear(x, w.gate_up));
+  return hidden;
+}
+
 at::Tensor apply_experts(const FeedForwardTensors& experts, const ExchangePlan& plan,
                          const at::Tensor& rows, at::Tensor* hidden) {
-  *hidden = grouped_linear(rows_to_pairs(plan, rows), experts.gate_up, plan.ends);
+  *hidden = hidden_pairs(experts, plan, rows);
   const at::Tensor act = empty_activation(*hidden);
   swiglu(*hidden, {plan.slot_of_pair, plan.weights}, act);
   return pairs_to_rows(plan, grouped_linear(act, experts.down, plan.ends));
@@ -44,12 +56,11 @@ ExpertGradients apply_experts_backward(const FeedForwardTensors& experts,
 
 std::vector<at::Tensor> always_forward(const std::vector<FeedForwardTensors>& weights,
                                        const at::Tensor& x, const at::Tensor& y) {
-  std::vector<at::Tensor> hidden;
-  for (const FeedForwardTensors& w : weights) {
-    hidden.push_back(linear(x, w.gate_up));
-    const at::Tensor act = empty_activation(hidden.back());
-    swiglu(hidden.back(), {}, act);
-    y.addmm_(act, w.down.t());
+  std::vector<at::Tensor> hidden = hidden_rows(weights, x);
+  for (size_t i = 0; i < weights.size(); ++i) {
+    const at::Tensor act = empty_activation(hidden[i]);
+    swiglu(hidden[i], {}, act);
+    y.addmm_(act, weights[i].down.t());
   }
   return hidden;
 }

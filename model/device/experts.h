@@ -11,6 +11,13 @@
 
 namespace emo::device {
 
+// The first product of each: S [pairs, 2 F] of routed experts, S [T, 2 F] of what every token goes
+// through. What the functions below keep, computed again.
+at::Tensor hidden_pairs(const FeedForwardTensors& experts, const ExchangePlan& plan,
+                        const at::Tensor& rows);
+std::vector<at::Tensor> hidden_rows(const std::vector<FeedForwardTensors>& weights,
+                                    const at::Tensor& x);
+
 // Routed experts: rows S [R, D] -> weighted sums of their experts' results S [R, D]. Keeps hidden
 // S [pairs, 2 F].
 at::Tensor apply_experts(const FeedForwardTensors& experts, const ExchangePlan& plan,

@@ -56,7 +56,8 @@ void BalanceCounts::start(Communicator& world, const std::vector<const Routing*>
   if (layers_ == 0) return;
   arriving_ = at::zeros_like(total_);
   for (size_t i = 0; i < routings.size(); ++i) {
-    arriving_[static_cast<int64_t>(i) % layers_].slice(0, 0, experts_).add_(routings[i]->counts);
+    const at::Tensor& counts = routings[i]->counts;
+    arriving_[static_cast<int64_t>(i) % layers_].slice(0, 0, counts.size(0)).add_(counts);
   }
   arriving_.select(1, experts_).fill_(tokens);
   if (scope_ != BalanceScope::kGlobalBatch) start_step();
@@ -67,14 +68,17 @@ void BalanceCounts::start(Communicator& world, const std::vector<const Routing*>
   }
 }
 
-at::Tensor BalanceCounts::score_gradient(int64_t layer, int64_t top_k, double divisor) {
+at::Tensor BalanceCounts::score_gradient(int64_t layer, int64_t experts, int64_t top_k,
+                                         double divisor) {
   if (pending_ != nullptr) {
     pending_->wait();
     pending_.reset();
     total_.add_(arriving_);
   }
-  const at::Tensor gradient = at::empty({experts_}, total_.options().dtype(at::kFloat));
-  device::score_gradient(total_[layer], top_k, divisor, gradient);
+  const at::Tensor gradient = at::empty({experts}, total_.options().dtype(at::kFloat));
+  const at::Tensor row = total_[layer];
+  device::score_gradient(row.slice(0, 0, experts), row.slice(0, experts_), top_k, divisor,
+                         gradient);
   return gradient;
 }
 

@@ -17,10 +17,11 @@ namespace emo::device {
 // each MoE layer.
 class StepSums {
  public:
+  // `experts`, here and below: at most so many in a layer.
   StepSums(int64_t moe_layers, int64_t experts, at::Device device);
   const at::Tensor& all() const { return all_; }
   at::Tensor head() const { return all_.slice(0, 0, 3); }
-  at::Tensor layer(int64_t layer) const;        // [7 + E]
+  at::Tensor layer(int64_t layer) const;        // [7 + E], of a layer with fewer the first ones
   LossSums read(const at::Tensor& host) const;  // host f64: a copy of all()
 
  private:
@@ -41,8 +42,8 @@ class BalanceCounts {
   // are of.
   void start(Communicator& world, const std::vector<const Routing*>& routings, int64_t tokens);
 
-  // f32 [E]: the derivative of the unweighted balance loss by each score of a layer.
-  at::Tensor score_gradient(int64_t layer, int64_t top_k, double divisor);
+  // f32 [E]: the derivative of the unweighted balance loss by each score of a layer of E experts.
+  at::Tensor score_gradient(int64_t layer, int64_t experts, int64_t top_k, double divisor);
 
  private:
   int64_t layers_, experts_;

@@ -107,7 +107,7 @@ DeviceSlice make_device_slice(const Slice& slice, const ModelConfig& config,
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
     const std::vector<int64_t> drawn =
         draw_pool_sizes(contract.pool, contract.pool_draw, seed, slice.sequence_index,
-                        slice.ordinal, layer, config.routed_experts());
+                        slice.ordinal, layer, config.routed_experts(layer));
     sizes.insert(sizes.end(), drawn.begin(), drawn.end());
   }
   d.pool_sizes = to_device(tensor_of(sizes, {config.n_layers, d.routing.N}), device);

@@ -38,8 +38,9 @@ void announce(const std::function<void(size_t)>& listener, size_t bucket) {
 }
 
 BlockContext context_of(const DeviceModel& model, const DevicePass& pass) {
-  return {&model.config,     &model.contract, &model.rope,
-          &model.placements, pass.ep,         pass.onto_expert_gradients};
+  return {&model.config,          &model.contract, &model.rope,
+          &model.placements,      pass.ep,         pass.onto_expert_gradients,
+          pass.settings.recompute};
 }
 
 // What a slice keeps from its forward pass.
@@ -109,19 +110,24 @@ at::Tensor head_backward(DeviceModel* model, const DeviceSlice& slice, const Dev
   return d;
 }
 
+// Where the losses of a MoE layer are counted: layers without experts have no place in the sums.
+struct LayerPlace {
+  int64_t layer, moe_layer;
+};
+
 // The weighted auxiliary losses of a layer; adds what its router saw to the sums.
 RouterLosses router_losses(const DeviceModel& model, const DeviceSlice& slice,
-                           const DevicePass& pass, int64_t moe_layer, const Routing& routing,
+                           const DevicePass& pass, LayerPlace at, const Routing& routing,
                            BalanceCounts* counts, StepSums* sums) {
   const RouterLossWeights weights =
       router_loss_weights(model.config, model.contract, pass.loss.divisor);
   RouterLosses losses;
-  losses.balance =
-      counts->score_gradient(moe_layer, model.config.routed_top_k(), pass.loss.divisor);
+  losses.balance = counts->score_gradient(at.moe_layer, model.config.routed_experts(at.layer),
+                                          model.config.routed_top_k(at.layer), pass.loss.divisor);
   add_layer_sums({losses.balance, routing.score_sum, routing.counts,
                   routing.z_logsumexp(model.contract), loss_labels(model.contract, slice),
                   routing.token_entropy, routing.document_entropy, routing.pool_sizes},
-                 sums->layer(moe_layer));
+                 sums->layer(at.moe_layer));
   losses.balance.mul_(weights.balance);
   losses.z = weights.z;
   return losses;
@@ -140,8 +146,8 @@ void backward(DeviceModel* model, const DeviceSlice& slice, const DevicePass& pa
     RouterLosses losses;
     if (!config.is_dense(layer)) {
       --moe_layer;
-      losses =
-          router_losses(*model, slice, pass, moe_layer, kept->routings[moe_layer], counts, sums);
+      losses = router_losses(*model, slice, pass, {layer, moe_layer}, kept->routings[moe_layer],
+                             counts, sums);
     }
     if (pass.settings.recompute == Recompute::kBlock) {
       block_forward(context, model->weights.layers[layer], slice, layer, block);
@@ -183,8 +189,6 @@ void forward_backward(DeviceModel* model, const std::vector<DeviceSlice>& slices
                       const DevicePass& pass, BalanceCounts* counts, StepSums* sums,
                       Routings* routings) {
   TORCH_CHECK(!slices.empty(), "a micro-batch without slices: give one without rows");
-  TORCH_CHECK(pass.settings.recompute != Recompute::kMoe,
-              "the device path computes again whole blocks or nothing");
   TORCH_CHECK(!pass.settings.pool && pass.settings.subsets.empty() && !pass.settings.routed_off &&
                   pass.settings.exchange == ExchangeMode::kOncePerRank,
               "settings of an evaluation, which the device path does not have");

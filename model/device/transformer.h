@@ -2,8 +2,7 @@
 // with the CPU's own path.
 //
 // Parameters and activations are fp32 or bf16; gradients, router logits and sums are fp32 or wider.
-// Memory comes from libtorch's allocator. Evaluation, expert subsets and Recompute::kMoe are the
-// CPU path's alone.
+// Memory comes from libtorch's allocator. Evaluation and expert subsets are the CPU path's alone.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -54,7 +53,7 @@ struct DevicePass {
   Communicator* ep = nullptr;     // this rank's expert group
   Communicator* world = nullptr;  // for the counts of the balance loss
   LossOptions loss;
-  PassSettings settings;     // of a training pass; parameters say the precision; no Recompute::kMoe
+  PassSettings settings;     // of a training pass; parameters say the precision
   int64_t head_rows = 4096;  // whose logits are in memory at once
   // False: the first slice overwrites the gradients of routed experts, which then need not be zero
   // before. They are most of all gradients, and zeroing and reading them costs as much as a

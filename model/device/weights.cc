@@ -77,6 +77,10 @@ LayerTensors bind_layer(const ModelConfig& config, const ParameterLayout& layout
   LayerTensors w;
   w.attention_norm = binder.view(prefix + "pre_attention_layernorm.weight", {D});
   w.qkv = binder.view(prefix + "self_attn.q_proj.weight", {3 * D, D});
+  if (config.qk_norm) {
+    w.q_norm = binder.view(prefix + "self_attn.q_norm.weight", {D});
+    w.k_norm = binder.view(prefix + "self_attn.k_norm.weight", {D});
+  }
   w.attention_out = binder.view(prefix + "self_attn.o_proj.weight", {D, D});
   w.feed_forward_norm = binder.view(prefix + "pre_feedforward_layernorm.weight", {D});
   if (config.is_dense(layer)) {

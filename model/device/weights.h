@@ -20,6 +20,7 @@ struct FeedForwardTensors {
 struct LayerTensors {
   at::Tensor attention_norm;               // [D]
   at::Tensor qkv;                          // [3 D, D]
+  at::Tensor q_norm, k_norm;               // [D]; undefined without ModelConfig::qk_norm
   at::Tensor attention_out;                // [D, D]
   at::Tensor feed_forward_norm;            // [D]
   at::Tensor router;                       // [E, D]; undefined in a dense layer

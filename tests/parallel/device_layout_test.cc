@@ -23,14 +23,6 @@ namespace {
 constexpr int64_t kS = 48;
 constexpr int64_t kSteps = 3;
 
-ModelConfig device_config() {
-  ModelConfig config = small_config();
-  config.d_expert = 16;
-  config.d_ffn = 24;
-  config.dense_layers = {1};
-  return config;
-}
-
 struct DeviceCase {
   int64_t rows;  // of each micro-batch
   int64_t micro_batches;
@@ -41,7 +33,20 @@ struct DeviceCase {
   at::ScalarType type = at::kFloat;
   bool reordered = false;  // ranks hold the experts in another order
   LossTokens losses_over = LossTokens::kAll;
+  Freeze freeze = Freeze::kNone;
+  bool budgets =
+      false;  // layers have different numbers of experts; queries and keys are normalised
 };
+
+ModelConfig config_of(const DeviceCase& c) {
+  ModelConfig config = small_config();
+  config.d_expert = 16;
+  config.d_ffn = 24;
+  config.dense_layers = {1};
+  config.qk_norm = c.budgets;
+  if (c.budgets) config.experts_per_layer = {14, 14, 9};
+  return config;
+}
 
 RoutingContract contract_of(const DeviceCase& c) {
   RoutingContract contract;
@@ -55,9 +60,9 @@ RoutingContract contract_of(const DeviceCase& c) {
 
 ExpertOrder order_of(const DeviceCase& c) {
   ExpertOrder order;
-  for (int64_t layer = 0; c.reordered && layer < device_config().n_layers; ++layer) {
+  for (int64_t layer = 0; c.reordered && layer < config_of(c).n_layers; ++layer) {
     std::vector<int32_t>& experts = order.emplace_back();
-    if (device_config().is_dense(layer)) continue;
+    if (config_of(c).is_dense(layer)) continue;
     for (int64_t e = 0; e < 13; ++e) experts.push_back(static_cast<int32_t>((5 * e + layer) % 13));
   }
   return order;
@@ -122,7 +127,9 @@ void take_tensors(const Mesh& mesh, const Model& model, const OptimizerState& op
 // `moved` as of fill_random; `gap` becomes the smallest of all steps.
 Trained run_on_cpu(const DeviceCase& c, uint64_t seed, float moved, double* gap) {
   const auto mesh = make_mesh(self_communicator(), 1, 1);
-  TrainingState state(device_config(), contract_of(c), kS, mesh->position());
+  StateOptions state_options;
+  state_options.freeze = c.freeze;
+  TrainingState state(config_of(c), contract_of(c), kS, mesh->position(), state_options);
   fill_random(state.model, seed, moved);
   Trained run;
   StepOptions options = options_of(c);
@@ -142,9 +149,9 @@ Trained run_on_cpu(const DeviceCase& c, uint64_t seed, float moved, double* gap)
 }
 
 Trained run_on_device(const Mesh& mesh, const DeviceCase& c, uint64_t seed) {
-  DeviceState state(device_config(), contract_of(c), kS, mesh.position(), test_device(), c.type,
-                    order_of(c));
-  Model host(device_config(), contract_of(c), kS, mesh.position(), order_of(c));
+  DeviceState state(config_of(c), contract_of(c), kS, mesh.position(), test_device(), c.type,
+                    order_of(c), c.freeze);
+  Model host(config_of(c), contract_of(c), kS, mesh.position(), order_of(c));
   OptimizerState optimizer = make_optimizer_state(host.layout);
   fill_random(host, seed);
   copy_from_host(host, optimizer, &state);
@@ -300,16 +307,33 @@ INSTANTIATE_TEST_SUITE_P(
         DeviceCase{8, 1, BalanceScope::kMicroBatch, kRange, Recompute::kNone, 1, at::kFloat, true},
         DeviceCase{8, 2, BalanceScope::kMicroBatch, kRange, Recompute::kNone, 1, at::kBFloat16},
         DeviceCase{5, 2, BalanceScope::kMicroBatch, kRange, Recompute::kNone, 1, at::kFloat, false,
-                   LossTokens::kLabelled}));
+                   LossTokens::kLabelled},
+        DeviceCase{.rows = 5,
+                   .micro_batches = 2,
+                   .scope = BalanceScope::kMicroBatch,
+                   .pool = kRange,
+                   .recompute = Recompute::kMoe,
+                   .slices = 2,
+                   .budgets = true},
+        DeviceCase{.rows = 5,
+                   .micro_batches = 1,
+                   .scope = BalanceScope::kMicroBatch,
+                   .pool = kRange,
+                   .freeze = Freeze::kRoutedSharedRouter},
+        DeviceCase{.rows = 5,
+                   .micro_batches = 1,
+                   .scope = BalanceScope::kMicroBatch,
+                   .pool = kRange,
+                   .type = at::kBFloat16,
+                   .freeze = Freeze::kRouted}));
 
 // What is not a number stops the update, on every rank, and is reported.
 TEST(DeviceStep, KeepsParametersWhereNothingIsFinite) {
   Communicator& world = test_world();
   const DeviceCase c{4, 1, BalanceScope::kMicroBatch, kRange};
   const auto mesh = make_mesh(world.split(0, world.rank()), 0, 1);
-  DeviceState state(device_config(), contract_of(c), kS, mesh->position(), test_device(),
-                    at::kFloat);
-  Model host(device_config(), contract_of(c), kS, mesh->position());
+  DeviceState state(config_of(c), contract_of(c), kS, mesh->position(), test_device(), at::kFloat);
+  Model host(config_of(c), contract_of(c), kS, mesh->position());
   OptimizerState optimizer = make_optimizer_state(host.layout);
   fill_random(host, 21);
   host.parameters.dense[0] = std::numeric_limits<float>::infinity();  // of the token 0

@@ -404,12 +404,6 @@ void check_device(const RunConfig& c, const Say& say) {
   const ModelConfig& m = c.model;
   if (c.parallel.device == DeviceKind::kCpu) return;
   if (c.parallel.zero != 1) say("parallel.zero", "on a device gradients are whole: zero must be 1");
-  if (c.train.freeze != Freeze::kNone) {
-    say("train.freeze", "on a device all is trained: freeze must be none");
-  }
-  if (c.parallel.recompute == Recompute::kMoe) {
-    say("parallel.recompute", "on a device recompute is none or block");
-  }
   if (m.d_model % 8 != 0 || m.d_expert % 8 != 0 || m.d_ffn % 8 != 0) {
     say("model.d_expert", absl::StrCat("on a device widths must be multiples of 8, d_model is ",
                                        m.d_model, ", d_expert ", m.d_expert, ", d_ffn ", m.d_ffn));
@@ -420,10 +414,6 @@ void check_device(const RunConfig& c, const Say& say) {
         absl::StrCat("flash attention wants d_model / n_heads to be a multiple of 8 of at most "
                      "256, it is ",
                      m.head_dim()));
-  }
-  if (m.qk_norm) say("model.qk_norm", "a device does not compute qk_norm");
-  if (!m.experts_per_layer.empty()) {
-    say("model.experts_per_layer", "on a device every layer has num_experts: no budgets by layer");
   }
 }
 

@@ -20,35 +20,47 @@ FlatBuffers owned_zeros(const ParameterLayout& layout, at::Device device) {
           at::zeros({layout.experts.owned_size()}, options)};
 }
 
-// The two buffers of a bucket: the ranks that share each, and its sharding.
+// The two buffers of a bucket: the ranks that share each, its sharding, and what is trained of it.
 struct Half {
   Communicator* group;
   const Sharding* sharding;
   at::Tensor FlatBuffers::*buffer;
+  const std::vector<Span>* trained;
 };
-std::vector<Half> halves(const Mesh& mesh, const ParameterLayout& layout) {
-  return {{mesh.world.get(), &layout.dense, &FlatBuffers::dense},
-          {mesh.dp.get(), &layout.experts, &FlatBuffers::experts}};
+std::vector<Half> halves(const Mesh& mesh, const DeviceState& state) {
+  const ParameterLayout& layout = state.model.layout;
+  return {{mesh.world.get(), &layout.dense, &FlatBuffers::dense, &state.trained.dense},
+          {mesh.dp.get(), &layout.experts, &FlatBuffers::experts, &state.trained.experts}};
 }
 
-at::Tensor part(const Sharding& sharding, size_t bucket, const at::Tensor& flat) {
-  const int64_t begin = sharding.part_begin(bucket);
-  return flat.slice(0, begin, begin + sharding.part_size(bucket));
+// What this rank owns of a bucket and trains, in whole buffers.
+std::vector<Span> trained_spans(const Half& half, size_t bucket) {
+  const int64_t begin = half.sharding->part_begin(bucket);
+  return within(*half.trained, begin, begin + half.sharding->part_size(bucket));
 }
-at::Tensor owned_part(const Sharding& sharding, size_t bucket, const at::Tensor& owned) {
-  const int64_t begin = sharding.owned_begin(bucket);
-  return owned.slice(0, begin, begin + sharding.part_size(bucket));
+at::Tensor part(const Span& span, const at::Tensor& flat) {
+  return flat.slice(0, span.begin, span.end);
+}
+// The same in a buffer of owned parts side by side.
+at::Tensor owned_part(const Sharding& sharding, size_t bucket, const Span& span,
+                      const at::Tensor& owned) {
+  const int64_t shift = sharding.owned_begin(bucket) - sharding.part_begin(bucket);
+  return owned.slice(0, span.begin + shift, span.end + shift);
 }
 
-// f64 [1]: the squares of what this rank owns of the gradients.
-at::Tensor owned_squares(const Mesh& mesh, const device::DeviceModel& model) {
-  std::vector<at::Tensor> partials;
-  for (const Half& half : halves(mesh, model.layout)) {
+// f64 [1]: the squares of what this rank owns of the gradients and trains.
+at::Tensor owned_squares(const Mesh& mesh, const DeviceState& state) {
+  const auto options = state.model.gradients.dense.options().dtype(at::kDouble);
+  std::vector<at::Tensor> partials = {at::zeros({1}, options)};
+  for (const Half& half : halves(mesh, state)) {
     for (size_t bucket = 0; bucket < half.sharding->buckets.size(); ++bucket) {
-      const at::Tensor gradient = part(*half.sharding, bucket, model.gradients.*half.buffer);
-      const int64_t blocks = (gradient.numel() + device::kSquaresBlock - 1) / device::kSquaresBlock;
-      partials.push_back(at::empty({blocks}, gradient.options().dtype(at::kDouble)));
-      device::block_squares(gradient, partials.back());
+      for (const Span& span : trained_spans(half, bucket)) {
+        const at::Tensor gradient = part(span, state.model.gradients.*half.buffer);
+        const int64_t blocks =
+            (gradient.numel() + device::kSquaresBlock - 1) / device::kSquaresBlock;
+        partials.push_back(at::empty({blocks}, options));
+        device::block_squares(gradient, partials.back());
+      }
     }
   }
   return at::sum(at::cat(partials)).view({1});
@@ -63,17 +75,21 @@ void update_parameters(const Mesh& mesh, const StepOptions& options, const at::T
   for (size_t bucket = 0; bucket < model.layout.dense.buckets.size(); ++bucket) {
     const AdamWFactors factors = adamw_factors(options.adamw, options.learning_rate, optimizer.step,
                                                bucket != kEmbeddingBucket);
-    for (const Half& half : halves(mesh, model.layout)) {
+    for (const Half& half : halves(mesh, *state)) {
       const Sharding& sharding = *half.sharding;
       const at::Tensor& parameters = model.parameters.*half.buffer;
-      const at::Tensor parameter = part(sharding, bucket, parameters);
       const at::Tensor& masters = optimizer.master.*half.buffer;
       const bool has_master = masters.defined();
-      device::adamw(factors, control, part(sharding, bucket, model.gradients.*half.buffer),
-                    has_master ? owned_part(sharding, bucket, masters) : parameter,
-                    owned_part(sharding, bucket, optimizer.exp_avg.*half.buffer),
-                    owned_part(sharding, bucket, optimizer.exp_avg_sq.*half.buffer),
-                    has_master ? parameter : at::Tensor());
+      for (const Span& span : trained_spans(half, bucket)) {
+        const auto owned = [&](const at::Tensor& buffer) {
+          return owned_part(sharding, bucket, span, buffer);
+        };
+        const at::Tensor parameter = part(span, parameters);
+        device::adamw(
+            factors, control, part(span, model.gradients.*half.buffer),
+            has_master ? owned(masters) : parameter, owned(optimizer.exp_avg.*half.buffer),
+            owned(optimizer.exp_avg_sq.*half.buffer), has_master ? parameter : at::Tensor());
+      }
       state->updates.add(bucket, all_gather_bucket(*half.group, sharding, bucket, parameters));
     }
   }
@@ -115,7 +131,7 @@ class DeviceStep : public StepParts {
   void reduce() override {
     reductions_.wait_all();
     // One all-reduce for everything that the step adds up.
-    totals_ = at::cat({state_.sums.all(), owned_squares(mesh_, state_.model)});
+    totals_ = at::cat({state_.sums.all(), owned_squares(mesh_, state_)});
     mesh_.world->all_reduce(totals_, ReduceOp::kSum);
   }
 
@@ -137,7 +153,7 @@ class DeviceStep : public StepParts {
  private:
   int64_t squares() const { return totals_.numel() - 1; }
   void send_gradients(size_t bucket) {
-    for (const Half& half : halves(mesh_, state_.model.layout)) {
+    for (const Half& half : halves(mesh_, state_)) {
       reductions_.add(bucket, reduce_scatter_bucket(*half.group, *half.sharding, bucket,
                                                     state_.model.gradients.*half.buffer));
     }
@@ -160,10 +176,11 @@ class DeviceStep : public StepParts {
 
 DeviceState::DeviceState(const ModelConfig& config, const RoutingContract& contract,
                          int64_t sequence_length, const GridPosition& position, at::Device device,
-                         at::ScalarType type, const ExpertOrder& order)
+                         at::ScalarType type, const ExpertOrder& order, Freeze freeze)
     : model(config, contract, position, sequence_length, device, type, order),
       balance(config.moe_layers(), config.routed_experts(), contract.balance_scope, device),
-      sums(config.moe_layers(), config.routed_experts(), device) {
+      sums(config.moe_layers(), config.routed_experts(), device),
+      trained(trained_parts(config, model.layout, freeze)) {
   if (type != at::kFloat) optimizer.master = owned_zeros(model.layout, device);
   optimizer.exp_avg = owned_zeros(model.layout, device);
   optimizer.exp_avg_sq = owned_zeros(model.layout, device);
@@ -181,7 +198,7 @@ void copy_to_host(const Mesh& mesh, DeviceState* state, Model* host, OptimizerSt
   wait_for_parameters(state);
   const device::DeviceModel& model = state->model;
   optimizer->step = state->optimizer.step;
-  for (const Half& half : halves(mesh, model.layout)) {
+  for (const Half& half : halves(mesh, *state)) {
     const at::Tensor& master = state->optimizer.master.*half.buffer;
     const at::Tensor& parameters = host->parameters.*half.buffer;
     if (master.defined()) {

@@ -32,10 +32,11 @@ struct DeviceState {
   device::BalanceCounts balance;
   device::StepSums sums;
   PendingBuckets updates;  // parameters that other ranks updated, on their way
+  TrainedParts trained;
 
   DeviceState(const ModelConfig& config, const RoutingContract& contract, int64_t sequence_length,
               const GridPosition& position, at::Device device, at::ScalarType type,
-              const ExpertOrder& order = {});
+              const ExpertOrder& order = {}, Freeze freeze = Freeze::kNone);
 };
 
 // Collective over `mesh`, whose communicators serve the device's tensors: the parts of

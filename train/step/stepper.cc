@@ -38,7 +38,8 @@ class DeviceStepper : public Stepper {
         optimizer_(make_optimizer_state(model_.layout)),
         state_(config.model, config.routing, config.data.sequence_length, mesh.position(),
                device_of(config),
-               config.parallel.precision == Precision::kBf16 ? at::kBFloat16 : at::kFloat, order) {}
+               config.parallel.precision == Precision::kBf16 ? at::kBFloat16 : at::kFloat, order,
+               config.train.freeze) {}
   Model* model() override { return &model_; }
   OptimizerState* optimizer() override { return &optimizer_; }
   void copy_from_host() override { emo::copy_from_host(model_, optimizer_, &state_); }

@@ -4,16 +4,16 @@
 
 namespace emo::device {
 
-void score_gradient(const at::Tensor& counts, int64_t top_k, double divisor,
-                    const at::Tensor& gradient) {
+void score_gradient(const at::Tensor& counts, const at::Tensor& tokens, int64_t top_k,
+                    double divisor, const at::Tensor& gradient) {
   const int64_t E = gradient.size(0);
   const auto* count = counts.const_data_ptr<int64_t>();
+  const auto* of_all = tokens.const_data_ptr<int64_t>();
   auto* out = gradient.mutable_data_ptr<float>();
   const double factor = static_cast<double>(E) / static_cast<double>(top_k) / divisor;
   for_each(gradient.device(), E, [=] EMO_HOST_DEVICE(int64_t e) {
-    const auto tokens = static_cast<double>(count[E]);
-    out[e] =
-        tokens > 0 ? static_cast<float>(factor * static_cast<double>(count[e]) / tokens) : 0.0f;
+    const auto all = static_cast<double>(*of_all);
+    out[e] = all > 0 ? static_cast<float>(factor * static_cast<double>(count[e]) / all) : 0.0f;
   });
 }
 

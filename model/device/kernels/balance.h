@@ -5,10 +5,10 @@
 
 namespace emo::device {
 
-// gradient f32 [E]: (E / K) (C_e / T_c) / divisor from counts i64 [E + 1], the last T_c; 0 where
-// that is 0.
-void score_gradient(const at::Tensor& counts, int64_t top_k, double divisor,
-                    const at::Tensor& gradient);
+// gradient f32 [E]: (E / K) (C_e / T_c) / divisor from counts i64 [E] and tokens i64 [1], T_c; 0
+// where that is 0.
+void score_gradient(const at::Tensor& counts, const at::Tensor& tokens, int64_t top_k,
+                    double divisor, const at::Tensor& gradient);
 
 // What one layer's router adds to the sums of a step.
 struct LayerSums {

@@ -15,12 +15,14 @@ template <typename S, int N>
 void normalise(const at::Tensor& xs, const at::Tensor& ws, float epsilon, const at::Tensor& ys,
                const at::Tensor& reciprocals) {
   const int64_t D = xs.size(1);
+  const int64_t x_stride = xs.stride(0);
+  const int64_t y_stride = ys.stride(0);
   const auto* x = xs.const_data_ptr<S>();
   const auto* w = ws.const_data_ptr<S>();
   auto* y = ys.mutable_data_ptr<S>();
   auto* reciprocal = reciprocals.mutable_data_ptr<float>();
   for_each_row(xs.device(), xs.size(0), [=] EMO_HOST_DEVICE(int64_t t, Lanes lanes) {
-    const S* row = x + t * D;
+    const S* row = x + t * x_stride;
     float squares = 0;
     for (int64_t d = lanes.index() * N; d < D; d += lanes.count() * N) {
       const Pack<S, N> values = pack_at<N>(row + d);
@@ -38,7 +40,7 @@ void normalise(const at::Tensor& xs, const at::Tensor& ws, float epsilon, const 
         values.at[i] = static_cast<S>(static_cast<float>(values.at[i]) * r *
                                       static_cast<float>(weights.at[i]));
       }
-      pack_at<N>(y + t * D + d) = values;
+      pack_at<N>(y + t * y_stride + d) = values;
     }
   });
 }
@@ -47,6 +49,9 @@ template <typename S, int N>
 void input_gradient(const at::Tensor& xs, const at::Tensor& ws, const at::Tensor& reciprocals,
                     const at::Tensor& dys, const at::Tensor& dxs) {
   const int64_t D = xs.size(1);
+  const int64_t x_stride = xs.stride(0);
+  const int64_t dy_stride = dys.stride(0);
+  const int64_t dx_stride = dxs.stride(0);
   const auto* x = xs.const_data_ptr<S>();
   const auto* w = ws.const_data_ptr<S>();
   const auto* dy = dys.const_data_ptr<S>();
@@ -56,9 +61,9 @@ void input_gradient(const at::Tensor& xs, const at::Tensor& ws, const at::Tensor
     const float r = reciprocal[t];
     float product = 0;
     for (int64_t d = lanes.index() * N; d < D; d += lanes.count() * N) {
-      const Pack<S, N> dys_here = pack_at<N>(dy + t * D + d);
+      const Pack<S, N> dys_here = pack_at<N>(dy + t * dy_stride + d);
       const Pack<S, N> weights = pack_at<N>(w + d);
-      const Pack<S, N> xs_here = pack_at<N>(x + t * D + d);
+      const Pack<S, N> xs_here = pack_at<N>(x + t * x_stride + d);
       for (int i = 0; i < N; ++i) {
         product += static_cast<float>(dys_here.at[i]) * static_cast<float>(weights.at[i]) *
                    static_cast<float>(xs_here.at[i]);
@@ -66,17 +71,17 @@ void input_gradient(const at::Tensor& xs, const at::Tensor& ws, const at::Tensor
     }
     const float scale = lanes.sum(product) * r * r * r / static_cast<float>(D);
     for (int64_t d = lanes.index() * N; d < D; d += lanes.count() * N) {
-      const Pack<S, N> dys_here = pack_at<N>(dy + t * D + d);
+      const Pack<S, N> dys_here = pack_at<N>(dy + t * dy_stride + d);
       const Pack<S, N> weights = pack_at<N>(w + d);
-      const Pack<S, N> xs_here = pack_at<N>(x + t * D + d);
-      Pack<S, N> sums = pack_at<N>(dx + t * D + d);
+      const Pack<S, N> xs_here = pack_at<N>(x + t * x_stride + d);
+      Pack<S, N> sums = pack_at<N>(dx + t * dx_stride + d);
       for (int i = 0; i < N; ++i) {
         sums.at[i] = static_cast<S>(static_cast<float>(sums.at[i]) +
                                     static_cast<float>(dys_here.at[i]) *
                                         static_cast<float>(weights.at[i]) * r -
                                     static_cast<float>(xs_here.at[i]) * scale);
       }
-      pack_at<N>(dx + t * D + d) = sums;
+      pack_at<N>(dx + t * dx_stride + d) = sums;
     }
   });
 }
@@ -87,6 +92,8 @@ void weight_gradient(const at::Tensor& xs, const at::Tensor& reciprocals, const 
                      const at::Tensor& dws) {
   const int64_t T = xs.size(0);
   const int64_t D = xs.size(1);
+  const int64_t x_stride = xs.stride(0);
+  const int64_t dy_stride = dys.stride(0);
   const int64_t blocks = (T + kBlock - 1) / kBlock;
   const at::Tensor partials = at::empty({blocks, D}, reciprocals.options());
   const auto* x = xs.const_data_ptr<S>();
@@ -100,8 +107,8 @@ void weight_gradient(const at::Tensor& xs, const at::Tensor& reciprocals, const 
     const int64_t end = begin + kBlock < T ? begin + kBlock : T;
     Pack<float, N> sums{};
     for (int64_t t = begin; t < end; ++t) {
-      const Pack<S, N> dys_here = pack_at<N>(dy + t * D + d);
-      const Pack<S, N> xs_here = pack_at<N>(x + t * D + d);
+      const Pack<S, N> dys_here = pack_at<N>(dy + t * dy_stride + d);
+      const Pack<S, N> xs_here = pack_at<N>(x + t * x_stride + d);
       for (int i = 0; i < N; ++i) {
         sums.at[i] +=
             static_cast<float>(dys_here.at[i]) * static_cast<float>(xs_here.at[i]) * reciprocal[t];

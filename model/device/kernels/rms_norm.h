@@ -1,4 +1,5 @@
-// RMSNorm (model/host/rms_norm.h) on a device, in fp32 or bf16 (S), with fp32 arithmetic.
+// RMSNorm (model/host/rms_norm.h) on a device, in fp32 or bf16 (S), with fp32 arithmetic. Matrices
+// may be columns of wider ones: their rows lie a multiple of D apart.
 #pragma once
 
 #include <ATen/core/Tensor.h>

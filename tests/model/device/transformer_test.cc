@@ -38,6 +38,8 @@ struct Case {
   Recompute recompute = Recompute::kNone;
   int64_t routed_top_k = 3;
   LossTokens losses_over = LossTokens::kAll;
+  bool qk_norm = false;
+  std::vector<int64_t> experts_per_layer = {};
 };
 
 PoolPolicy pool_of(PoolPolicy::Kind kind, int64_t min, int64_t max, double top_p = 0) {
@@ -57,6 +59,8 @@ ModelConfig config_of(const Case& c) {
   config.num_shared_experts = c.shared;
   config.top_k = c.routed_top_k + c.shared;
   config.dense_layers = c.dense;
+  config.qk_norm = c.qk_norm;
+  config.experts_per_layer = c.experts_per_layer;
   return config;
 }
 
@@ -280,17 +284,31 @@ INSTANTIATE_TEST_SUITE_P(
              .mask = kAfter,
              .balance_sees = kMasked,
              .z_sees = kFull,
-             .losses_over = LossTokens::kLabelled}),
+             .losses_over = LossTokens::kLabelled},
+        Case{.name = "qk_norm", .pool = pool_of(kRange, 4, 13), .slices = 2, .qk_norm = true},
+        Case{.name = "budgets",  // a pool larger than a layer, and a layer with fewer than top k
+             .pool = pool_of(kRange, 4, 13),
+             .slices = 2,
+             .experts_per_layer = {6, 14, 3}},
+        Case{.name = "budgets_after",
+             .pool = pool_of(kTopP, 3, 9, 0.6),
+             .mask = kAfter,
+             .balance_sees = kFull,
+             .z_sees = kFull,
+             .dense = {0},
+             .experts_per_layer = {14, 9, 14}}),
     [](const auto& test) { return test.param.name; });
 
-// Computing a block again gives the same bits.
+// Computing a block, or what is inside the experts, again gives the same bits.
 TEST(DeviceTransformer, RecomputesTheSame) {
-  Case c{"", pool_of(kRange, 4, 13)};
+  Case c{.name = "", .pool = pool_of(kRange, 4, 13), .shared = 2, .dense = {1}, .qk_norm = true};
   const Both kept(c, at::kFloat);
-  c.recompute = Recompute::kBlock;
-  const Both again(c, at::kFloat);
-  EXPECT_TRUE(at::equal(kept.model->gradients.dense, again.model->gradients.dense));
-  EXPECT_TRUE(at::equal(kept.model->gradients.experts, again.model->gradients.experts));
+  for (const Recompute recompute : {Recompute::kMoe, Recompute::kBlock}) {
+    c.recompute = recompute;
+    const Both again(c, at::kFloat);
+    EXPECT_TRUE(at::equal(kept.model->gradients.dense, again.model->gradients.dense));
+    EXPECT_TRUE(at::equal(kept.model->gradients.experts, again.model->gradients.experts));
+  }
 }
 
 // bf16 parameters and activations, with every expert chosen so that none flips: the loss stays
