@@ -159,18 +159,18 @@ absl::StatusOr<int> run(const Options& options) {
   if (!status.ok()) return status;
   // Weights as in the full model need the routers of all experts.
   const bool masked = options.full_weights && !options.experts.empty();
-  absl::StatusOr<OpenedModel> opened =
-      open_model(options.checkpoint, *mesh, masked ? "" : options.experts);
+  absl::StatusOr<OpenedModel> opened = open_model(
+      options.checkpoint, *mesh, masked ? "" : options.experts, device_named(options.mesh.device));
   if (!opened.ok()) return opened.status();
   absl::StatusOr<EvalOptions> eval = eval_options(options, *opened, masked);
   status = agree(*mesh->world, eval.status());
   if (!status.ok()) return status;
-  Inference inference(opened->model.get(), *mesh);
+  const std::unique_ptr<Inference> inference = open_inference(*opened, *mesh);
   absl::StatusOr<Losses> losses = Losses();
-  if (!options.data.empty()) losses = losses_on(options.data, *opened, *eval, &inference);
+  if (!options.data.empty()) losses = losses_on(options.data, *opened, *eval, inference.get());
   if (!losses.ok()) return losses.status();
   absl::StatusOr<std::vector<TaskResult>> results = std::vector<TaskResult>();
-  if (!tasks->empty()) results = answer_tasks(options, *opened, *tasks, *eval, &inference);
+  if (!tasks->empty()) results = answer_tasks(options, *opened, *tasks, *eval, inference.get());
   if (!results.ok()) return results.status();
   if (!mesh->is_first()) return kExitDone;
   if (options.json) std::printf("%s", to_text(report(options, *opened, *losses, *results)).c_str());
@@ -207,6 +207,7 @@ Command eval_command() {
   command.options.add("--pool", &options->pool, "document pools: none, N or MIN-MAX")
       .show_default();
   add_mesh_options(&command.options, &options->mesh);
+  add_device_option(&command.options, &options->mesh);
   command.options.add("--json", &options->json, "one JSON object on standard output");
   command.footer =
       "Example: emo eval runs/quickstart/emo --data runs/quickstart/data/test --json\n"

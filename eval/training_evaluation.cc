@@ -212,19 +212,31 @@ absl::Status size_evaluation(const RunConfig& config, const Observation& observa
   return choose_questions(share, &*evaluation->tasks);
 }
 
+// Collective. Tasks that let the model write need an inference that decodes, on the CPU where the
+// device's does not.
+absl::Status answer_tasks(const TrainingTasks& tasks, const Mesh& mesh, Stepper* stepper,
+                          Inference* inference, Metrics* metrics) {
+  if (inference->decodes() || !lets_write(tasks)) {
+    return answer_training_tasks(tasks, inference, inference, metrics);
+  }
+  stepper->copy_to_host();
+  const std::unique_ptr<Inference> writer =
+      make_inference(stepper->model(), mesh, &stepper->memory()->buffers);
+  return answer_training_tasks(tasks, inference, writer.get(), metrics);
+}
+
 absl::StatusOr<Metrics> observe(const RunConfig& config, const Observation& observation,
                                 const Mesh& mesh, Evaluation* evaluation) {
   const Clock::time_point begin = Clock::now();
   Stepper* stepper = observation.stepper;
-  stepper->copy_to_host();
-  Inference inference(stepper->model(), mesh, &stepper->memory()->buffers);
+  const std::unique_ptr<Inference> inference = stepper->inference();
   Metrics metrics;
   absl::Status status =
-      agree(*mesh.world, size_evaluation(config, observation, &inference, evaluation));
+      agree(*mesh.world, size_evaluation(config, observation, inference.get(), evaluation));
   if (!status.ok()) return status;
-  if (evaluation->curve) status = measure_curve(*evaluation->curve, &inference, &metrics);
+  if (evaluation->curve) status = measure_curve(*evaluation->curve, inference.get(), &metrics);
   if (status.ok() && evaluation->tasks) {
-    status = answer_training_tasks(*evaluation->tasks, &inference, &metrics);
+    status = answer_tasks(*evaluation->tasks, mesh, stepper, inference.get(), &metrics);
   }
   if (!status.ok()) return status;
   const Clock::time_point end = Clock::now();

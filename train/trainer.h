@@ -25,7 +25,7 @@ struct Observation {
 
 // Called on every rank after each eval.every steps, and the last; what evaluation hangs into
 // training without train/ knowing it. Collective; every rank gets the same status. Answers what
-// goes into the step's metrics. Who looks at the model calls copy_to_host() first.
+// goes into the step's metrics.
 using Observer = std::function<absl::StatusOr<Metrics>(const Observation&)>;
 
 enum class RunEnd { kDone, kStopped };

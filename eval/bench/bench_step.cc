@@ -76,8 +76,9 @@ Factors make_factors(const RunConfig& config) {
   }
   // A GPU needs larger ones; emulated, they are libtorch's on the CPU.
   const int64_t n = config.parallel.device == DeviceKind::kCuda ? 8192 : 512;
-  const auto options =
-      at::TensorOptions().device(device_of(config)).dtype(bf16 ? at::kBFloat16 : at::kFloat);
+  const auto options = at::TensorOptions()
+                           .device(device_of(config.parallel.device))
+                           .dtype(bf16 ? at::kBFloat16 : at::kFloat);
   return {at::rand({n, n}, options), at::rand({n, n}, options), at::empty({n, n}, options)};
 }
 
@@ -111,7 +112,7 @@ int64_t peak_memory_bytes() {
 
 // What tensors took of a GPU's memory; 0 where the run computes on the CPU.
 int64_t peak_device_bytes(const RunConfig& config) {
-  const at::Device device = device_of(config);
+  const at::Device device = device_of(config.parallel.device);
   if (device.is_cpu()) return 0;
   const auto stats = at::getDeviceAllocator(device.type())->getDeviceStats(device.index());
   return stats.allocated_bytes[static_cast<size_t>(c10::CachingAllocator::StatType::AGGREGATE)]
@@ -170,7 +171,7 @@ class Tracer {
       *profile = Profile(&trace_);
       thread_pool().set_trace(&trace_);
     } else if (mesh_.is_first()) {
-      start_device_trace(device_of(config_));
+      start_device_trace(device_of(config_.parallel.device));
     }
   }
   // After it, which began at `begin`: writes the file.

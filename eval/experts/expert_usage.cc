@@ -84,7 +84,7 @@ struct LayerPass {
 };
 
 void add_scores_and_pools(const LayerPass& pass, std::vector<ExpertUsage>* groups) {
-  const at::Tensor& logits = pass.block->moe->logits;
+  const at::Tensor& logits = pass.block->router_logits;
   const int64_t E = logits.size(1);
   const auto N = static_cast<int64_t>(pass.pieces->size());
   const std::vector<float> usable(E, 1);
@@ -107,12 +107,11 @@ void add_scores_and_pools(const LayerPass& pass, std::vector<ExpertUsage>* group
 }
 
 void add_choices(const LayerPass& pass, std::vector<ExpertUsage>* groups) {
-  const MoeActivations& moe = *pass.block->moe;
-  const int64_t K = moe.routing.experts.size(1);
-  const auto* experts = moe.routing.experts.const_data_ptr<int32_t>();
-  const auto* weights = moe.routing.weights.const_data_ptr<float>();
+  const int64_t K = pass.block->experts.size(1);
+  const auto* experts = pass.block->experts.const_data_ptr<int32_t>();
+  const auto* weights = pass.block->weights.const_data_ptr<float>();
   const float* lengths =
-      pass.options->easy_ep ? moe.contributions.const_data_ptr<float>() : nullptr;
+      pass.options->easy_ep ? pass.block->contributions.const_data_ptr<float>() : nullptr;
   const std::vector<double> turned =
       pass.options->easy_ep ? turns(*pass.block) : std::vector<double>();
   for (size_t piece = 0; piece < pass.pieces->size(); ++piece) {
@@ -162,10 +161,10 @@ absl::StatusOr<std::vector<ExpertUsage>> measure_usage(Inference* inference,
   std::vector<ExpertUsage> groups(options.groups, make_usage(inference->config()));
   InferenceOptions pass;
   pass.settings.pool = PoolPolicy::none();
-  pass.want_contributions = options.easy_ep;
+  pass.want_states = options.easy_ep;
   const auto run = [&](const PieceBatch& pieces, const Slice& batch) {
     pass.after_block = [&](const BlockView& block) {
-      if (block.moe == nullptr) return;
+      if (!block.experts.defined()) return;
       const LayerPass at{&options, &pieces, &batch, &block};
       add_scores_and_pools(at, &groups);
       add_choices(at, &groups);

@@ -4,7 +4,6 @@
 
 #include "eval/loss/perplexity.h"
 #include "model/host/document_pools.h"
-#include "parallel/buffers.h"
 #include "train/subset/expert_subset.h"
 
 namespace emo {
@@ -51,16 +50,15 @@ absl::StatusOr<LayerwiseRanking> rank_layerwise(Inference* inference, const Toke
   InferenceOptions pass;
   pass.settings.pool = PoolPolicy::none();
   pass.settings.subsets.resize(config.n_layers);
-  at::Tensor y;
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
     if (!config.is_dense(layer)) {
       std::vector<double>& scores = ranking.scores[layer];
       pass.settings.routed_off = true;  // the router's answer is all that is looked at
       for (const BatchInLayers& in : batches) {
         pass.after_block = [&](const BlockView& block) {
-          add_probability(in.batch, block.moe->logits, &scores);
+          add_probability(in.batch, block.router_logits, &scores);
         };
-        inference->run_block(in.batch, pass, layer, in.x, &y);
+        inference->run_block(in.batch, pass, layer, in.x);
       }
       pass.after_block = nullptr;
       pass.settings.routed_off = false;
@@ -74,8 +72,7 @@ absl::StatusOr<LayerwiseRanking> rank_layerwise(Inference* inference, const Toke
     }
     if (layer + 1 == config.n_layers) break;
     for (BatchInLayers& in : batches) {
-      inference->run_block(in.batch, pass, layer, in.x, &y);
-      copy_buffer(y, in.x);
+      in.x = inference->run_block(in.batch, pass, layer, in.x);
     }
   }
   return ranking;

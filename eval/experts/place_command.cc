@@ -184,7 +184,8 @@ absl::StatusOr<int> place(const PlaceOptions& options) {
   if (!mesh.ok()) return mesh.status();
   absl::Status status = agree(*mesh->world, check_new_file(options.output, options.overwrite));
   if (!status.ok()) return status;
-  absl::StatusOr<OpenedModel> opened = open_model(options.checkpoint, *mesh, options.experts);
+  absl::StatusOr<OpenedModel> opened =
+      open_model(options.checkpoint, *mesh, options.experts, device_named(options.mesh.device));
   if (!opened.ok()) return opened.status();
   const ModelConfig& config = opened->description.config;
   status = check(options, config);
@@ -199,11 +200,11 @@ absl::StatusOr<int> place(const PlaceOptions& options) {
     choices.push_back({make_expert_pairs(config.routed_experts(layer)), {}});
   }
   eval->observe = [&](const Slice& batch, const BlockView& block) {
-    if (block.moe == nullptr) return;
-    collect(options.seed, batch, block.moe->routing.experts, &choices[block.layer]);
+    if (!block.experts.defined()) return;
+    collect(options.seed, batch, block.experts, &choices[block.layer]);
   };
-  Inference inference(opened->model.get(), *mesh);
-  absl::StatusOr<EvalResult> evaluated = evaluate(&inference, *data, *eval);
+  const std::unique_ptr<Inference> inference = open_inference(*opened, *mesh);
+  absl::StatusOr<EvalResult> evaluated = evaluate(inference.get(), *data, *eval);
   if (!evaluated.ok()) return evaluated.status();
   std::vector<Comparison> layers(config.n_layers);
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
@@ -258,6 +259,7 @@ Command experts_place_command() {
       .show_default();
   command.options.add("--overwrite", &options->overwrite, "replace the output");
   add_mesh_options(&command.options, &options->mesh);
+  add_device_option(&command.options, &options->mesh);
   command.options.add("--json", &options->json,
                       "one JSON object on standard output instead of the table");
   command.footer =

@@ -181,11 +181,11 @@ absl::StatusOr<std::vector<NamedSubset>> rank_all(const RankOptions& options,
   absl::Status status = agree(*mesh.world, ids.status());
   if (!status.ok()) return status;
   const ModelConfig& config = model.description.config;
-  Inference inference(model.model.get(), mesh);
+  const std::unique_ptr<Inference> inference = open_inference(model, mesh);
   std::vector<ExpertUsage> usages;
   if (options.method == "router" || options.method == "easy_ep") {
     absl::StatusOr<std::vector<ExpertUsage>> measured =
-        usages_of(options, model, &inference, data, calibrations);
+        usages_of(options, model, inference.get(), data, calibrations);
     if (!measured.ok()) return measured.status();
     usages = *std::move(measured);
   }
@@ -207,8 +207,9 @@ absl::StatusOr<std::vector<NamedSubset>> rank_all(const RankOptions& options,
     }
     for (const Budget& budget : budgets) {
       if (options.method == "layerwise") {
-        absl::StatusOr<LayerwiseRanking> ranking = rank_layerwise(
-            &inference, data, calibration.documents, model.description.max_positions, budget.keep);
+        absl::StatusOr<LayerwiseRanking> ranking =
+            rank_layerwise(inference.get(), data, calibration.documents,
+                           model.description.max_positions, budget.keep);
         if (!ranking.ok()) return ranking.status();
         subset.scores = ranking->scores;
         subset.experts_kept_per_layer = ranking->kept;
@@ -272,7 +273,8 @@ absl::StatusOr<int> rank(const RankOptions& options) {
     status = agree(*mesh->world, check_new_file(options.output, options.overwrite));
     if (!status.ok()) return status;
   }
-  absl::StatusOr<OpenedModel> opened = open_model(options.checkpoint, *mesh, options.experts);
+  absl::StatusOr<OpenedModel> opened =
+      open_model(options.checkpoint, *mesh, options.experts, device_named(options.mesh.device));
   if (!opened.ok()) return opened.status();
   const ModelConfig& config = opened->description.config;
   if (config.moe_layers() == 0) {
@@ -338,6 +340,7 @@ Command experts_rank_command() {
                       "folder for LABEL-METHOD-keepN-documentsM.json, where they are several");
   command.options.add("--overwrite", &options->overwrite, "replace the output");
   add_mesh_options(&command.options, &options->mesh);
+  add_device_option(&command.options, &options->mesh);
   command.options.add("--json", &options->json, "one JSON object that lists the subsets");
   command.footer =
       "Example: emo experts rank runs/quickstart/emo --data "

@@ -193,8 +193,8 @@ absl::StatusOr<RetentionReport> measure_retention(const OpenedModel& model, cons
                                                   const TokenDataset& calibration,
                                                   const TokenDataset& test,
                                                   const RetentionOptions& options) {
-  Inference inference(model.model.get(), mesh);
-  Measurement m{&model, &inference, &calibration, &test, &options};
+  const std::unique_ptr<Inference> inference = open_inference(model, mesh);
+  Measurement m{&model, inference.get(), &calibration, &test, &options};
   if (m.config().moe_layers() == 0)
     return absl::InvalidArgumentError(model.folder + ": a dense model has no experts to cut");
   for (const double fraction : options.fractions) {

@@ -178,7 +178,8 @@ absl::StatusOr<int> usage(const UsageCommandOptions& options) {
   if (tensors.ok()) status.Update(check_new_file(*tensors, options.overwrite));
   status = agree(*mesh->world, status);
   if (!status.ok()) return status;
-  absl::StatusOr<OpenedModel> opened = open_model(options.checkpoint, *mesh, options.experts);
+  absl::StatusOr<OpenedModel> opened =
+      open_model(options.checkpoint, *mesh, options.experts, device_named(options.mesh.device));
   if (!opened.ok()) return opened.status();
   const ModelConfig& config = opened->description.config;
   if (config.moe_layers() == 0) {
@@ -204,8 +205,8 @@ absl::StatusOr<int> usage(const UsageCommandOptions& options) {
     if (!pool.ok()) return pool.status();
     measured.pool = *pool;
   }
-  Inference inference(opened->model.get(), *mesh);
-  absl::StatusOr<std::vector<ExpertUsage>> usages = measure_usage(&inference, data, measured);
+  const std::unique_ptr<Inference> inference = open_inference(*opened, *mesh);
+  absl::StatusOr<std::vector<ExpertUsage>> usages = measure_usage(inference.get(), data, measured);
   if (!usages.ok()) return usages.status();
   const OrderedJson json = report(options, *opened, *groups, *usages);
   if (mesh->is_first()) {
@@ -252,6 +253,7 @@ Command experts_usage_command() {
       .required();
   command.options.add("--overwrite", &options->overwrite, "replace the output");
   add_mesh_options(&command.options, &options->mesh);
+  add_device_option(&command.options, &options->mesh);
   command.options.add("--json", &options->json, "the JSON on standard output instead of the table");
   command.footer =
       "Example: emo experts usage runs/quickstart/emo\n"

@@ -124,9 +124,9 @@ absl::StatusOr<int> run(Options options) {
       std::fflush(stdout);
     };
   }
-  Inference inference(opened->model.get(), *mesh);
+  const std::unique_ptr<Inference> inference = open_inference(*opened, *mesh);
   const auto start = std::chrono::steady_clock::now();
-  const std::vector<Generated> results = generate(&inference, *tokenizer, *tokens, generation);
+  const std::vector<Generated> results = generate(inference.get(), *tokenizer, *tokens, generation);
   const double seconds =
       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   if (!mesh->is_first()) return kExitDone;

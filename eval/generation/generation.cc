@@ -45,13 +45,13 @@ class Generator {
   Generator(Inference* inference, const Tokenizer& tokenizer,
             const std::vector<std::vector<int32_t>>& prompts, const GenerationOptions& options)
       : inference_(*inference),
-        model_(inference->model()),
+        config_(inference->config()),
         mesh_(inference->mesh()),
         tokenizer_(tokenizer),
         prompts_(prompts),
         options_(options),
         slots_(std::min(options.sequences, own_prompts())),
-        cache_(model_.config, static_cast<int64_t>(slots_.size()), capacity()),
+        cache_(config_, static_cast<int64_t>(slots_.size()), capacity()),
         results_(prompts.size()) {
     pass_.settings = options.pass;
     pass_.settings.seed = options.sampling.seed;
@@ -69,7 +69,7 @@ class Generator {
 
  private:
   bool pools() const {
-    return options_.pass.pool_of(model_.contract).kind != PoolPolicy::Kind::kNone;
+    return options_.pass.pool_of(inference_.contract()).kind != PoolPolicy::Kind::kNone;
   }
 
   // This rank's prompts are rank, rank + ranks, ...
@@ -126,7 +126,7 @@ class Generator {
         active.prompt = next_;
         active.next = prompts_[next_];
         next_ += ranks();
-        active.pools.resize(pools() ? model_.config.n_layers : 0);
+        active.pools.resize(pools() ? config_.n_layers : 0);
         cache_.lengths[slot] = 0;
       }
       if (active.prompt >= 0) cache_.slots.push_back(static_cast<int64_t>(slot));
@@ -138,9 +138,9 @@ class Generator {
   void give_pools() {
     std::vector<ExpertSubset>& subsets = pass_.settings.subsets;
     subsets = options_.pass.subsets;
-    subsets.resize(model_.config.n_layers);
+    subsets.resize(config_.n_layers);
     for (int64_t layer = 0; layer < static_cast<int64_t>(subsets.size()); ++layer) {
-      const int64_t E = model_.config.routed_experts(layer);
+      const int64_t E = config_.routed_experts(layer);
       std::vector<uint8_t>& given = subsets[layer].pools;
       for (const int64_t slot : cache_.slots) {
         const std::vector<uint8_t>& pool = slots_[slot].pools[layer];
@@ -150,10 +150,10 @@ class Generator {
     }
   }
   void keep_pools(const BlockView& block) {
-    if (block.moe == nullptr) return;
+    if (block.pools == nullptr) return;
     const int64_t layer = block.layer;
-    const int64_t E = model_.config.routed_experts(layer);
-    auto pool = block.moe->routing.pools.begin();
+    const int64_t E = config_.routed_experts(layer);
+    auto pool = block.pools->begin();
     for (const int64_t slot : cache_.slots) {
       slots_[slot].pools[layer].assign(pool, pool + E);
       pool += E;
@@ -175,7 +175,7 @@ class Generator {
 
   std::vector<int32_t> draw(const Slice& batch) {
     const auto n = static_cast<int64_t>(cache_.slots.size());
-    const int64_t V = model_.config.vocab_size;
+    const int64_t V = config_.vocab_size;
     const auto* ends = batch.attention_ends.const_data_ptr<int32_t>();
     std::vector<int64_t> last;
     for (int64_t i = 0; i < n; ++i) last.push_back(ends[i + 1] - 1);
@@ -234,7 +234,7 @@ class Generator {
   }
 
   Inference& inference_;
-  const Model& model_;
+  const ModelConfig& config_;
   const Mesh& mesh_;
   const Tokenizer& tokenizer_;
   const std::vector<std::vector<int32_t>>& prompts_;

@@ -2,7 +2,6 @@
 
 #include "data/program/exit_code.h"
 #include "parallel/agreement.h"
-#include "parallel/mpi_communicator.h"
 
 namespace emo {
 
@@ -11,8 +10,17 @@ void add_mesh_options(OptionList* list, MeshOptions* options) {
   list->add("--ep", &options->ep, "expert-parallel width; 1 where left out");
 }
 
+void add_device_option(OptionList* list, MeshOptions* options) {
+  list->add("--device", &options->device,
+            "where the ranks compute: cpu, cuda (a GPU each), or emulated (the GPU's code on the "
+            "CPU, "
+            "to check it)")
+      .one_of({"cpu", "cuda", "emulated"})
+      .show_default();
+}
+
 absl::StatusOr<Mesh> open_mesh(const MeshOptions& options) {
-  return make_mesh(world_communicator(), options.dp, options.ep);
+  return open_mesh_on(device_named(options.device), options.dp, options.ep);
 }
 
 absl::StatusOr<int> on_first_rank(const std::function<absl::StatusOr<int>()>& work) {

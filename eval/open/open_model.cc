@@ -3,6 +3,8 @@
 #include "absl/strings/str_cat.h"
 #include "data/files/file_system.h"
 #include "data/tokenizer/tokenizer_identity.h"
+#include "model/device/inference.h"
+#include "model/device/limits.h"
 #include "parallel/agreement.h"
 #include "train/checkpoint/find_model.h"
 #include "train/step/finite.h"
@@ -12,8 +14,24 @@
 namespace emo {
 namespace {
 
+// Puts the parameters where the device computes.
+absl::Status put_on_device(DeviceKind kind, const Mesh& mesh, const ExpertOrder& order,
+                           OpenedModel* opened) {
+  if (kind == DeviceKind::kCpu) return absl::OkStatus();
+  const Model& model = *opened->model;
+  const std::vector<device::Limit> limits = device::limits_of(model.config, /*flash=*/false);
+  if (!limits.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat("--device: ", limits.front().why));
+  }
+  opened->on_device =
+      std::make_unique<device::DeviceModel>(model.config, model.contract, mesh.position(),
+                                            /*positions=*/1, device_of(kind), at::kFloat, order);
+  device::load_parameters(model.parameters, opened->on_device.get());
+  return absl::OkStatus();
+}
+
 absl::StatusOr<OpenedModel> open(const std::string& folder, const std::string& subset_path,
-                                 const Mesh& mesh) {
+                                 const Mesh& mesh, DeviceKind device) {
   absl::StatusOr<ModelDescription> description = read_config_json(folder + "/config.json");
   if (!description.ok()) return description.status();
   absl::StatusOr<TensorFolder> tensors = TensorFolder::open(folder, "model");
@@ -47,6 +65,8 @@ absl::StatusOr<OpenedModel> open(const std::string& folder, const std::string& s
   if (!bad.empty()) {
     return absl::AbortedError(absl::StrCat(folder, ": parameter ", bad, " is not finite"));
   }
+  status = put_on_device(device, mesh, *order, &opened);
+  if (!status.ok()) return status;
   return opened;
 }
 
@@ -79,16 +99,21 @@ void add_subset_option(OptionList* list, std::string* subset) {
 }
 
 absl::StatusOr<OpenedModel> open_model(const std::string& path, const Mesh& mesh,
-                                       const std::string& subset) {
+                                       const std::string& subset, DeviceKind device) {
   absl::StatusOr<std::string> found = find_model(path);
   absl::Status status = agree(*mesh.world, found.status());
   if (!status.ok()) return status;
   // A run may write a checkpoint meanwhile: all ranks open what the first one found.
   const std::string folder = gather_texts(*mesh.world, *found).front();
-  absl::StatusOr<OpenedModel> opened = open(folder, subset, mesh);
+  absl::StatusOr<OpenedModel> opened = open(folder, subset, mesh, device);
   status = agree(*mesh.world, opened.status());
   if (!status.ok()) return status;
   return opened;
+}
+
+std::unique_ptr<Inference> open_inference(const OpenedModel& model, const Mesh& mesh) {
+  if (model.on_device != nullptr) return device::make_inference(model.on_device.get(), mesh);
+  return make_inference(model.model.get(), mesh);
 }
 
 absl::StatusOr<Tokenizer> open_tokenizer(const OpenedModel& model, const Mesh& mesh) {

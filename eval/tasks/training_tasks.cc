@@ -1,5 +1,7 @@
 #include "eval/tasks/training_tasks.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "data/documents/task_prompt.h"
 #include "data/shards/token_shards.h"
@@ -90,14 +92,20 @@ absl::Status choose_questions(double tokens, TrainingTasks* tasks) {
   return absl::OkStatus();
 }
 
+bool lets_write(const TrainingTasks& tasks) {
+  return std::any_of(tasks.tasks.begin(), tasks.tasks.end(),
+                     [](const Task& task) { return task.kind == TaskKind::kGeneration; });
+}
+
 absl::Status answer_training_tasks(const TrainingTasks& tasks, Inference* inference,
-                                   Metrics* metrics) {
+                                   Inference* writer, Metrics* metrics) {
   for (size_t i = 0; i < tasks.tasks.size(); ++i) {
     TaskOptions options;
     options.limit = tasks.questions[i];
     options.eos_id = tasks.eos_id;
     absl::StatusOr<TaskAnswers> answers =
-        answer_task(inference, tasks.tokenizer, tasks.tasks[i], options, tasks.eval);
+        answer_task(tasks.tasks[i].kind == TaskKind::kGeneration ? writer : inference,
+                    tasks.tokenizer, tasks.tasks[i], options, tasks.eval);
     if (!answers.ok()) return answers.status();
     const TaskResult& result = answers->result;
     const std::string name = absl::StrCat("eval/tasks/", result.task, "/");

@@ -35,7 +35,10 @@ absl::Status choose_questions(double tokens, TrainingTasks* tasks);
 
 // Collective. "eval/tasks/<name>/<metric>" for the primary metric, and for choices "bits_per_byte",
 // which moves before the accuracy does; and "eval/tasks/<name>/questions".
+// `writer`: for tasks that let the model write; may be the same.
 absl::Status answer_training_tasks(const TrainingTasks& tasks, Inference* inference,
-                                   Metrics* metrics);
+                                   Inference* writer, Metrics* metrics);
+// Whether there are such tasks.
+bool lets_write(const TrainingTasks& tasks);
 
 }  // namespace emo

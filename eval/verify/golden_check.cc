@@ -178,7 +178,7 @@ double compare_logits(TrainingState* state, const GoldenFolder& golden, const Ba
   const int64_t T = mine.rows * S;
   std::vector<int64_t> all(T);
   std::iota(all.begin(), all.end(), 0);
-  const at::Tensor logits = Inference(&state->model, mesh).logits(to_tensors(mine), {}, all);
+  const at::Tensor logits = make_inference(&state->model, mesh)->logits(to_tensors(mine), {}, all);
   const int64_t first_row =
       share_of({0, golden.batch.rows}, mesh.world->rank(), mesh.world->size()).begin;
   return largest_difference(

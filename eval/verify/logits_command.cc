@@ -94,7 +94,7 @@ at::Tensor compute_logits(const OpenedModel& opened, const Mesh& mesh, const Bat
   const Slice slice = to_tensors(batch);
   std::vector<int64_t> all(slice.num_tokens());
   std::iota(all.begin(), all.end(), 0);
-  return Inference(opened.model.get(), mesh).logits(slice, pass, all);
+  return open_inference(opened, mesh)->logits(slice, pass, all);
 }
 
 absl::StatusOr<int> run(const LogitsOptions& options) {
@@ -104,7 +104,8 @@ absl::StatusOr<int> run(const LogitsOptions& options) {
   if (mesh->is_first()) status = check_new_file(options.output, options.overwrite);
   status = agree(*mesh->world, status);
   if (!status.ok()) return status;
-  absl::StatusOr<OpenedModel> opened = open_model(options.model, *mesh, options.experts);
+  absl::StatusOr<OpenedModel> opened =
+      open_model(options.model, *mesh, options.experts, device_named(options.mesh.device));
   if (!opened.ok()) return opened.status();
   const ModelConfig& config = opened->description.config;
   absl::StatusOr<PoolPolicy> pool = parse_pool(options.pool, config.routed_top_k());
@@ -143,6 +144,7 @@ Command logits_command() {
       .show_default();
   add_subset_option(&command.options, &options->experts);
   add_mesh_options(&command.options, &options->mesh);
+  add_device_option(&command.options, &options->mesh);
   command.options.add("--overwrite", &options->overwrite, "replace the output file");
   command.footer =
       "Example: emo logits runs/tiny --tokens in.safetensors --output "

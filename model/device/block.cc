@@ -56,18 +56,28 @@ void qk_norm_backward(const LayerTensors& weights, const LayerTensors& gradients
 void moe_forward(const BlockContext& context, const LayerTensors& weights, const DeviceSlice& slice,
                  int64_t layer, const at::Tensor& x, const at::Tensor& y,
                  std::vector<at::Tensor>* always_hidden, MoeKept* kept) {
-  kept->router_input = {linear_fp32(x, weights.router), slice.routing, slice.pool_sizes[layer],
-                        context.config->routed_top_k(layer), loss_labels(*context.contract, slice)};
-  kept->routing = route(kept->router_input, *context.contract);
+  const PassSettings& settings = *context.settings;
+  RouterInput& input = kept->router_input;
+  input.logits = linear_fp32(x, weights.router);
+  input.spans = slice.routing;
+  input.pool_sizes = slice.pool_sizes[layer];
+  input.pool = settings.pool_of(*context.contract);
+  input.top_k = context.config->routed_top_k(layer);
+  if (!settings.subsets.empty()) input.subset = settings.subsets[layer];
+  input.labels = loss_labels(*context.contract, slice);
+  kept->routing = route(input, *context.contract);
+  if (settings.routed_off) kept->routing.experts.fill_(-1);
   kept->plan = plan_exchange(*context.ep, (*context.placements)[layer], kept->routing.experts,
                              kept->routing.weights);
   RowsInFlight flight = send_rows(*context.ep, kept->plan, x);
   *always_hidden = always_forward(weights.always, x, y);  // while rows are in flight
   kept->rows = flight.wait();
-  const at::Tensor out =
-      apply_experts(weights.routed, kept->plan, kept->rows, &kept->routed_hidden);
+  at::Tensor lengths;
+  const at::Tensor out = apply_experts(weights.routed, kept->plan, kept->rows, &kept->routed_hidden,
+                                       context.want_contributions ? &lengths : nullptr);
   return_rows(*context.ep, kept->plan, out, y);
-  if (context.recompute != Recompute::kMoe) return;
+  if (lengths.defined()) kept->contributions = return_slots(*context.ep, kept->plan, lengths);
+  if (settings.recompute != Recompute::kMoe) return;
   always_hidden->clear();
   kept->routed_hidden.reset();
 }
@@ -79,7 +89,7 @@ at::Tensor moe_backward(const BlockContext& context, const LayerTensors& weights
                         std::vector<at::Tensor> always_hidden, const MoeKept& kept) {
   RowsInFlight flight = send_rows(*context.ep, kept.plan, dy);
   at::Tensor routed_hidden = kept.routed_hidden;
-  if (context.recompute == Recompute::kMoe) {
+  if (context.settings->recompute == Recompute::kMoe) {
     always_hidden = hidden_rows(weights.always, x);
     routed_hidden = hidden_pairs(weights.routed, kept.plan, kept.rows);
   }

@@ -14,6 +14,7 @@
 #include "model/device/router.h"
 #include "model/device/slice.h"
 #include "model/device/weights.h"
+#include "model/pass.h"
 #include "parallel/communicator.h"
 
 namespace emo::device {
@@ -27,7 +28,8 @@ struct BlockContext {
   Communicator* ep;
   bool onto_expert_gradients;  // the backward pass adds to those of routed experts, or overwrites
                                // them
-  Recompute recompute;         // kMoe: the hidden rows of experts are not kept
+  const PassSettings* settings;
+  bool want_contributions = false;  // fill MoeKept::contributions
 };
 
 // What a MoE layer keeps for its backward pass.
@@ -36,7 +38,8 @@ struct MoeKept {
   Routing routing;
   ExchangePlan plan;
   at::Tensor rows;           // S [R, D] inputs of the experts here
-  at::Tensor routed_hidden;  // S [pairs, 2 F]
+  at::Tensor routed_hidden;  // S [pairs, 2 F], unless recomputed
+  at::Tensor contributions;  // f32 [T, K], see MoeActivations; only where asked for
 };
 
 // What a block keeps for its backward pass.
@@ -49,7 +52,7 @@ struct BlockKept {
   AttentionKept attended;                                  //
   at::Tensor h;                                            // S [T, D] after attention
   at::Tensor feed_forward_input, feed_forward_reciprocal;  // S [T, D], f32 [T]
-  std::vector<at::Tensor> always_hidden;                   // S [T, 2 F] each
+  std::vector<at::Tensor> always_hidden;                   // S [T, 2 F] each, likewise
   MoeKept moe;                                             // in a MoE layer
 };
 

@@ -14,6 +14,15 @@ at::Tensor empty_activation(const at::Tensor& hidden) {
   return at::empty({hidden.size(0), hidden.size(1) / 2}, hidden.options());
 }
 
+// f32 [R, K]: the lengths of the rows of S [pairs, D] by slot.
+at::Tensor slot_lengths(const ExchangePlan& plan, const at::Tensor& pairs) {
+  const at::Tensor& pair = plan.pair_of_slot;
+  if (pairs.size(0) == 0) return at::zeros(pair.sizes(), pair.options().dtype(at::kFloat));
+  const at::Tensor lengths = pairs.to(at::kFloat).norm(2, 1);
+  const at::Tensor of_slots = lengths.index_select(0, pair.clamp_min(0).flatten().to(at::kLong));
+  return of_slots.view(pair.sizes()).masked_fill(pair.lt(0), 0);
+}
+
 }  // namespace
 
 at::Tensor hidden_pairs(const FeedForwardTensors& experts, const ExchangePlan& plan,
@@ -29,11 +38,13 @@ std::vector<at::Tensor> hidden_rows(const std::vector<FeedForwardTensors>& weigh
 }
 
 at::Tensor apply_experts(const FeedForwardTensors& experts, const ExchangePlan& plan,
-                         const at::Tensor& rows, at::Tensor* hidden) {
+                         const at::Tensor& rows, at::Tensor* hidden, at::Tensor* lengths) {
   *hidden = hidden_pairs(experts, plan, rows);
   const at::Tensor act = empty_activation(*hidden);
   swiglu(*hidden, {plan.slot_of_pair, plan.weights}, act);
-  return pairs_to_rows(plan, grouped_linear(act, experts.down, plan.ends));
+  const at::Tensor results = grouped_linear(act, experts.down, plan.ends);
+  if (lengths != nullptr) *lengths = slot_lengths(plan, results);
+  return pairs_to_rows(plan, results);
 }
 
 ExpertGradients apply_experts_backward(const FeedForwardTensors& experts,

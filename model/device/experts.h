@@ -19,9 +19,10 @@ std::vector<at::Tensor> hidden_rows(const std::vector<FeedForwardTensors>& weigh
                                     const at::Tensor& x);
 
 // Routed experts: rows S [R, D] -> weighted sums of their experts' results S [R, D]. Keeps hidden
-// S [pairs, 2 F].
+// S [pairs, 2 F]. `lengths`, where not null: of each slot's weighted result, f32 [R, K]; 0 where it
+// is not here.
 at::Tensor apply_experts(const FeedForwardTensors& experts, const ExchangePlan& plan,
-                         const at::Tensor& rows, at::Tensor* hidden);
+                         const at::Tensor& rows, at::Tensor* hidden, at::Tensor* lengths = nullptr);
 
 struct ExpertGradients {
   at::Tensor rows;   // S [R, D]

@@ -3,30 +3,51 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/ones.h>
 #include <ATen/ops/zeros_like.h>
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+#include <vector>
 
 #include "model/device/kernels/router_choice.h"
 #include "model/device/kernels/router_gradient.h"
 #include "model/device/kernels/router_scores.h"
+#include "model/device/slice.h"
 #include "model/score_distributions.h"
 
 namespace emo::device {
 namespace {
 
-// Document scores and the pools that follow; needs the softmax over all.
-void choose(const RouterInput& input, const PoolPolicy& policy, const at::Tensor& full_logsumexp,
+// u8 [N, E], the same row for each document: 1 for the experts that a subset keeps; undefined where
+// all are.
+at::Tensor kept_experts(const RouterInput& input) {
+  const std::vector<uint8_t>& kept = input.subset.kept;
+  if (kept.empty()) return {};
+  const at::Tensor row =
+      at::empty({1, static_cast<int64_t>(kept.size())}, at::TensorOptions().dtype(at::kByte));
+  std::copy(kept.begin(), kept.end(), row.mutable_data_ptr<uint8_t>());
+  return to_device(row.ne(0).to(at::kByte), input.logits.device())
+      .expand({input.spans.N, input.logits.size(1)})
+      .contiguous();
+}
+
+// The experts that are in both; undefined: all.
+at::Tensor both(const at::Tensor& a, const at::Tensor& b) { return b.defined() ? a.mul(b) : a; }
+
+// Document scores and the pools that follow; needs the softmax over all that are usable.
+void choose(const RouterInput& input, const at::Tensor& usable, const at::Tensor& full_logsumexp,
             const at::Tensor& full_entropy, Routing* routing) {
   const Spans& spans = input.spans;
   const int64_t E = input.logits.size(1);
   const auto options = input.logits.options();
   const at::Tensor sums = at::empty({spans.pieces, E}, options);
-  sum_scores(input.logits, full_logsumexp, spans, {}, {}, sums);
+  sum_scores(input.logits, full_logsumexp, spans, usable, {}, sums);
   const at::Tensor q = at::empty({spans.N, E}, options.dtype(at::kDouble));
   sum_documents(sums, spans, q);
   routing->document_entropy = at::empty({spans.N}, options.dtype(at::kDouble));
   document_means(full_entropy, spans, routing->document_entropy);
   routing->pool_sizes = input.pool_sizes.clone();
   routing->pools = at::empty({spans.N, E}, options.dtype(at::kByte));
-  choose_pools(q, policy, routing->pool_sizes, at::empty({spans.N, E}, options.dtype(at::kInt)),
+  choose_pools(q, input.pool, routing->pool_sizes, at::empty({spans.N, E}, options.dtype(at::kInt)),
                routing->pools);
 }
 
@@ -38,32 +59,36 @@ Routing route(const RouterInput& input, const RoutingContract& contract) {
   const int64_t E = input.logits.size(1);
   const auto options = input.logits.options();
   const ScoreDistributions which(contract);
-  const bool pools = contract.pool.kind != PoolPolicy::Kind::kNone;
+  const bool pools = input.pool.kind != PoolPolicy::Kind::kNone;
+  TORCH_CHECK(input.subset.pools.empty(), "a device takes no pools that were chosen before");
+  const at::Tensor kept = kept_experts(input);
+  const at::Tensor usable = input.subset.full_weights ? at::Tensor() : kept;
   Routing routing;
 
   at::Tensor full_logsumexp;
   if (pools || which.full) {
     full_logsumexp = at::empty({T}, options);
     const at::Tensor entropy = at::empty({T}, options);
-    softmax_statistics(input.logits, spans, {}, full_logsumexp, entropy);
-    if (pools) choose(input, contract.pool, full_logsumexp, entropy, &routing);
+    softmax_statistics(input.logits, spans, usable, full_logsumexp, entropy);
+    if (pools) choose(input, usable, full_logsumexp, entropy, &routing);
   }
   if (!pools) routing.pools = at::ones({spans.N, E}, options.dtype(at::kByte));
   if (which.full) routing.full_logsumexp = full_logsumexp;
 
   routing.masked_logsumexp = at::empty({T}, options);
   routing.token_entropy = at::empty({T}, options);
-  softmax_statistics(input.logits, spans, routing.pools, routing.masked_logsumexp,
+  const at::Tensor in_softmax = both(routing.pools, usable);
+  softmax_statistics(input.logits, spans, in_softmax, routing.masked_logsumexp,
                      routing.token_entropy);
   routing.experts = at::empty({T, input.top_k}, options.dtype(at::kInt));
   routing.weights = at::empty({T, input.top_k}, options);
   choose_experts(input.logits, which.before ? routing.masked_logsumexp : full_logsumexp, spans,
-                 routing.pools, routing.experts, routing.weights);
+                 both(routing.pools, kept), routing.experts, routing.weights);
 
   const at::Tensor sums = at::empty({spans.pieces, E}, options);
   const bool inside = !which.balance_full || which.balance_zeroed;
   sum_scores(input.logits, which.balance_full ? full_logsumexp : routing.masked_logsumexp, spans,
-             inside ? routing.pools : at::Tensor(), input.labels, sums);
+             inside ? in_softmax : usable, input.labels, sums);
   routing.score_sum = at::empty({E}, options.dtype(at::kDouble));
   sum_pieces(sums, routing.score_sum);
   routing.counts = at::empty({E}, options.dtype(at::kLong));
@@ -75,6 +100,7 @@ Routing route(const RouterInput& input, const RoutingContract& contract) {
 at::Tensor route_backward(const RouterInput& input, const RoutingContract& contract,
                           const Routing& routing, const at::Tensor& d_weights,
                           const at::Tensor& balance, float z) {
+  TORCH_CHECK(input.subset.kept.empty(), "route_backward: a subset, which is for evaluation only");
   const ScoreDistributions which(contract);
   const at::Tensor d_logits = at::zeros_like(input.logits);
   if (which.before || !which.z_full) {

@@ -1,11 +1,12 @@
-// The router of model/router.h on a device: the same contract, nothing waits for the device. What
-// only evaluation asks for (subsets of experts, the unmasked probability) is not here.
+// The router of model/router.h on a device: the same contract, nothing waits for the device. Pools
+// that were chosen before, which decoding has, are not here.
 #pragma once
 
 #include <ATen/core/Tensor.h>
 
 #include "model/config.h"
 #include "model/device/kernels/spans.h"
+#include "model/router.h"
 
 namespace emo::device {
 
@@ -13,7 +14,9 @@ struct RouterInput {
   at::Tensor logits;       // f32 [T, E]
   Spans spans;             // routing
   at::Tensor pool_sizes;   // i32 [N] as drawn; top-p pools: an upper bound, not changed
+  PoolPolicy pool;         // of this pass, whatever the contract's is
   int64_t top_k = 0;       // K
+  ExpertSubset subset;     // without pools
   at::Tensor labels = {};  // i32 [T]: the losses are of tokens with a label >= 0; undefined: of all
 };
 
@@ -36,7 +39,8 @@ struct Routing {
 
 Routing route(const RouterInput& input, const RoutingContract& contract);
 
-// d_logits f32 [T, E] from d_weights f32 [T, K], balance f32 [E] and z, as for emo::route_backward.
+// REQUIRES: no subset. d_logits f32 [T, E] from d_weights f32 [T, K], balance f32 [E] and z, as for
+// emo::route_backward.
 at::Tensor route_backward(const RouterInput& input, const RoutingContract& contract,
                           const Routing& routing, const at::Tensor& d_weights,
                           const at::Tensor& balance, float z);

@@ -80,8 +80,8 @@ at::Tensor to_device(const at::Tensor& tensor, at::Device device) {
 }
 
 DeviceSlice make_device_slice(const Slice& slice, const ModelConfig& config,
-                              const RoutingContract& contract, uint64_t seed, int64_t positions,
-                              at::Device device) {
+                              const RoutingContract& contract, const PassSettings& settings,
+                              int64_t positions, at::Device device) {
   const int64_t T = slice.num_tokens();
   const at::Tensor tokens = slice.tokens.reshape({-1});
   const at::Tensor labels = slice.labels.reshape({-1});
@@ -106,8 +106,8 @@ DeviceSlice make_device_slice(const Slice& slice, const ModelConfig& config,
   std::vector<int32_t> sizes;
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
     const std::vector<int64_t> drawn =
-        draw_pool_sizes(contract.pool, contract.pool_draw, seed, slice.sequence_index,
-                        slice.ordinal, layer, config.routed_experts(layer));
+        draw_pool_sizes(settings.pool_of(contract), contract.pool_draw, settings.seed,
+                        slice.sequence_index, slice.ordinal, layer, config.routed_experts(layer));
     sizes.insert(sizes.end(), drawn.begin(), drawn.end());
   }
   d.pool_sizes = to_device(tensor_of(sizes, {config.n_layers, d.routing.N}), device);

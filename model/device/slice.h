@@ -10,6 +10,7 @@
 #include "model/device/kernels/plain_attention.h"
 #include "model/device/kernels/spans.h"
 #include "model/micro_batch.h"
+#include "model/pass.h"
 
 namespace emo::device {
 
@@ -33,10 +34,10 @@ inline at::Tensor loss_labels(const RoutingContract& contract, const DeviceSlice
 // `to` in a device's memory; from pinned memory where that lets the host go on.
 at::Tensor to_device(const at::Tensor& tensor, at::Device device);
 
-// Draws pool sizes as the contract says, by `seed`. Fails for tokens outside the vocabulary and
+// Draws the pass's pool sizes. Fails for tokens outside the vocabulary and
 // positions outside [0, positions).
 DeviceSlice make_device_slice(const Slice& slice, const ModelConfig& config,
-                              const RoutingContract& contract, uint64_t seed, int64_t positions,
-                              at::Device device);
+                              const RoutingContract& contract, const PassSettings& settings,
+                              int64_t positions, at::Device device);
 
 }  // namespace emo::device

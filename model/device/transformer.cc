@@ -38,9 +38,9 @@ void announce(const std::function<void(size_t)>& listener, size_t bucket) {
 }
 
 BlockContext context_of(const DeviceModel& model, const DevicePass& pass) {
-  return {&model.config,          &model.contract, &model.rope,
-          &model.placements,      pass.ep,         pass.onto_expert_gradients,
-          pass.settings.recompute};
+  return {&model.config,     &model.contract, &model.rope,
+          &model.placements, pass.ep,         pass.onto_expert_gradients,
+          &pass.settings};
 }
 
 // What a slice keeps from its forward pass.
@@ -180,6 +180,11 @@ DeviceModel::DeviceModel(const ModelConfig& c, const RoutingContract& r,
   }
 }
 
+void DeviceModel::reserve_positions(int64_t wanted) {
+  if (wanted <= positions()) return;
+  rope = rope_tensors(config, std::max(wanted, 2 * positions()), device);
+}
+
 void load_parameters(const FlatBuffers& host, DeviceModel* model) {
   model->parameters.dense.copy_(host.dense);
   model->parameters.experts.copy_(host.experts);
@@ -189,9 +194,8 @@ void forward_backward(DeviceModel* model, const std::vector<DeviceSlice>& slices
                       const DevicePass& pass, BalanceCounts* counts, StepSums* sums,
                       Routings* routings) {
   TORCH_CHECK(!slices.empty(), "a micro-batch without slices: give one without rows");
-  TORCH_CHECK(!pass.settings.pool && pass.settings.subsets.empty() && !pass.settings.routed_off &&
-                  pass.settings.exchange == ExchangeMode::kOncePerRank,
-              "settings of an evaluation, which the device path does not have");
+  TORCH_CHECK(pass.settings.subsets.empty() && !pass.settings.routed_off,
+              "settings of an evaluation in a training pass");
   std::vector<SliceKept> kept;
   int64_t tokens = 0;
   for (const DeviceSlice& slice : slices) {

@@ -2,7 +2,7 @@
 // with the CPU's own path.
 //
 // Parameters and activations are fp32 or bf16; gradients, router logits and sums are fp32 or wider.
-// Memory comes from libtorch's allocator. Evaluation and expert subsets are the CPU path's alone.
+// Memory comes from libtorch's allocator. For evaluation see inference.h.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -41,6 +41,8 @@ struct DeviceModel {
   DeviceModel(const ModelConfig& config, const RoutingContract& contract,
               const GridPosition& position, int64_t positions, at::Device device,
               at::ScalarType type, const ExpertOrder& order = {});
+  // Makes room for rows of so many positions; where it grows, to twice of what there was at least.
+  void reserve_positions(int64_t positions);
   DeviceModel(const DeviceModel&) = delete;
   DeviceModel& operator=(const DeviceModel&) = delete;
 };

@@ -12,6 +12,7 @@
 #include "absl/strings/str_join.h"
 #include "data/files/file_system.h"
 #include "data/program/closest_name.h"
+#include "model/device/limits.h"
 #include "train/config/config_fields.h"
 #include "train/config/run_config.h"
 
@@ -401,19 +402,12 @@ void check_model(const RunConfig& c, const Say& say) {
 
 // What a device cannot do.
 void check_device(const RunConfig& c, const Say& say) {
-  const ModelConfig& m = c.model;
   if (c.parallel.device == DeviceKind::kCpu) return;
   if (c.parallel.zero != 1) say("parallel.zero", "on a device gradients are whole: zero must be 1");
-  if (m.d_model % 8 != 0 || m.d_expert % 8 != 0 || m.d_ffn % 8 != 0) {
-    say("model.d_expert", absl::StrCat("on a device widths must be multiples of 8, d_model is ",
-                                       m.d_model, ", d_expert ", m.d_expert, ", d_ffn ", m.d_ffn));
-  }
-  if (c.parallel.device == DeviceKind::kCuda && c.parallel.precision == Precision::kBf16 &&
-      m.n_heads > 0 && (m.head_dim() % 8 != 0 || m.head_dim() > 256)) {
-    say("model.n_heads",
-        absl::StrCat("flash attention wants d_model / n_heads to be a multiple of 8 of at most "
-                     "256, it is ",
-                     m.head_dim()));
+  const bool flash =
+      c.parallel.device == DeviceKind::kCuda && c.parallel.precision == Precision::kBf16;
+  for (const device::Limit& limit : device::limits_of(c.model, flash)) {
+    say(("model." + limit.field).c_str(), limit.why);
   }
 }
 

@@ -2,6 +2,7 @@
 
 #include <ATen/Context.h>
 #include <ATen/detail/CUDAHooksInterface.h>
+#include <c10/util/Exception.h>
 
 #include <cstdlib>
 #include <memory>
@@ -33,11 +34,11 @@ absl::Status check_gpu() {
   const int gpus = at::globalContext().hasCUDA() ? at::detail::getCUDAHooks().deviceCount() : 0;
   if (local_rank() < gpus) return absl::OkStatus();
   return absl::InvalidArgumentError(
-      absl::StrCat("parallel.device: cuda: rank ", local_rank(), " of this machine finds ", gpus,
+      absl::StrCat("device cuda: rank ", local_rank(), " of this machine finds ", gpus,
                    " GPUs; start as many ranks on a machine as it has GPUs"));
 #else
   return absl::InvalidArgumentError(
-      "parallel.device: cuda: this program was built without CUDA; ./launch/build.sh cuda builds "
+      "device cuda: this program was built without CUDA; ./launch/build.sh cuda builds "
       "build/cuda/emo");
 #endif
 }
@@ -45,20 +46,31 @@ absl::Status check_gpu() {
 }  // namespace
 
 absl::StatusOr<Mesh> open_mesh_for(const RunConfig& config) {
+  return open_mesh_on(config.parallel.device, /*dp=*/0, config.parallel.ep);
+}
+
+absl::StatusOr<Mesh> open_mesh_on(DeviceKind device, int64_t dp, int64_t ep) {
   std::unique_ptr<Communicator> world = world_communicator();
-  if (config.parallel.device == DeviceKind::kCuda) {
+  if (device == DeviceKind::kCuda) {
     absl::Status status = agree(*world, check_gpu());
     if (!status.ok()) return status;
 #ifdef EMO_WITH_CUDA
-    world = nccl_communicator(std::move(world), device_of(config), nullptr);
+    world = nccl_communicator(std::move(world), device_of(device), nullptr);
 #endif
   }
-  return make_mesh(std::move(world), /*dp=*/0, config.parallel.ep);
+  return make_mesh(std::move(world), dp, ep);
 }
 
-at::Device device_of(const RunConfig& config) {
-  if (config.parallel.device != DeviceKind::kCuda) return at::Device(at::kCPU);
+at::Device device_of(DeviceKind device) {
+  if (device != DeviceKind::kCuda) return at::Device(at::kCPU);
   return {at::kCUDA, static_cast<at::DeviceIndex>(local_rank())};
+}
+
+DeviceKind device_named(const std::string& name) {
+  for (const DeviceKind kind : {DeviceKind::kCpu, DeviceKind::kCuda, DeviceKind::kEmulated}) {
+    if (name == device_name(kind)) return kind;
+  }
+  TORCH_CHECK(false, "no device ", name);
 }
 
 const char* device_name(DeviceKind kind) {

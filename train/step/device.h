@@ -4,6 +4,8 @@
 
 #include <c10/core/Device.h>
 
+#include <string>
+
 #include "absl/status/statusor.h"
 #include "parallel/mesh.h"
 #include "train/config/run_config.h"
@@ -14,10 +16,12 @@ namespace emo {
 // NCCL on GPUs, each rank with the GPU of its number on its machine. InvalidArgument where the
 // program was built without CUDA or a rank has no GPU, and what make_mesh() says.
 absl::StatusOr<Mesh> open_mesh_for(const RunConfig& config);
+absl::StatusOr<Mesh> open_mesh_on(DeviceKind device, int64_t dp, int64_t ep);
 
 // This rank's device.
-at::Device device_of(const RunConfig& config);
+at::Device device_of(DeviceKind device);
 
-const char* device_name(DeviceKind kind);
+const char* device_name(DeviceKind kind);          // "cpu", "cuda", "emulated"
+DeviceKind device_named(const std::string& name);  // the way back, of one of these
 
 }  // namespace emo

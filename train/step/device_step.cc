@@ -121,9 +121,8 @@ class DeviceStep : public StepParts {
     pass_.onto_expert_gradients = m > 0;
     std::vector<device::DeviceSlice> slices;
     for (const Slice& slice : micro_batches_[m]) {
-      slices.push_back(device::make_device_slice(slice, model.config, model.contract,
-                                                 options_.pass.seed, model.positions(),
-                                                 model.device));
+      slices.push_back(device::make_device_slice(slice, model.config, model.contract, options_.pass,
+                                                 model.positions(), model.device));
     }
     device::forward_backward(&model, slices, pass_, &state_.balance, &state_.sums);
   }

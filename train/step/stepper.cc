@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "model/device/inference.h"
 #include "train/step/device.h"
 #include "train/step/device_step.h"
 
@@ -23,6 +24,10 @@ class CpuStepper : public Stepper {
   void wait_for_parameters() override { emo::wait_for_parameters(&state_); }
   void copy_to_host() override { emo::wait_for_parameters(&state_); }
   FlatBuffers gradients() override { return gather_gradients(mesh_, &state_); }
+  std::unique_ptr<Inference> inference() override {
+    emo::wait_for_parameters(&state_);
+    return make_inference(&state_.model, mesh_, &state_.memory.buffers);
+  }
   PassMemory* memory() override { return &state_.memory; }
 
  private:
@@ -37,7 +42,7 @@ class DeviceStepper : public Stepper {
         model_(config.model, config.routing, config.data.sequence_length, mesh.position(), order),
         optimizer_(make_optimizer_state(model_.layout)),
         state_(config.model, config.routing, config.data.sequence_length, mesh.position(),
-               device_of(config),
+               device_of(config.parallel.device),
                config.parallel.precision == Precision::kBf16 ? at::kBFloat16 : at::kFloat, order,
                config.train.freeze) {}
   Model* model() override { return &model_; }
@@ -51,6 +56,10 @@ class DeviceStepper : public Stepper {
   FlatBuffers gradients() override {
     const FlatBuffers whole = gather_owned(mesh_, state_.model.layout, state_.model.gradients);
     return {whole.dense.cpu(), whole.experts.cpu()};
+  }
+  std::unique_ptr<Inference> inference() override {
+    emo::wait_for_parameters(&state_);
+    return device::make_inference(&state_.model, mesh_);
   }
   PassMemory* memory() override { return &memory_; }
 

@@ -4,6 +4,7 @@
 
 #include <memory>
 
+#include "model/inference.h"
 #include "train/config/run_config.h"
 #include "train/step/step_batches.h"
 #include "train/step/training_step.h"
@@ -13,8 +14,8 @@ namespace emo {
 // Order of calls:
 //   1. the caller fills model() and optimizer(), which begin as zeros, then copy_from_host()
 //   2. step(), as often as there are steps
-//   3. after a step: copy_to_host() before anything reads model() or optimizer(), a checkpoint or
-//      an evaluation; gradients() for those of that step
+//   3. after a step: copy_to_host() before anything reads model() or optimizer(), as a checkpoint;
+//      gradients() for those of that step; inference() to evaluate
 class Stepper {
  public:
   virtual ~Stepper() = default;
@@ -35,7 +36,10 @@ class Stepper {
   virtual void copy_to_host() = 0;
   // Collective. The last step's gradients of all ranks, whole, in the model's layout, on the host.
   virtual FlatBuffers gradients() = 0;
-  // Memory that passes share; an evaluation between steps may use it.
+  // Collective. For an evaluation between steps, where the run computes, in its precision there; it
+  // stands until the next step.
+  virtual std::unique_ptr<Inference> inference() = 0;
+  // Memory that passes on the CPU share; an evaluation between steps may use it.
   virtual PassMemory* memory() = 0;
 };
 

@@ -37,7 +37,7 @@ class Decoder {
       : case_(c),
         model_(c.config, c.contract, 200),
         mesh_(make_mesh(self_communicator(), 1, 1).value()),
-        inference_(&model_, mesh_) {
+        inference_(make_inference(&model_, mesh_)) {
     std::mt19937_64 random(3);
     for (const int64_t length : c.lengths) {
       tokens_.emplace_back();
@@ -79,15 +79,32 @@ class Decoder {
         }
       }
     }
+    const Slice batch = sequence_batch(sequences);
     std::vector<float> last;
+    options.want_states = true;
     options.after_block = [&](const BlockView& block) {
-      if (chosen != nullptr) chosen->push_back(block.moe->routing.pools);
-      gap_.take(routing_gap(block.moe->router_input, block.moe->routing));
+      if (chosen != nullptr) chosen->push_back(*block.pools);
+      gap_.take(gap_of(block, batch, options.settings));
       const auto* y = block.y.const_data_ptr<float>();
       last.assign(y, y + block.y.numel());
     };
-    inference_.run(sequence_batch(sequences), options);
+    inference_->run(batch, options);
     return last;
+  }
+
+  // Of the choices that a block made.
+  RoutingGap gap_of(const BlockView& block, const Slice& batch,
+                    const PassSettings& settings) const {
+    RouterInput input;
+    input.logits = block.router_logits;
+    input.span_ends = batch.routing_ends;
+    input.pool = settings.pool_of(case_.contract);
+    input.pool_sizes.assign(batch.routing_ends.numel() - 1, input.pool.max);
+    input.top_k = case_.config.routed_top_k();
+    if (!settings.subsets.empty()) input.subset = settings.subsets[block.layer];
+    Routing routing;
+    route(input, case_.contract, &routing);
+    return routing_gap(input, routing);
   }
 
   // Of the experts of all tokens in the pools of the prompts; nothing chooses pools twice.
@@ -138,7 +155,7 @@ class Decoder {
   Model model_;
   std::vector<std::vector<int32_t>> tokens_;
   const Mesh mesh_;
-  Inference inference_;
+  std::unique_ptr<Inference> inference_;
   RoutingGap gap_;  // of the passes so far
 };
 

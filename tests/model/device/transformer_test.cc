@@ -124,14 +124,15 @@ struct Both {
     pass.ep = pass.world = world.get();
     pass.loss = loss;
     pass.settings.recompute = c.recompute;
+    pass.settings.seed = kSeed;
     pass.head_rows = 50;
     // What stands there before must not matter.
     pass.onto_expert_gradients = false;
     model->gradients.experts.fill_(std::nan(""));
     std::vector<device::DeviceSlice> batches;
     for (const Slice& slice : slices) {
-      batches.push_back(
-          device::make_device_slice(slice, config, host.contract, kSeed, kS, device_under_test()));
+      batches.push_back(device::make_device_slice(slice, config, host.contract, pass.settings, kS,
+                                                  device_under_test()));
     }
     device::forward_backward(model.get(), batches, pass, &counts, &step, &routings);
     sums = step.read(step.all().cpu());
@@ -336,7 +337,7 @@ TEST(DeviceTransformer, RefusesWhatItCannotCompute) {
   const Case c{"", pool_of(kRange, 4, 13)};
   Slice batch = to_tensors(random_batch(1, kS, 61, 9, 5));
   const auto make = [&] {
-    device::make_device_slice(batch, config_of(c), contract_of(c), kSeed, kS, device_under_test());
+    device::make_device_slice(batch, config_of(c), contract_of(c), {}, kS, device_under_test());
   };
   EXPECT_NO_THROW(make());
   batch.tokens[0][3] = 61;

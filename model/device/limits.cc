@@ -1,0 +1,27 @@
+#include "model/device/limits.h"
+
+#include "model/device/matrix.h"
+
+namespace emo::device {
+
+std::vector<Limit> limits_of(const ModelConfig& config, bool flash) {
+  std::vector<Limit> limits;
+  for (const int64_t width : {config.d_model, config.d_expert, config.d_ffn}) {
+    if (width % kWidthMultiple == 0) continue;
+    limits.push_back({"d_expert", "on a device widths must be multiples of " +
+                                      std::to_string(kWidthMultiple) + ", d_model is " +
+                                      std::to_string(config.d_model) + ", d_expert " +
+                                      std::to_string(config.d_expert) + ", d_ffn " +
+                                      std::to_string(config.d_ffn)});
+    break;
+  }
+  if (flash && config.n_heads > 0 && (config.head_dim() % 8 != 0 || config.head_dim() > 256)) {
+    limits.push_back({"n_heads",
+                      "flash attention wants d_model / n_heads to be a multiple of 8 of at most "
+                      "256, it is " +
+                          std::to_string(config.head_dim())});
+  }
+  return limits;
+}
+
+}  // namespace emo::device
