@@ -92,6 +92,20 @@ RoutingGap routing_gap(const RouterInput& input, const Routing& routing) {
   return gap;
 }
 
+RoutingGap routing_gap(const Inference& inference, const InferenceOptions& options,
+                       const Slice& slice, const BlockView& block) {
+  const PassSettings& settings = options.settings;
+  RouterInput input;
+  input.logits = block.router_logits;
+  input.span_ends = slice.routing_ends;
+  input.pool = settings.pool_of(inference.contract());
+  input.top_k = inference.config().routed_top_k(block.layer);
+  if (!settings.subsets.empty()) input.subset = settings.subsets[block.layer];
+  Routing routing;
+  routing.pools = *block.pools;
+  return routing_gap(input, routing);
+}
+
 RoutingGap routing_gap(const std::vector<BlockActivations>& blocks) {
   RoutingGap gap;
   for (const BlockActivations& block : blocks) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "model/block.h"
+#include "model/inference.h"
 
 namespace emo {
 
@@ -30,6 +31,10 @@ struct RoutingGap {
 // Of one layer's routing, computed in fp64 from `input.logits`. Pools that were given
 // (ExpertSubset::pools) are no choice.
 RoutingGap routing_gap(const RouterInput& input, const Routing& routing);
+
+// Of a MoE layer that an inference shows, of a pass with these options over `slice`.
+RoutingGap routing_gap(const Inference& inference, const InferenceOptions& options,
+                       const Slice& slice, const BlockView& block);
 
 // Of all MoE layers of a forward pass, from what it kept. REQUIRES: Recompute::kNone.
 RoutingGap routing_gap(const std::vector<BlockActivations>& blocks);

@@ -75,7 +75,8 @@ OrderedJson gaps_json(const std::vector<PassGap>& gaps) {
 absl::StatusOr<int> run(const CheckOptions& options) {
   absl::StatusOr<Mesh> mesh = open_mesh(options.mesh);
   if (!mesh.ok()) return mesh.status();
-  absl::StatusOr<GoldenReport> report = check_golden(options.folder, *mesh);
+  absl::StatusOr<GoldenReport> report =
+      check_golden(options.folder, *mesh, device_named(options.mesh.device));
   absl::Status status = agree(*mesh->world, report.status());
   if (!status.ok()) return status;
   int64_t failed = 0;
@@ -117,6 +118,7 @@ Command check_command() {
       .add("GOLDEN_DIR", &options->folder, "folder with golden.json and safetensors files")
       .required();
   add_mesh_options(&command.options, &options->mesh);
+  add_device_option(&command.options, &options->mesh);
   command.options.add("--all", &options->all,
                       "show every gradient and weight, not the worst of each");
   command.options.add("--json", &options->json, "one JSON object on standard output");

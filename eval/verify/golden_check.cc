@@ -6,6 +6,7 @@
 #include <cmath>
 #include <iterator>
 #include <limits>
+#include <memory>
 #include <numeric>
 
 #include "absl/strings/match.h"
@@ -13,12 +14,13 @@
 #include "absl/strings/strip.h"
 #include "data/rows/loader.h"
 #include "eval/verify/golden_folder.h"
+#include "model/device/limits.h"
 #include "model/inference.h"
 #include "model/routing_gap.h"
 #include "parallel/agreement.h"
 #include "train/metrics/router_metrics.h"
 #include "train/step/batch_tensors.h"
-#include "train/step/training_step.h"
+#include "train/step/stepper.h"
 
 namespace emo {
 namespace {
@@ -135,30 +137,27 @@ void compare_metrics(const Metrics& metrics, const Json& expected, std::vector<C
 
 // The reference's standard MoE, unlike its EMO router, takes "load imbalance", "unique experts" and
 // the entropy over labelled tokens only (tests/golden/std_a shows it; the losses see all tokens).
-// Replaces those sums, from what the forward pass of `mine` kept. Collective.
-void count_labelled_tokens_only(const TrainingState& state, const Batch& mine, const Mesh& mesh,
-                                LossSums* sums) {
-  LossSums labelled =
-      make_loss_sums(state.model.config.moe_layers(), state.model.config.routed_experts());
-  size_t next = 0;
-  for (const BlockActivations& block : state.memory.slices[0].blocks) {
-    const int64_t E = block.moe.logits.size(1);
-    const int64_t K = block.moe.routing.experts.size(1);
-    const auto* z = block.moe.logits.const_data_ptr<float>();
-    const auto* experts = block.moe.routing.experts.const_data_ptr<int32_t>();
-    RouterSums& layer = labelled.layers[next++];
-    for (int64_t t = 0; t < static_cast<int64_t>(mine.labels.size()); ++t) {
-      if (mine.labels[t] == kIgnoredLabel) continue;
-      const double logsumexp = block.moe.routing.masked_logsumexp[t];
-      for (int64_t e = 0; e < E; ++e) {
-        const double log_score = z[t * E + e] - logsumexp;
-        layer.token_entropy -= std::exp(log_score) * log_score;
-      }
-      for (int64_t k = 0; k < K; ++k) layer.counts[experts[t * K + k]] += 1;
-      layer.tokens += 1;
+// Adds to `layer` what a block of a pass without pools chose for those.
+void add_labelled_tokens(const Slice& slice, const BlockView& block, RouterSums* layer) {
+  const int64_t E = block.router_logits.size(1);
+  const int64_t K = block.experts.size(1);
+  const auto* experts = block.experts.const_data_ptr<int32_t>();
+  const auto* labels = slice.labels.const_data_ptr<int32_t>();
+  for (int64_t t = 0; t < slice.num_tokens(); ++t) {
+    if (labels[t] == kIgnoredLabel) continue;
+    const float* z = block.router_logits.const_data_ptr<float>() + t * E;
+    double sum = 0;
+    for (int64_t e = 0; e < E; ++e) sum += std::exp(static_cast<double>(z[e]));
+    for (int64_t e = 0; e < E; ++e) {
+      const double log_score = z[e] - std::log(sum);
+      layer->token_entropy -= std::exp(log_score) * log_score;
     }
+    for (int64_t k = 0; k < K; ++k) layer->counts[experts[t * K + k]] += 1;
+    layer->tokens += 1;
   }
-  all_reduce_sums(*mesh.world, &labelled);
+}
+
+void take_labelled(const LossSums& labelled, LossSums* sums) {
   for (size_t i = 0; i < sums->layers.size(); ++i) {
     sums->layers[i].counts = labelled.layers[i].counts;
     sums->layers[i].token_entropy = labelled.layers[i].token_entropy;
@@ -166,8 +165,36 @@ void count_labelled_tokens_only(const TrainingState& state, const Batch& mine, c
   }
 }
 
-double compare_logits(TrainingState* state, const GoldenFolder& golden, const Batch& mine,
-                      const Mesh& mesh) {
+// A look into one pass over this rank's rows.
+struct Look {
+  at::Tensor logits;  // [T, V]
+  LossSums labelled;  // see add_labelled_tokens(); of all ranks
+  double gap = 0;     // the smallest of all ranks
+};
+// Collective.
+Look look_into_pass(Inference* inference, const Slice& slice) {
+  const ModelConfig& config = inference->config();
+  Look look;
+  look.labelled = make_loss_sums(config.moe_layers(), config.routed_experts());
+  RoutingGap gap;
+  size_t moe_layer = 0;
+  InferenceOptions options;
+  options.after_block = [&](const BlockView& block) {
+    if (block.pools == nullptr) return;
+    gap.take(routing_gap(*inference, options, slice, block));
+    add_labelled_tokens(slice, block, &look.labelled.layers[moe_layer++]);
+  };
+  std::vector<int64_t> all(slice.num_tokens());
+  std::iota(all.begin(), all.end(), 0);
+  look.logits = inference->logits(slice, options, all);
+  all_reduce_sums(*inference->mesh().world, &look.labelled);
+  double largest = -gap.choice();
+  inference->mesh().world->all_reduce(at::from_blob(&largest, {1}, at::kDouble), ReduceOp::kMax);
+  look.gap = -largest;
+  return look;
+}
+
+double compare_logits(const at::Tensor& logits, const GoldenFolder& golden, const Mesh& mesh) {
   const int64_t V = golden.config.vocab_size;
   const int64_t S = golden.sequence_length;
   const TensorRecord* record = golden.forward.find("logits");
@@ -175,14 +202,10 @@ double compare_logits(TrainingState* state, const GoldenFolder& golden, const Ba
       record->shape != std::vector<int64_t>{golden.batch.rows, S, V}) {
     return kNoAnswer;
   }
-  const int64_t T = mine.rows * S;
-  std::vector<int64_t> all(T);
-  std::iota(all.begin(), all.end(), 0);
-  const at::Tensor logits = make_inference(&state->model, mesh)->logits(to_tensors(mine), {}, all);
   const int64_t first_row =
       share_of({0, golden.batch.rows}, mesh.world->rank(), mesh.world->size()).begin;
   return largest_difference(
-      T * V, logits.const_data_ptr<float>(),
+      logits.numel(), logits.const_data_ptr<float>(),
       reinterpret_cast<const float*>(record->bytes.data()) + first_row * S * V);
 }
 
@@ -191,24 +214,39 @@ void append(std::vector<Comparison> more, std::vector<Comparison>* report) {
                  std::make_move_iterator(more.end()));
 }
 
-// Collective. The smallest gap on any rank of the pass that `state` has just run, of one slice.
-PassGap gap_of(const std::string& pass, const TrainingState& state, const Mesh& mesh) {
-  double largest = -routing_gap(state.memory.slices[0].blocks).choice();
-  mesh.world->all_reduce(at::from_blob(&largest, {1}, at::kDouble), ReduceOp::kMax);
-  return {pass, -largest};
+// Collective; every rank gets the same answer. The golden model, ready for its first step.
+absl::StatusOr<std::unique_ptr<Stepper>> open_stepper(const GoldenFolder& golden, const Mesh& mesh,
+                                                      DeviceKind device) {
+  RunConfig config;
+  config.model = golden.config;
+  config.routing = golden.contract;
+  config.data.sequence_length = golden.sequence_length;
+  config.parallel.device = device;
+  std::unique_ptr<Stepper> stepper = make_stepper(config, mesh, {});
+  Model* model = stepper->model();
+  // A rank sees its own experts' tensors only.
+  absl::Status status =
+      agree(*mesh.world, read_parameters(golden.weights, "", golden.config, model->layout,
+                                         /*exact=*/true, &model->parameters));
+  if (!status.ok()) return status;
+  stepper->copy_from_host();
+  return stepper;
+}
+
+StepBatches batches_of(const Batch& rows) {
+  return {{{to_tensors(rows)}}, divisor_share(rows), {}};
 }
 
 // Collective. Losses, metrics, logits and gradients of the golden batch.
-void check_first_pass(const GoldenFolder& golden, const Mesh& mesh, TrainingState* state,
+void check_first_pass(const GoldenFolder& golden, const Mesh& mesh, Stepper* stepper,
                       GoldenReport* report) {
   const Batch mine = rows_of(golden.batch, mesh.world->rank(), mesh.world->size());
-  StepResult result =
-      compute_gradients(mesh, {{to_tensors(mine)}}, divisor_share(mine), step_options(0), state);
-  report->gaps.push_back(gap_of("first batch", *state, mesh));
-  const FlatBuffers gradients = gather_gradients(mesh, state);
-  if (golden.contract.pool.kind == PoolPolicy::Kind::kNone) {
-    count_labelled_tokens_only(*state, mine, mesh, &result.sums);
-  }
+  const Look look = look_into_pass(stepper->inference().get(), to_tensors(mine));
+  report->gaps.push_back({"first batch", look.gap});
+  StepResult result = stepper->step(batches_of(mine), step_options(0));
+  const FlatBuffers gradients = stepper->gradients();
+  if (golden.contract.pool.kind == PoolPolicy::Kind::kNone)
+    take_labelled(look.labelled, &result.sums);
   const Json& expected = golden.expected;
   const double z_loss = result.z_loss(step_options(0).lm_z_weight);
   append({scalar("loss_total", result.cross_entropy() + z_loss, expected, "loss_total"),
@@ -219,21 +257,20 @@ void check_first_pass(const GoldenFolder& golden, const Mesh& mesh, TrainingStat
   compare_metrics(router_metrics(golden.config, golden.contract, result.sums, result.divisor),
                   expected.value("aux", Json::object()), &report->comparisons);
   report->comparisons.push_back(
-      {"logits", compare_logits(state, golden, mine, mesh), kLogitTolerance, "absolute"});
-  append(compare_parameters(state->model, gradients, golden.gradients, "gradient ",
+      {"logits", compare_logits(look.logits, golden, mesh), kLogitTolerance, "absolute"});
+  append(compare_parameters(*stepper->model(), gradients, golden.gradients, "gradient ",
                             kGradientTolerance, /*relative=*/true),
          &report->comparisons);
 }
 
 // Collective. The golden steps, and the weights after them.
-void check_trajectory(const GoldenFolder& golden, const Mesh& mesh, TrainingState* state,
+void check_trajectory(const GoldenFolder& golden, const Mesh& mesh, Stepper* stepper,
                       GoldenReport* report) {
   for (const GoldenStep& step : golden.trajectory) {
     const Batch rows = rows_of(step.batch, mesh.world->rank(), mesh.world->size());
-    const StepResult result = training_step(mesh, {{to_tensors(rows)}}, divisor_share(rows),
-                                            step_options(step.learning_rate), state);
     const std::string at = absl::StrCat("step ", step.expected["step"].get<int64_t>());
-    report->gaps.push_back(gap_of(at, *state, mesh));
+    report->gaps.push_back({at, look_into_pass(stepper->inference().get(), to_tensors(rows)).gap});
+    const StepResult result = stepper->step(batches_of(rows), step_options(step.learning_rate));
     const std::string name = at + " ";
     const double loss = result.cross_entropy() + result.z_loss(step_options(0).lm_z_weight);
     append({scalar(name + "loss_total", loss, step.expected, "loss_total"),
@@ -241,8 +278,8 @@ void check_trajectory(const GoldenFolder& golden, const Mesh& mesh, TrainingStat
             scalar(name + "grad_norm", result.gradient_norm, step.expected, "grad_norm")},
            &report->comparisons);
   }
-  wait_for_parameters(state);
-  append(compare_parameters(state->model, state->model.parameters, golden.weights_after,
+  stepper->copy_to_host();
+  append(compare_parameters(*stepper->model(), stepper->model()->parameters, golden.weights_after,
                             "weight after ", kWeightTolerance, /*relative=*/false),
          &report->comparisons);
 }
@@ -251,7 +288,8 @@ void check_trajectory(const GoldenFolder& golden, const Mesh& mesh, TrainingStat
 
 bool PassGap::is_tie() const { return gap < kTieGap; }
 
-absl::StatusOr<GoldenReport> check_golden(const std::string& folder, const Mesh& mesh) {
+absl::StatusOr<GoldenReport> check_golden(const std::string& folder, const Mesh& mesh,
+                                          DeviceKind device) {
   absl::StatusOr<GoldenFolder> golden = read_golden(folder);
   absl::Status status = agree(*mesh.world, golden.status());
   if (!status.ok()) return status;
@@ -259,16 +297,17 @@ absl::StatusOr<GoldenReport> check_golden(const std::string& folder, const Mesh&
     return absl::InvalidArgumentError(absl::StrCat(
         golden->config.routed_experts(), " routed experts on ", mesh.ep->size(), " ranks"));
   }
-  TrainingState state(golden->config, golden->contract, golden->sequence_length, mesh.position());
-  const auto load = [&] {
-    return read_parameters(golden->weights, "", golden->config, state.model.layout, /*exact=*/true,
-                           &state.model.parameters);
-  };
-  status = agree(*mesh.world, load());  // a rank sees its own experts' tensors only
-  if (!status.ok()) return status;
+  if (device != DeviceKind::kCpu) {
+    for (const device::Limit& limit : device::limits_of(golden->config, /*flash=*/false)) {
+      return absl::InvalidArgumentError(absl::StrCat(folder, ": ", limit.why));
+    }
+  }
   GoldenReport report;
-  check_first_pass(*golden, mesh, &state, &report);
-  check_trajectory(*golden, mesh, &state, &report);
+  for (const auto check : {check_first_pass, check_trajectory}) {
+    absl::StatusOr<std::unique_ptr<Stepper>> stepper = open_stepper(*golden, mesh, device);
+    if (!stepper.ok()) return stepper.status();
+    check(*golden, mesh, stepper->get(), &report);
+  }
   all_reduce_deviations(*mesh.world, &report.comparisons);
   return report;
 }

@@ -9,6 +9,7 @@
 
 #include "absl/status/statusor.h"
 #include "parallel/mesh.h"
+#include "train/config/run_config.h"
 
 namespace emo {
 
@@ -37,7 +38,9 @@ struct GoldenReport {
 
 // Collective. The batch's rows are dealt to ranks as evenly as they go. The answer is the same on
 // every rank. Errors as read_golden()'s (golden_folder.h); InvalidArgument where an expert group
-// has more ranks than the model has routed experts.
-absl::StatusOr<GoldenReport> check_golden(const std::string& folder, const Mesh& mesh);
+// has more ranks than the model has routed experts, or the device, which is the mesh's, cannot
+// compute the model.
+absl::StatusOr<GoldenReport> check_golden(const std::string& folder, const Mesh& mesh,
+                                          DeviceKind device = DeviceKind::kCpu);
 
 }  // namespace emo

@@ -84,27 +84,12 @@ class Decoder {
     options.want_states = true;
     options.after_block = [&](const BlockView& block) {
       if (chosen != nullptr) chosen->push_back(*block.pools);
-      gap_.take(gap_of(block, batch, options.settings));
+      gap_.take(routing_gap(*inference_, options, batch, block));
       const auto* y = block.y.const_data_ptr<float>();
       last.assign(y, y + block.y.numel());
     };
     inference_->run(batch, options);
     return last;
-  }
-
-  // Of the choices that a block made.
-  RoutingGap gap_of(const BlockView& block, const Slice& batch,
-                    const PassSettings& settings) const {
-    RouterInput input;
-    input.logits = block.router_logits;
-    input.span_ends = batch.routing_ends;
-    input.pool = settings.pool_of(case_.contract);
-    input.pool_sizes.assign(batch.routing_ends.numel() - 1, input.pool.max);
-    input.top_k = case_.config.routed_top_k();
-    if (!settings.subsets.empty()) input.subset = settings.subsets[block.layer];
-    Routing routing;
-    route(input, case_.contract, &routing);
-    return routing_gap(input, routing);
   }
 
   // Of the experts of all tokens in the pools of the prompts; nothing chooses pools twice.
