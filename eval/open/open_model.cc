@@ -19,7 +19,8 @@ absl::Status put_on_device(DeviceKind kind, const Mesh& mesh, const ExpertOrder&
                            OpenedModel* opened) {
   if (kind == DeviceKind::kCpu) return absl::OkStatus();
   const Model& model = *opened->model;
-  const std::vector<device::Limit> limits = device::limits_of(model.config, /*flash=*/false);
+  const std::vector<device::Limit> limits =
+      device::limits_of(model.config, at::kFloat, kind == DeviceKind::kCuda);
   if (!limits.empty()) {
     return absl::InvalidArgumentError(absl::StrCat("--device: ", limits.front().why));
   }

@@ -298,7 +298,8 @@ absl::StatusOr<GoldenReport> check_golden(const std::string& folder, const Mesh&
         golden->config.routed_experts(), " routed experts on ", mesh.ep->size(), " ranks"));
   }
   if (device != DeviceKind::kCpu) {
-    for (const device::Limit& limit : device::limits_of(golden->config, /*flash=*/false)) {
+    for (const device::Limit& limit :
+         device::limits_of(golden->config, at::kFloat, device == DeviceKind::kCuda)) {
       return absl::InvalidArgumentError(absl::StrCat(folder, ": ", limit.why));
     }
   }

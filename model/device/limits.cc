@@ -4,12 +4,15 @@
 
 namespace emo::device {
 
-std::vector<Limit> limits_of(const ModelConfig& config, bool flash) {
+std::vector<Limit> limits_of(const ModelConfig& config, at::ScalarType type, bool gpu) {
+  const int64_t multiple = width_multiple(type);
+  const bool flash = gpu && type == at::kBFloat16;  // attention is libtorch's
   std::vector<Limit> limits;
   for (const int64_t width : {config.d_model, config.d_expert, config.d_ffn}) {
-    if (width % kWidthMultiple == 0) continue;
-    limits.push_back({"d_expert", "on a device widths must be multiples of " +
-                                      std::to_string(kWidthMultiple) + ", d_model is " +
+    if (width % multiple == 0) continue;
+    limits.push_back({"d_expert", (type == at::kBFloat16 ? "on a device in bf16" : "on a device") +
+                                      std::string(" widths must be multiples of ") +
+                                      std::to_string(multiple) + ", d_model is " +
                                       std::to_string(config.d_model) + ", d_expert " +
                                       std::to_string(config.d_expert) + ", d_ffn " +
                                       std::to_string(config.d_ffn)});

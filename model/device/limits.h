@@ -1,6 +1,8 @@
 // What of a model the device path does not compute, for those who ask before they build one.
 #pragma once
 
+#include <c10/core/ScalarType.h>
+
 #include <string>
 #include <vector>
 
@@ -13,7 +15,8 @@ struct Limit {
   std::string why;
 };
 
-// Empty where all can be computed. `flash`: in bf16 on a GPU, where attention is libtorch's.
-std::vector<Limit> limits_of(const ModelConfig& config, bool flash);
+// Of parameters and activations of this type, on a GPU or emulated. Empty where all can be
+// computed.
+std::vector<Limit> limits_of(const ModelConfig& config, at::ScalarType type, bool gpu);
 
 }  // namespace emo::device

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <ATen/core/Tensor.h>
+#include <c10/core/ScalarType.h>
 
 namespace emo::device {
 
@@ -23,9 +24,11 @@ void add_weight_gradient(const at::Tensor& dw, const at::Tensor& dy, const at::T
 // elsewhere, and in fp32, libtorch reads `ends` on the host).
 //
 // What at::_grouped_mm asks on CUDA and we guarantee: pointers and strides in multiples of 16 bytes
-// (widths are multiples of kWidthMultiple, checked by the model), and for the gradient of weights
+// (widths are multiples of width_multiple(), checked by the model), and for the gradient of weights
 // groups of a multiple of kGroupMultiple rows (padded with zero rows by the exchange plan).
-constexpr int64_t kWidthMultiple = 8;
+inline int64_t width_multiple(at::ScalarType type) {  // 16 bytes
+  return 16 / static_cast<int64_t>(c10::elementSize(type));
+}
 constexpr int64_t kGroupMultiple = 8;
 at::Tensor grouped_linear(const at::Tensor& x, const at::Tensor& w, const at::Tensor& ends);
 at::Tensor grouped_linear_input_gradient(const at::Tensor& dy, const at::Tensor& w,

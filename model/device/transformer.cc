@@ -13,6 +13,7 @@
 #include "model/device/kernels/cross_entropy.h"
 #include "model/device/kernels/embedding.h"
 #include "model/device/kernels/rms_norm.h"
+#include "model/device/limits.h"
 #include "model/device/matrix.h"
 
 namespace emo::device {
@@ -175,6 +176,8 @@ DeviceModel::DeviceModel(const ModelConfig& c, const RoutingContract& r,
       weights(bind_tensors(config, layout, parameters)),
       weight_gradients(bind_tensors(config, layout, gradients)),
       rope(rope_tensors(config, positions, d)) {
+  const std::vector<Limit> limits = limits_of(c, t, d.is_cuda());
+  TORCH_CHECK(limits.empty(), limits.front().why);
   for (const ExpertPlacement& placement : layout.placements) {
     placements.push_back(make_device_placement(placement, d));
   }

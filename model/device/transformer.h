@@ -37,7 +37,8 @@ struct DeviceModel {
   int64_t positions() const { return rope.cosines.size(0); }
   std::vector<DevicePlacement> placements;  // [L]
 
-  // Allocates; parameters are zero until load_parameters(). `positions`: tokens of a row.
+  // Allocates; parameters are zero until load_parameters(). `positions`: tokens of a row. Fails
+  // where limits_of() says something (limits.h).
   DeviceModel(const ModelConfig& config, const RoutingContract& contract,
               const GridPosition& position, int64_t positions, at::Device device,
               at::ScalarType type, const ExpertOrder& order = {});

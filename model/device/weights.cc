@@ -100,11 +100,6 @@ LayerTensors bind_layer(const ModelConfig& config, const ParameterLayout& layout
 
 ModelTensors bind_tensors(const ModelConfig& config, const ParameterLayout& layout,
                           const FlatBuffers& buffers) {
-  for (const int64_t width : {config.d_model, config.d_expert, config.d_ffn}) {
-    TORCH_CHECK(width % kWidthMultiple == 0,
-                "on a device d_model, d_expert and d_ffn must be multiples of ", kWidthMultiple,
-                ", not ", width);
-  }
   const Binder binder(layout, buffers);
   ModelTensors w;
   w.embedding = binder.view("model.embed_tokens.weight", {config.vocab_size, config.d_model});

@@ -35,8 +35,7 @@ struct ModelTensors {
   at::Tensor head;        // [V, D]
 };
 
-// Views, which keep the buffers alive. Fails where d_model, d_expert or d_ffn is not a multiple of
-// kWidthMultiple: then experts do not lie at equal, aligned distances.
+// Views, which keep the buffers alive.
 ModelTensors bind_tensors(const ModelConfig& config, const ParameterLayout& layout,
                           const FlatBuffers& buffers);
 

@@ -333,7 +333,11 @@ TEST(DeviceTransformer, RefusesWhatItCannotCompute) {
   ModelConfig config = small_config();  // d_expert 10
   EXPECT_THAT([&] { device::DeviceModel(config, {}, {}, kS, device_under_test(), at::kFloat); },
               ThrowsMessage<c10::Error>(
-                  HasSubstr("d_model, d_expert and d_ffn must be multiples of 8, not 10")));
+                  HasSubstr("widths must be multiples of 4, d_model is 24, d_expert 10")));
+  config.d_expert = 12;
+  device::DeviceModel(config, {}, {}, kS, device_under_test(), at::kFloat);
+  EXPECT_THAT([&] { device::DeviceModel(config, {}, {}, kS, device_under_test(), at::kBFloat16); },
+              ThrowsMessage<c10::Error>(HasSubstr("in bf16 widths must be multiples of 8")));
   const Case c{"", pool_of(kRange, 4, 13)};
   Slice batch = to_tensors(random_batch(1, kS, 61, 9, 5));
   const auto make = [&] {

@@ -125,7 +125,8 @@ def test_a_trace_has_products_and_kernels(emo):
 def test_what_the_device_cannot_do_is_refused(emo):
     for overrides, hints in (
             ([ON_DEVICE, "parallel.zero=2"], ["zero must be 1"]),
-            ([ON_DEVICE, "model.d_expert=12"], ["multiples of 8", "12"]),
+            ([ON_DEVICE, "model.d_expert=10"], ["multiples of 4", "10"]),
+            ([ON_DEVICE, "parallel.precision=bf16", "model.d_expert=12"], ["multiples of 8", "12"]),
             (["parallel.device=gpu"], ["cuda", "emulated"])):
         error = emo.run("train", "configs/tiny.yaml", f"run.folder={emo.folder}/no", *overrides, expect=64).stderr
         check(all(hint in error for hint in hints), error)
