@@ -38,9 +38,14 @@ void announce(const std::function<void(size_t)>& listener, size_t bucket) {
   if (listener) listener(bucket);
 }
 
+// Whether the bucket's gradients of routed experts are added to.
+bool ready_gradients(const DevicePass& pass, size_t bucket) {
+  return pass.before_gradients == nullptr || pass.before_gradients(bucket);
+}
+
 BlockContext context_of(const DeviceModel& model, const DevicePass& pass) {
   return {&model.config,     &model.contract, &model.rope,
-          &model.placements, pass.ep,         pass.onto_expert_gradients,
+          &model.placements, pass.ep,         /*onto_expert_gradients=*/true,
           &pass.settings};
 }
 
@@ -138,7 +143,8 @@ RouterLosses router_losses(const DeviceModel& model, const DeviceSlice& slice,
 void backward(DeviceModel* model, const DeviceSlice& slice, const DevicePass& pass,
               BalanceCounts* counts, StepSums* sums, SliceKept* kept) {
   const ModelConfig& config = model->config;
-  const BlockContext context = context_of(*model, pass);
+  BlockContext context = context_of(*model, pass);
+  ready_gradients(pass, model->layout.head_bucket());
   const at::Tensor d = head_backward(model, slice, pass, kept->last, sums);
   announce(pass.after_gradients, model->layout.head_bucket());
   int64_t moe_layer = config.moe_layers();
@@ -153,10 +159,12 @@ void backward(DeviceModel* model, const DeviceSlice& slice, const DevicePass& pa
     if (pass.settings.recompute == Recompute::kBlock) {
       block_forward(context, model->weights.layers[layer], slice, layer, block);
     }
+    context.onto_expert_gradients = ready_gradients(pass, layer_bucket(layer));
     block_backward(context, model->weights.layers[layer], model->weight_gradients.layers[layer],
                    slice, losses, d, block);
     announce(pass.after_gradients, layer_bucket(layer));
   }
+  ready_gradients(pass, kEmbeddingBucket);
   embed_backward(slice.sorted_tokens, slice.token_order, d, model->weight_gradients.embedding);
   announce(pass.after_gradients, kEmbeddingBucket);
 }
@@ -165,16 +173,17 @@ void backward(DeviceModel* model, const DeviceSlice& slice, const DevicePass& pa
 
 DeviceModel::DeviceModel(const ModelConfig& c, const RoutingContract& r,
                          const GridPosition& position, int64_t positions, at::Device d,
-                         at::ScalarType t, const ExpertOrder& order)
+                         at::ScalarType t, const ExpertOrder& order, GradientMemory memory)
     : config(c),
       contract(r),
       layout(make_layout(c, position, order)),
       device(d),
       type(t),
+      gradient_layout(memory == GradientMemory::kParts ? fold_buckets(layout) : layout),
       parameters(device_buffers(layout, d, t)),
-      gradients(device_buffers(layout, d, at::kFloat)),
+      gradients(device_buffers(gradient_layout, d, at::kFloat)),
       weights(bind_tensors(config, layout, parameters)),
-      weight_gradients(bind_tensors(config, layout, gradients)),
+      weight_gradients(bind_tensors(config, gradient_layout, gradients)),
       rope(rope_tensors(config, positions, d)) {
   const std::vector<Limit> limits = limits_of(c, t, d.is_cuda());
   TORCH_CHECK(limits.empty(), limits.front().why);
@@ -212,11 +221,8 @@ void forward_backward(DeviceModel* model, const std::vector<DeviceSlice>& slices
   // Counts travel behind the head and the cross-entropy; the backward pass is the first to need
   // them.
   counts->start(*pass.world, of_all, tokens);
-  DevicePass of_slice = pass;
   for (size_t s = 0; s < slices.size(); ++s) {
-    of_slice.after_gradients = s + 1 < slices.size() ? nullptr : pass.after_gradients;
-    backward(model, slices[s], of_slice, counts, sums, &kept[s]);
-    of_slice.onto_expert_gradients = true;
+    backward(model, slices[s], pass, counts, sums, &kept[s]);
   }
   if (routings == nullptr) return;
   routings->clear();

@@ -29,9 +29,10 @@ struct DeviceModel {
   RoutingContract contract;
   ParameterLayout layout;
   at::Device device;
-  at::ScalarType type;  // of parameters and activations
+  at::ScalarType type;              // of parameters and activations
+  ParameterLayout gradient_layout;  // see Gradients (model/transformer.h)
   FlatBuffers parameters;
-  FlatBuffers gradients;  // f32
+  FlatBuffers gradients;  // f32, in gradient_layout
   ModelTensors weights, weight_gradients;
   RopeTensors rope;
   int64_t positions() const { return rope.cosines.size(0); }
@@ -41,7 +42,8 @@ struct DeviceModel {
   // where limits_of() says something (limits.h).
   DeviceModel(const ModelConfig& config, const RoutingContract& contract,
               const GridPosition& position, int64_t positions, at::Device device,
-              at::ScalarType type, const ExpertOrder& order = {});
+              at::ScalarType type, const ExpertOrder& order = {},
+              GradientMemory gradients = GradientMemory::kWhole);
   // Makes room for rows of so many positions; where it grows, to twice of what there was at least.
   void reserve_positions(int64_t positions);
   DeviceModel(const DeviceModel&) = delete;
@@ -58,19 +60,17 @@ struct DevicePass {
   LossOptions loss;
   PassSettings settings;     // of a training pass; parameters say the precision
   int64_t head_rows = 4096;  // whose logits are in memory at once
-  // False: the first slice overwrites the gradients of routed experts, which then need not be zero
-  // before. They are most of all gradients, and zeroing and reading them costs as much as a
-  // product.
-  bool onto_expert_gradients = true;
-  // See PassOptions.
+  // See PassOptions. Gradients of routed experts that are not added to need not be zero: they are
+  // most of all gradients, and zeroing and reading them costs as much as a product.
   std::function<void(size_t bucket)> before_parameters, after_gradients;
+  std::function<bool(size_t bucket)> before_gradients;
 };
 
 // Routing of each slice and MoE layer of the last micro-batch, for tests and metrics.
 using Routings = std::vector<std::vector<Routing>>;
 
-// Collective over ep and world. Adds a micro-batch's gradients to model->gradients (those of routed
-// experts: see above) and its losses to `sums`. Slices as in model/transformer.h. Beside
+// Collective over ep and world. Adds a micro-batch's gradients to model->gradients (but see
+// before_gradients) and its losses to `sums`. Slices as in model/transformer.h. Beside
 // plan_exchange nothing waits for the device.
 void forward_backward(DeviceModel* model, const std::vector<DeviceSlice>& slices,
                       const DevicePass& pass, BalanceCounts* counts, StepSums* sums,

@@ -34,6 +34,7 @@ struct DeviceCase {
   bool reordered = false;  // ranks hold the experts in another order
   LossTokens losses_over = LossTokens::kAll;
   Freeze freeze = Freeze::kNone;
+  GradientMemory gradients = GradientMemory::kWhole;
   bool budgets =
       false;  // layers have different numbers of experts; queries and keys are normalised
 };
@@ -150,7 +151,7 @@ Trained run_on_cpu(const DeviceCase& c, uint64_t seed, float moved, double* gap)
 
 Trained run_on_device(const Mesh& mesh, const DeviceCase& c, uint64_t seed) {
   DeviceState state(config_of(c), contract_of(c), kS, mesh.position(), test_device(), c.type,
-                    order_of(c), c.freeze);
+                    StateOptions{order_of(c), c.gradients, c.freeze});
   Model host(config_of(c), contract_of(c), kS, mesh.position(), order_of(c));
   OptimizerState optimizer = make_optimizer_state(host.layout);
   fill_random(host, seed);
@@ -315,6 +316,13 @@ INSTANTIATE_TEST_SUITE_P(
                    .recompute = Recompute::kMoe,
                    .slices = 2,
                    .budgets = true},
+        DeviceCase{.rows = 5,
+                   .micro_batches = 2,
+                   .scope = BalanceScope::kGlobalBatch,
+                   .pool = kRange,
+                   .slices = 2,
+                   .reordered = true,
+                   .gradients = GradientMemory::kParts},
         DeviceCase{.rows = 5,
                    .micro_batches = 1,
                    .scope = BalanceScope::kMicroBatch,

@@ -403,7 +403,6 @@ void check_model(const RunConfig& c, const Say& say) {
 // What a device cannot do.
 void check_device(const RunConfig& c, const Say& say) {
   if (c.parallel.device == DeviceKind::kCpu) return;
-  if (c.parallel.zero != 1) say("parallel.zero", "on a device gradients are whole: zero must be 1");
   const at::ScalarType type = c.parallel.precision == Precision::kBf16 ? at::kBFloat16 : at::kFloat;
   for (const device::Limit& limit :
        device::limits_of(c.model, type, c.parallel.device == DeviceKind::kCuda)) {

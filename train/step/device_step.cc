@@ -48,6 +48,14 @@ at::Tensor owned_part(const Sharding& sharding, size_t bucket, const Span& span,
   return owned.slice(0, span.begin + shift, span.end + shift);
 }
 
+// Of gradients as make_owned_gradients() keeps them.
+at::Tensor gradient_part(const Half& half, size_t bucket, const Span& span,
+                         const FlatBuffers& owned) {
+  const at::Tensor& buffer = owned.*half.buffer;
+  const bool whole = buffer.numel() == half.sharding->size();
+  return whole ? part(span, buffer) : owned_part(*half.sharding, bucket, span, buffer);
+}
+
 // f64 [1]: the squares of what this rank owns of the gradients and trains.
 at::Tensor owned_squares(const Mesh& mesh, const DeviceState& state) {
   const auto options = state.model.gradients.dense.options().dtype(at::kDouble);
@@ -55,7 +63,7 @@ at::Tensor owned_squares(const Mesh& mesh, const DeviceState& state) {
   for (const Half& half : halves(mesh, state)) {
     for (size_t bucket = 0; bucket < half.sharding->buckets.size(); ++bucket) {
       for (const Span& span : trained_spans(half, bucket)) {
-        const at::Tensor gradient = part(span, state.model.gradients.*half.buffer);
+        const at::Tensor gradient = gradient_part(half, bucket, span, state.owned_gradients);
         const int64_t blocks =
             (gradient.numel() + device::kSquaresBlock - 1) / device::kSquaresBlock;
         partials.push_back(at::empty({blocks}, options));
@@ -86,7 +94,7 @@ void update_parameters(const Mesh& mesh, const StepOptions& options, const at::T
         };
         const at::Tensor parameter = part(span, parameters);
         device::adamw(
-            factors, control, part(span, model.gradients.*half.buffer),
+            factors, control, gradient_part(half, bucket, span, state->owned_gradients),
             has_master ? owned(masters) : parameter, owned(optimizer.exp_avg.*half.buffer),
             owned(optimizer.exp_avg_sq.*half.buffer), has_master ? parameter : at::Tensor());
       }
@@ -99,7 +107,13 @@ class DeviceStep : public StepParts {
  public:
   DeviceStep(const Mesh& mesh, const std::vector<MicroBatch>& micro_batches,
              const StepOptions& options, DeviceState* state)
-      : mesh_(mesh), micro_batches_(micro_batches), options_(options), state_(*state) {}
+      : mesh_(mesh),
+        micro_batches_(micro_batches),
+        options_(options),
+        state_(*state),
+        reduction_(mesh, state->model.layout,
+                   {state->model.gradient_layout, state->model.gradients}, state->owned_gradients,
+                   passes_of(micro_batches)) {}
 
   void begin(double divisor) override {
     pass_.ep = mesh_.ep.get();
@@ -107,18 +121,15 @@ class DeviceStep : public StepParts {
     pass_.loss = {divisor, options_.lm_z_weight};
     pass_.settings = options_.pass;
     pass_.before_parameters = [this](size_t bucket) { state_.updates.wait(bucket); };
+    pass_.before_gradients = [this](size_t bucket) { return reduction_.before(bucket); };
+    pass_.after_gradients = [this](size_t bucket) { reduction_.after(bucket); };
     result_.divisor = divisor;
-    state_.model.gradients.dense.zero_();
     state_.balance.start_step();
     state_.sums.all().zero_();
   }
 
   void accumulate(size_t m) override {
     device::DeviceModel& model = state_.model;
-    if (m + 1 == micro_batches_.size()) {  // the last to add to the gradients
-      pass_.after_gradients = [this](size_t bucket) { send_gradients(bucket); };
-    }
-    pass_.onto_expert_gradients = m > 0;
     std::vector<device::DeviceSlice> slices;
     for (const Slice& slice : micro_batches_[m]) {
       slices.push_back(device::make_device_slice(slice, model.config, model.contract, options_.pass,
@@ -128,7 +139,7 @@ class DeviceStep : public StepParts {
   }
 
   void reduce() override {
-    reductions_.wait_all();
+    reduction_.finish();
     // One all-reduce for everything that the step adds up.
     totals_ = at::cat({state_.sums.all(), owned_squares(mesh_, state_)});
     mesh_.world->all_reduce(totals_, ReduceOp::kSum);
@@ -151,19 +162,13 @@ class DeviceStep : public StepParts {
 
  private:
   int64_t squares() const { return totals_.numel() - 1; }
-  void send_gradients(size_t bucket) {
-    for (const Half& half : halves(mesh_, state_)) {
-      reductions_.add(bucket, reduce_scatter_bucket(*half.group, *half.sharding, bucket,
-                                                    state_.model.gradients.*half.buffer));
-    }
-  }
 
   const Mesh& mesh_;
   const std::vector<MicroBatch>& micro_batches_;
   const StepOptions& options_;
   DeviceState& state_;
   device::DevicePass pass_;
-  PendingBuckets reductions_;
+  GradientReduction reduction_;
   // f64 on the device, over all ranks: state_.sums, then the squares of all gradients, each counted
   // once.
   at::Tensor totals_;
@@ -175,11 +180,13 @@ class DeviceStep : public StepParts {
 
 DeviceState::DeviceState(const ModelConfig& config, const RoutingContract& contract,
                          int64_t sequence_length, const GridPosition& position, at::Device device,
-                         at::ScalarType type, const ExpertOrder& order, Freeze freeze)
-    : model(config, contract, position, sequence_length, device, type, order),
+                         at::ScalarType type, const StateOptions& options)
+    : model(config, contract, position, sequence_length, device, type, options.order,
+            options.gradients),
       balance(config.moe_layers(), config.routed_experts(), contract.balance_scope, device),
       sums(config.moe_layers(), config.routed_experts(), device),
-      trained(trained_parts(config, model.layout, freeze)) {
+      owned_gradients(make_owned_gradients(model.layout, {model.gradient_layout, model.gradients})),
+      trained(trained_parts(config, model.layout, options.freeze)) {
   if (type != at::kFloat) optimizer.master = owned_zeros(model.layout, device);
   optimizer.exp_avg = owned_zeros(model.layout, device);
   optimizer.exp_avg_sq = owned_zeros(model.layout, device);

@@ -31,12 +31,13 @@ struct DeviceState {
   DeviceOptimizer optimizer;
   device::BalanceCounts balance;
   device::StepSums sums;
-  PendingBuckets updates;  // parameters that other ranks updated, on their way
+  PendingBuckets updates;       // parameters that other ranks updated, on their way
+  FlatBuffers owned_gradients;  // see make_owned_gradients()
   TrainedParts trained;
 
   DeviceState(const ModelConfig& config, const RoutingContract& contract, int64_t sequence_length,
               const GridPosition& position, at::Device device, at::ScalarType type,
-              const ExpertOrder& order = {}, Freeze freeze = Freeze::kNone);
+              const StateOptions& options = {});
 };
 
 // Collective over `mesh`, whose communicators serve the device's tensors: the parts of

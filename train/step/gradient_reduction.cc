@@ -17,15 +17,29 @@ at::Tensor make_owned(const Sharding& layout, const Sharding& memory, const at::
   return at::zeros({layout.owned_size()}, gradients.options());
 }
 
-void add(int64_t count, const float* from, float* to) {
-  parallel_for(count, 1 << 14, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) to[i] += from[i];
+void clear(const at::Tensor& tensor) {
+  if (tensor.is_cpu()) {
+    zero_buffer(tensor);
+  } else {
+    tensor.zero_();
+  }
+}
+
+void add(const at::Tensor& from, const at::Tensor& to) {
+  if (!to.is_cpu()) {
+    to.add_(from);
+    return;
+  }
+  const auto* source = from.const_data_ptr<float>();
+  auto* sum = to.mutable_data_ptr<float>();
+  parallel_for(to.numel(), 1 << 14, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) sum[i] += source[i];
   });
 }
 
 }  // namespace
 
-FlatBuffers make_owned_gradients(const ParameterLayout& layout, const Gradients& gradients) {
+FlatBuffers make_owned_gradients(const ParameterLayout& layout, const GradientBuffers& gradients) {
   return {make_owned(layout.dense, gradients.layout.dense, gradients.buffers.dense),
           make_owned(layout.experts, gradients.layout.experts, gradients.buffers.experts)};
 }
@@ -39,7 +53,7 @@ BufferReduction::BufferReduction(Communicator& group, const Sharding& layout,
       gradients_(gradients),
       owned_(owned),
       folded_(is_folded(layout, memory)) {
-  if (folded_) zero_buffer(owned_);
+  if (folded_) clear(owned_);
 }
 
 bool BufferReduction::before(size_t bucket, bool first_pass) {
@@ -54,7 +68,7 @@ bool BufferReduction::before(size_t bucket, bool first_pass) {
 
 void BufferReduction::zero(size_t bucket) {
   const Bucket& place = memory_.buckets[bucket];
-  zero_buffer(gradients_.slice(0, place.begin, place.begin + place.size));
+  clear(gradients_.slice(0, place.begin, place.begin + place.size));
 }
 
 void BufferReduction::after(size_t bucket, bool last_pass) {
@@ -74,12 +88,14 @@ void BufferReduction::settle(size_t bucket) {
   found->second->wait();
   travelling_.erase(found);
   if (!folded_) return;
-  add(memory_.part_size(bucket), gradients_.const_data_ptr<float>() + memory_.part_begin(bucket),
-      owned_.mutable_data_ptr<float>() + layout_.owned_begin(bucket));
+  const auto part = [&](const at::Tensor& buffer, int64_t begin) {
+    return buffer.slice(0, begin, begin + memory_.part_size(bucket));
+  };
+  add(part(gradients_, memory_.part_begin(bucket)), part(owned_, layout_.owned_begin(bucket)));
 }
 
 GradientReduction::GradientReduction(const Mesh& mesh, const ParameterLayout& layout,
-                                     const Gradients& gradients, const FlatBuffers& owned,
+                                     const GradientBuffers& gradients, const FlatBuffers& owned,
                                      int64_t passes)
     : dense_(*mesh.world, layout.dense, gradients.layout.dense, gradients.buffers.dense,
              owned.dense),

@@ -1,5 +1,5 @@
-// The way of a step's gradients to the ranks that own them: bucket by bucket, while the backward
-// passes go on.
+// The way of a step's gradients to the ranks that own them, on the host or on a device: bucket by
+// bucket, while the backward passes go on.
 #pragma once
 
 #include <cstdint>
@@ -12,10 +12,17 @@
 
 namespace emo {
 
+// Gradients while they are computed, on the host or on a device: buffers in a layout of their own,
+// the model's or the same with folded buckets (GradientMemory::kParts).
+struct GradientBuffers {
+  const ParameterLayout& layout;
+  const FlatBuffers& buffers;
+};
+
 // Where the gradients that this rank owns end up: in the places that they have in the model's
 // layout, in `gradients` itself, whose other parts keep what this rank contributed; or, of buffers
 // that `gradients` keeps folded, side by side.
-FlatBuffers make_owned_gradients(const ParameterLayout& layout, const Gradients& gradients);
+FlatBuffers make_owned_gradients(const ParameterLayout& layout, const GradientBuffers& gradients);
 
 // Of one buffer, for one step. All calls are collective over `group`. Order of calls: for each
 // backward pass and bucket before(), zero() where it is to be added to, after(); in the end
@@ -51,8 +58,8 @@ class BufferReduction {
 // calls but the constructor are collective; order as above.
 class GradientReduction {
  public:
-  GradientReduction(const Mesh& mesh, const ParameterLayout& layout, const Gradients& gradients,
-                    const FlatBuffers& owned, int64_t passes);
+  GradientReduction(const Mesh& mesh, const ParameterLayout& layout,
+                    const GradientBuffers& gradients, const FlatBuffers& owned, int64_t passes);
   // As PassOptions::before_gradients (model/transformer.h).
   bool before(size_t bucket);
   void after(size_t bucket);

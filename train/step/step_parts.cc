@@ -10,6 +10,12 @@ bool StepResult::finite() const {
   return std::isfinite(sums.cross_entropy) && std::isfinite(gradient_norm);
 }
 
+int64_t passes_of(const std::vector<MicroBatch>& micro_batches) {
+  int64_t passes = 0;
+  for (const MicroBatch& slices : micro_batches) passes += static_cast<int64_t>(slices.size());
+  return passes;
+}
+
 void compute_gradients(Communicator& world, size_t micro_batches, int64_t divisor_share,
                        StepParts* step) {
   world.all_reduce(at::from_blob(&divisor_share, {1}, at::kLong), ReduceOp::kSum);

@@ -51,6 +51,9 @@ class StepParts {
   virtual StepResult result() = 0;
 };
 
+// Backward passes of a step: one for each slice.
+int64_t passes_of(const std::vector<MicroBatch>& micro_batches);
+
 // Collective over `world`. The gradients of a step of so many micro-batches; `divisor_share` is
 // this rank's part of N (batch_tensors.h), over all of them.
 void compute_gradients(Communicator& world, size_t micro_batches, int64_t divisor_share,

@@ -43,8 +43,8 @@ class DeviceStepper : public Stepper {
         optimizer_(make_optimizer_state(model_.layout)),
         state_(config.model, config.routing, config.data.sequence_length, mesh.position(),
                device_of(config.parallel.device),
-               config.parallel.precision == Precision::kBf16 ? at::kBFloat16 : at::kFloat, order,
-               config.train.freeze) {}
+               config.parallel.precision == Precision::kBf16 ? at::kBFloat16 : at::kFloat,
+               state_options_of(config, order)) {}
   Model* model() override { return &model_; }
   OptimizerState* optimizer() override { return &optimizer_; }
   void copy_from_host() override { emo::copy_from_host(model_, optimizer_, &state_); }
@@ -54,7 +54,7 @@ class DeviceStepper : public Stepper {
   void wait_for_parameters() override { emo::wait_for_parameters(&state_); }
   void copy_to_host() override { emo::copy_to_host(mesh_, &state_, &model_, &optimizer_); }
   FlatBuffers gradients() override {
-    const FlatBuffers whole = gather_owned(mesh_, state_.model.layout, state_.model.gradients);
+    const FlatBuffers whole = gather_owned(mesh_, state_.model.layout, state_.owned_gradients);
     return {whole.dense.cpu(), whole.experts.cpu()};
   }
   std::unique_ptr<Inference> inference() override {

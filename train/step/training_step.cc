@@ -11,7 +11,7 @@ TrainingState::TrainingState(const ModelConfig& config, const RoutingContract& c
                              const StateOptions& options)
     : model(config, contract, sequence_length, position, options.order),
       gradients(model, options.gradients),
-      owned_gradients(make_owned_gradients(model.layout, gradients)),
+      owned_gradients(make_owned_gradients(model.layout, {gradients.layout, gradients.buffers})),
       trained(trained_parts(config, model.layout, options.freeze)),
       optimizer(make_optimizer_state(model.layout)),
       balance(config.moe_layers(), config.routed_experts(), contract.balance_scope) {}
@@ -26,8 +26,8 @@ class CpuStep : public StepParts {
         micro_batches_(micro_batches),
         options_(options),
         state_(*state),
-        reduction_(mesh, state->model.layout, state->gradients, state->owned_gradients,
-                   passes_of(micro_batches)) {}
+        reduction_(mesh, state->model.layout, {state->gradients.layout, state->gradients.buffers},
+                   state->owned_gradients, passes_of(micro_batches)) {}
 
   void begin(double divisor) override {
     const ModelConfig& config = state_.model.config;
@@ -88,11 +88,6 @@ class CpuStep : public StepParts {
   StepResult result() override { return std::move(result_); }
 
  private:
-  static int64_t passes_of(const std::vector<MicroBatch>& micro_batches) {
-    int64_t passes = 0;
-    for (const MicroBatch& slices : micro_batches) passes += static_cast<int64_t>(slices.size());
-    return passes;
-  }
   std::vector<ExchangeCounters>& traffic() { return state_.memory.buffers.traffic; }
   void send_updated(size_t bucket) {
     const ParameterLayout& layout = state_.model.layout;

@@ -64,6 +64,7 @@ def test_two_ranks(emo):
     if TWO:
         same(ep(emo), cpu(emo), "ep 2")
         same(train(emo, "dp", ON_DEVICE, ranks=2), cpu(emo), "dp 2")
+        same(train(emo, "zero", ON_DEVICE, "parallel.zero=2", "parallel.slices=2", ranks=2), cpu(emo), "dp 2, zero 2")
 
 
 def test_what_the_cpu_has_the_device_has(emo):
@@ -124,7 +125,6 @@ def test_a_trace_has_products_and_kernels(emo):
 
 def test_what_the_device_cannot_do_is_refused(emo):
     for overrides, hints in (
-            ([ON_DEVICE, "parallel.zero=2"], ["zero must be 1"]),
             ([ON_DEVICE, "model.d_expert=10"], ["multiples of 4", "10"]),
             ([ON_DEVICE, "parallel.precision=bf16", "model.d_expert=12"], ["multiples of 8", "12"]),
             (["parallel.device=gpu"], ["cuda", "emulated"])):
