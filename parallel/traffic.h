@@ -12,7 +12,7 @@ namespace emo {
 struct ExchangeCounters {
   double bytes = 0;   // sent to other ranks: rows, there and back, and the lists of who wants what
   double pairs = 0;   // (row, expert) that this rank's experts computed in forward passes
-  double waited = 0;  // seconds until other ranks' messages were here
+  double waited = 0;  // seconds until other ranks' messages were here; on a device not measured
 
   ExchangeCounters& operator+=(const ExchangeCounters& other) {
     bytes += other.bytes;

@@ -68,14 +68,14 @@ void moe_forward(const BlockContext& context, const LayerTensors& weights, const
   kept->routing = route(input, *context.contract);
   if (settings.routed_off) kept->routing.experts.fill_(-1);
   kept->plan = plan_exchange(*context.ep, (*context.placements)[layer], kept->routing.experts,
-                             kept->routing.weights);
-  RowsInFlight flight = send_rows(*context.ep, kept->plan, x);
+                             kept->routing.weights, context.counters);
+  RowsInFlight flight = send_rows(*context.ep, kept->plan, x, context.counters);
   *always_hidden = always_forward(weights.always, x, y);  // while rows are in flight
   kept->rows = flight.wait();
   at::Tensor lengths;
   const at::Tensor out = apply_experts(weights.routed, kept->plan, kept->rows, &kept->routed_hidden,
                                        context.want_contributions ? &lengths : nullptr);
-  return_rows(*context.ep, kept->plan, out, y);
+  return_rows(*context.ep, kept->plan, out, y, context.counters);
   if (lengths.defined()) kept->contributions = return_slots(*context.ep, kept->plan, lengths);
   if (settings.recompute != Recompute::kMoe) return;
   always_hidden->clear();
@@ -87,7 +87,7 @@ at::Tensor moe_backward(const BlockContext& context, const LayerTensors& weights
                         const LayerTensors& gradients, const RouterLosses& losses,
                         const at::Tensor& x, const at::Tensor& dy,
                         std::vector<at::Tensor> always_hidden, const MoeKept& kept) {
-  RowsInFlight flight = send_rows(*context.ep, kept.plan, dy);
+  RowsInFlight flight = send_rows(*context.ep, kept.plan, dy, context.counters);
   at::Tensor routed_hidden = kept.routed_hidden;
   if (context.settings->recompute == Recompute::kMoe) {
     always_hidden = hidden_rows(weights.always, x);
@@ -98,8 +98,9 @@ at::Tensor moe_backward(const BlockContext& context, const LayerTensors& weights
   const ExpertGradients experts =
       apply_experts_backward(weights.routed, gradients.routed, context.onto_expert_gradients,
                              kept.plan, kept.rows, routed_hidden, d_out);
-  return_rows(*context.ep, kept.plan, experts.rows, dx);
-  const at::Tensor d_weights = return_slots(*context.ep, kept.plan, experts.slots);
+  return_rows(*context.ep, kept.plan, experts.rows, dx, context.counters);
+  const at::Tensor d_weights =
+      return_slots(*context.ep, kept.plan, experts.slots, context.counters);
   const at::Tensor d_logits = route_backward(kept.router_input, *context.contract, kept.routing,
                                              d_weights, losses.balance, losses.z);
   dx.add_(linear_input_gradient(d_logits, weights.router.to(at::kFloat)));

@@ -29,7 +29,8 @@ struct BlockContext {
   bool onto_expert_gradients;  // the backward pass adds to those of routed experts, or overwrites
                                // them
   const PassSettings* settings;
-  bool want_contributions = false;  // fill MoeKept::contributions
+  bool want_contributions = false;       // fill MoeKept::contributions
+  ExchangeCounters* counters = nullptr;  // of the layer's exchange; null: not counted
 };
 
 // What a MoE layer keeps for its backward pass.

@@ -24,6 +24,12 @@ int64_t sum(const std::vector<int64_t>& counts) {
   return std::accumulate(counts.begin(), counts.end(), int64_t{0});
 }
 
+// That so many rows of `matrix` leave this rank.
+void count_bytes(int64_t rows, const at::Tensor& matrix, ExchangeCounters* counters) {
+  if (counters == nullptr) return;
+  counters->bytes += static_cast<double>(rows * matrix.size(1) * matrix.element_size());
+}
+
 // The rank of each part: this one's first, then the others in order.
 std::vector<int64_t> ranks_of_parts(int64_t own, int64_t ranks) {
   std::vector<int64_t> parts = {own};
@@ -115,7 +121,7 @@ DevicePlacement make_device_placement(const ExpertPlacement& placement, at::Devi
 }
 
 ExchangePlan plan_exchange(Communicator& ep, const DevicePlacement& where, const at::Tensor& chosen,
-                           const at::Tensor& weights) {
+                           const at::Tensor& weights, ExchangeCounters* counters) {
   const ExpertPlacement& placement = where.placement;
   at::Tensor experts = chosen;
   if (where.position_of.defined()) {
@@ -162,6 +168,8 @@ ExchangePlan plan_exchange(Communicator& ep, const DevicePlacement& where, const
   const int64_t experts_here = placement.count(own);
   const at::Tensor keys = exchange_records(ep, experts_here, records, K, &plan);
   sort_pairs(keys, experts_here, sum(received.pairs), &plan);
+  count_bytes(sum(plan.send_rows), records, counters);
+  if (counters != nullptr) counters->pairs += static_cast<double>(sum(received.pairs));
   return plan;
 }
 
@@ -170,8 +178,10 @@ at::Tensor RowsInFlight::wait() {
   return rows;
 }
 
-RowsInFlight send_rows(Communicator& ep, const ExchangePlan& plan, const at::Tensor& tokens) {
+RowsInFlight send_rows(Communicator& ep, const ExchangePlan& plan, const at::Tensor& tokens,
+                       ExchangeCounters* counters) {
   if (plan.local) return {tokens, nullptr};
+  count_bytes(sum(plan.send_rows), tokens, counters);
   const int64_t D = tokens.size(1);
   RowsInFlight flight{at::empty({plan.rows, D}, tokens.options()), nullptr};
   const at::Tensor sent = at::empty({sum(plan.send_rows), D}, tokens.options());
@@ -184,11 +194,12 @@ RowsInFlight send_rows(Communicator& ep, const ExchangePlan& plan, const at::Ten
 }
 
 void return_rows(Communicator& ep, const ExchangePlan& plan, const at::Tensor& rows,
-                 const at::Tensor& tokens) {
+                 const at::Tensor& tokens, ExchangeCounters* counters) {
   if (plan.local) {
     tokens.add_(rows);
     return;
   }
+  count_bytes(sum(plan.receive_rows), rows, counters);
   const int64_t sent = plan.token_of_row.size(0);
   const at::Tensor returned = at::empty({sent, tokens.size(1)}, tokens.options());
   const std::unique_ptr<Pending> pending =
@@ -199,8 +210,10 @@ void return_rows(Communicator& ep, const ExchangePlan& plan, const at::Tensor& r
   add_rows(returned, plan.row_of.t(), /*onto=*/true, tokens);
 }
 
-at::Tensor return_slots(Communicator& ep, const ExchangePlan& plan, const at::Tensor& values) {
+at::Tensor return_slots(Communicator& ep, const ExchangePlan& plan, const at::Tensor& values,
+                        ExchangeCounters* counters) {
   if (plan.local) return values;
+  count_bytes(sum(plan.receive_rows), values, counters);
   const at::Tensor returned =
       at::empty({plan.token_of_row.size(0), values.size(1)}, values.options());
   returned.slice(0, 0, plan.own_rows).copy_(values.slice(0, 0, plan.own_rows));

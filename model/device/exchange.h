@@ -48,8 +48,10 @@ struct ExchangePlan {
 };
 
 // Collective over `ep`. chosen i32 [T, K] experts by number (-1: slot unused), weights f32 [T, K].
+// `counters`, here and below, where not null: adds what this rank sends, and the pairs of its
+// experts.
 ExchangePlan plan_exchange(Communicator& ep, const DevicePlacement& where, const at::Tensor& chosen,
-                           const at::Tensor& weights);
+                           const at::Tensor& weights, ExchangeCounters* counters = nullptr);
 
 // Rows on their way; wait() before reading.
 struct RowsInFlight {
@@ -59,14 +61,16 @@ struct RowsInFlight {
 };
 
 // Collective over `ep`. The rows of tokens S [T, D] to where the plan says.
-RowsInFlight send_rows(Communicator& ep, const ExchangePlan& plan, const at::Tensor& tokens);
+RowsInFlight send_rows(Communicator& ep, const ExchangePlan& plan, const at::Tensor& tokens,
+                       ExchangeCounters* counters = nullptr);
 
 // Collective over `ep`, the mirror: adds each row of S [R, D] to its token in tokens S [T, D].
 void return_rows(Communicator& ep, const ExchangePlan& plan, const at::Tensor& rows,
-                 const at::Tensor& tokens);
+                 const at::Tensor& tokens, ExchangeCounters* counters = nullptr);
 
 // Collective over `ep`: one number for each slot, f32 [R, K], back to its token's, f32 [T, K].
-at::Tensor return_slots(Communicator& ep, const ExchangePlan& plan, const at::Tensor& values);
+at::Tensor return_slots(Communicator& ep, const ExchangePlan& plan, const at::Tensor& values,
+                        ExchangeCounters* counters = nullptr);
 
 // The other part of the way: experts' inputs S [pairs, D] from rows S [R, D], padding zero; and
 // rows S [R, D] as sums of experts' results S [pairs, D].

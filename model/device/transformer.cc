@@ -43,6 +43,10 @@ bool ready_gradients(const DevicePass& pass, size_t bucket) {
   return pass.before_gradients == nullptr || pass.before_gradients(bucket);
 }
 
+ExchangeCounters* counters_of(const DevicePass& pass, int64_t layer) {
+  return pass.traffic == nullptr ? nullptr : &(*pass.traffic)[layer];
+}
+
 BlockContext context_of(const DeviceModel& model, const DevicePass& pass) {
   return {&model.config,     &model.contract, &model.rope,
           &model.placements, pass.ep,         /*onto_expert_gradients=*/true,
@@ -58,7 +62,7 @@ struct SliceKept {
 
 SliceKept forward(const DeviceModel& model, const DeviceSlice& slice, const DevicePass& pass) {
   const ModelConfig& config = model.config;
-  const BlockContext context = context_of(model, pass);
+  BlockContext context = context_of(model, pass);
   SliceKept kept;
   announce(pass.before_parameters, kEmbeddingBucket);
   at::Tensor x = at::empty({slice.T, config.d_model}, model.parameters.dense.options());
@@ -67,6 +71,7 @@ SliceKept forward(const DeviceModel& model, const DeviceSlice& slice, const Devi
     announce(pass.before_parameters, layer_bucket(layer));
     BlockKept& block = kept.blocks.emplace_back();
     block.x = x;
+    context.counters = counters_of(pass, layer);
     x = block_forward(context, model.weights.layers[layer], slice, layer, &block);
     if (!config.is_dense(layer)) kept.routings.push_back(block.moe.routing);
     if (pass.settings.recompute == Recompute::kBlock) {
@@ -156,6 +161,7 @@ void backward(DeviceModel* model, const DeviceSlice& slice, const DevicePass& pa
       losses = router_losses(*model, slice, pass, {layer, moe_layer}, kept->routings[moe_layer],
                              counts, sums);
     }
+    context.counters = counters_of(pass, layer);
     if (pass.settings.recompute == Recompute::kBlock) {
       block_forward(context, model->weights.layers[layer], slice, layer, block);
     }

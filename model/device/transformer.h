@@ -60,6 +60,7 @@ struct DevicePass {
   LossOptions loss;
   PassSettings settings;     // of a training pass; parameters say the precision
   int64_t head_rows = 4096;  // whose logits are in memory at once
+  std::vector<ExchangeCounters>* traffic = nullptr;  // [L] counted up; null: not counted
   // See PassOptions. Gradients of routed experts that are not added to need not be zero: they are
   // most of all gradients, and zeroing and reading them costs as much as a product.
   std::function<void(size_t bucket)> before_parameters, after_gradients;

@@ -10,7 +10,8 @@ namespace emo {
 // "block NN/exchange/<name>", and for all layers together "exchange/<name>": "MB sent" (mean over
 // ranks), "expert rows max over mean" (of the busiest rank; 1 where there are none), "wait seconds"
 // and "largest wait seconds" (mean and largest over ranks). "rank NNN/exchange/wait seconds" for
-// each rank: the one that others wait for is the one that waits least.
+// each rank: the one that others wait for is the one that waits least. Without the waiting where no
+// rank waited: a device does not measure it.
 Metrics exchange_metrics(const ModelConfig& config,
                          const std::vector<std::vector<ExchangeCounters>>& counted);
 

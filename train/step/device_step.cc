@@ -124,6 +124,8 @@ class DeviceStep : public StepParts {
     pass_.before_gradients = [this](size_t bucket) { return reduction_.before(bucket); };
     pass_.after_gradients = [this](size_t bucket) { reduction_.after(bucket); };
     result_.divisor = divisor;
+    traffic_.assign(state_.model.config.n_layers, {});
+    pass_.traffic = &traffic_;
     state_.balance.start_step();
     state_.sums.all().zero_();
   }
@@ -143,6 +145,9 @@ class DeviceStep : public StepParts {
     // One all-reduce for everything that the step adds up.
     totals_ = at::cat({state_.sums.all(), owned_squares(mesh_, state_)});
     mesh_.world->all_reduce(totals_, ReduceOp::kSum);
+    if (options_.want_exchange && mesh_.ep->size() > 1) {
+      result_.exchange = gather_counters(*mesh_.world, traffic_);
+    }
   }
 
   void clip() override {
@@ -172,7 +177,8 @@ class DeviceStep : public StepParts {
   // f64 on the device, over all ranks: state_.sums, then the squares of all gradients, each counted
   // once.
   at::Tensor totals_;
-  at::Tensor control_;  // see clip_control()
+  at::Tensor control_;                     // see clip_control()
+  std::vector<ExchangeCounters> traffic_;  // [L]
   StepResult result_;
 };
 

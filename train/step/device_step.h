@@ -43,8 +43,7 @@ struct DeviceState {
 // Collective over `mesh`, whose communicators serve the device's tensors: the parts of
 // step_parts.h. Where the result is not finite nothing is updated, on any
 // rank. Updated parameters are still travelling when it returns; wait_for_parameters() before
-// anything but the next step reads them. StepOptions::want_exchange and profile are the CPU
-// path's.
+// anything but the next step reads them. StepOptions::profile is the CPU path's.
 StepResult training_step(const Mesh& mesh, const std::vector<MicroBatch>& micro_batches,
                          int64_t divisor_share, const StepOptions& options, DeviceState* state);
 

@@ -81,6 +81,18 @@ def test_what_the_cpu_has_the_device_has(emo):
     check(not any("experts" in name for name in moved) and any("gate.weight" in name for name in moved), f"{moved}")
 
 
+def test_traffic_is_counted(emo):
+    """The same rows to the same experts; the lists that say who wants what are of another form."""
+    if not TWO:
+        return
+    expected, found = (train(emo, name, "parallel.ep=2", *device, ranks=2)[-1]
+                       for name, device in (("traffic-cpu", []), ("traffic", [ON_DEVICE])))
+    for key in [key for key in expected if "exchange/" in key and "wait" not in key]:
+        near = 1e-9 if "max over mean" in key else 0.05
+        check(abs(found[key] - expected[key]) <= near * expected[key] and found[key] > 0, f"{key} {found[key]}, {expected[key]}")
+    check(not any("wait" in key for key in found), "waiting that was not measured")
+
+
 def test_bf16(emo):
     losses = [step["train/CE loss"] for step in train(emo, "bf16", ON_DEVICE, "parallel.precision=bf16")]
     check(all(abs(a - b["train/CE loss"]) < 0.02 for a, b in zip(losses, cpu(emo), strict=True)), f"bf16: {losses}")
