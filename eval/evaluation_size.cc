@@ -58,6 +58,7 @@ int64_t evaluation_tokens(const RunConfig& config, const Observation& observatio
       at::full({1}, std::clamp<int64_t>(static_cast<int64_t>(seconds * rate), 1, int64_t{1} << 60),
                at::kLong);
   inference->mesh().world->broadcast(tokens, 0);
+  if (observation.is_first) return tokens.item<int64_t>();  // not worth keeping
   size = {tokens.item<int64_t>(), config.eval.every, config.eval.share};
   if (inference->mesh().is_first()) {
     std::fprintf(stderr,

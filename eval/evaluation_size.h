@@ -13,7 +13,7 @@ namespace emo {
 // holds of an earlier measurement for the same eval.share and eval.every; else
 //   eval.share * eval.every * seconds of a step * tokens a second of forward passes,
 // both measured on the machine that trains, the second now, on made-up rows. The answer goes into
-// observation.size. At least 1.
+// observation.size, but for one that follows from a run's first step. At least 1.
 int64_t evaluation_tokens(const RunConfig& config, const Observation& observation,
                           Inference* inference);
 

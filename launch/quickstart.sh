@@ -31,6 +31,10 @@ if [ ! -e "$data/train.jsonl" ]; then
   rm -rf "$data.new/packages" "$data"
   mv "$data.new" "$data"
 fi
+if [ -e "$data/train/dataset.json" ] && ! grep -q '"vocab_size": 2048' "$data/train/dataset.json"; then
+  say "the data in $data are another version's: remove $folder, or set QUICKSTART_FOLDER to another folder"
+  exit 65
+fi
 if [ ! -e "$folder/tasks/verses.jsonl" ]; then
   /usr/bin/python3 launch/tasks.py "$data" "$folder/tasks.new" 2>/dev/null
   mv "$folder/tasks.new" "$folder/tasks"

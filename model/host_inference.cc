@@ -36,14 +36,14 @@ class HostInference : public Inference {
   at::Tensor run_block(const Slice& slice, const InferenceOptions& options, int64_t layer,
                        const at::Tensor& x) override {
     at::Tensor y;
-    run_block_into(slice, options, layer, x, &y);
+    run_block_into(slice, options, pass_of(options), layer, x, &y);
     return y;
   }
 
  private:
   void embed_into(const Slice& slice, at::Tensor* x);
-  void run_block_into(const Slice& slice, const InferenceOptions& options, int64_t layer,
-                      const at::Tensor& x, at::Tensor* y);
+  void run_block_into(const Slice& slice, const InferenceOptions& options, const PassOptions& pass,
+                      int64_t layer, const at::Tensor& x, at::Tensor* y);
   PassOptions pass_of(const InferenceOptions& options) const;
   // Of the last block's output x_: these rows as the head sees them, [rows, D].
   const at::Tensor& head_input(const std::vector<int64_t>& rows);
@@ -79,10 +79,11 @@ void HostInference::embed_into(const Slice& slice, at::Tensor* x) {
 }
 
 void HostInference::run_block_into(const Slice& slice, const InferenceOptions& options,
-                                   int64_t layer, const at::Tensor& x, at::Tensor* y) {
+                                   const PassOptions& pass, int64_t layer, const at::Tensor& x,
+                                   at::Tensor* y) {
   shape_buffer(y, x.sizes());
   BlockActivations& block = buffers_.recomputed;
-  forward_block(model_, slice, pass_of(options), layer, x, &block, &buffers_, y);
+  forward_block(model_, slice, pass, layer, x, &block, &buffers_, y);
   if (!options.after_block) return;
   BlockView view;
   view.layer = layer;
@@ -91,11 +92,13 @@ void HostInference::run_block_into(const Slice& slice, const InferenceOptions& o
     view.experts = block.moe.routing.experts;
     view.weights = block.moe.routing.weights;
     view.pools = &block.moe.routing.pools;
-    view.contributions = block.moe.contributions;
+    if (options.want_states) view.contributions = block.moe.contributions;
   }
-  view.h = block.h;
-  view.feed_forward_input = block.feed_forward_input;
-  view.y = *y;
+  if (options.want_states) {
+    view.h = block.h;
+    view.feed_forward_input = block.feed_forward_input;
+    view.y = *y;
+  }
   options.after_block(view);
 }
 
@@ -104,9 +107,10 @@ void HostInference::run(const Slice& slice, const InferenceOptions& options) {
   const auto subsets = static_cast<int64_t>(options.settings.subsets.size());
   TORCH_CHECK(subsets == 0 || subsets == config.n_layers, subsets, " expert subsets for ",
               config.n_layers, " layers");
+  const PassOptions pass = pass_of(options);
   embed_into(slice, &x_);
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
-    run_block_into(slice, options, layer, x_, &y_);
+    run_block_into(slice, options, pass, layer, x_, &y_);
     std::swap(x_, y_);
   }
   if (options.cache != nullptr) {

@@ -40,6 +40,7 @@ struct Model {
 enum class GradientMemory {
   kWhole,  // all of them
   kParts,  // memory for a few buckets at a time, for as long as they take to be summed over ranks
+  kNone,   // none: a model to evaluate
 };
 
 // Gradients of a model.

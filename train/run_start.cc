@@ -139,6 +139,7 @@ absl::StatusOr<RunStart> take_over(const RunConfig& config, Model* model,
   }
   if (!status.ok()) return status;
   if (config.run.take != Take::kAll) return RunStart{TrainingPosition(), *std::move(pruning)};
+  position->evaluation = {};  // measured on another run's machine
   if (position->step >= config.total_steps()) {
     return absl::InvalidArgumentError(absl::StrCat(
         "run.take all goes on from step ", position->step, " of ", folder, ", and train says ",

@@ -247,7 +247,7 @@ absl::Status Run::report(const StepBatches& batches, const StepResult& result, d
     const int64_t later = position.step - first_step_ - 1;
     const double mean = later > 0 ? later_seconds_ / static_cast<double>(later) : first_seconds_;
     absl::StatusOr<Metrics> metrics =
-        options_.observer({stepper_.get(), mean, &now_.position.evaluation});
+        options_.observer({stepper_.get(), mean, later == 0, &now_.position.evaluation});
     if (!metrics.ok()) return metrics.status();
     observed = *std::move(metrics);
   }

@@ -18,8 +18,9 @@ namespace emo {
 // What an observer works with.
 struct Observation {
   Stepper* stepper;
-  double seconds_per_step;  // on this rank, the mean of this run's steps; of all but the first
-                            // where there are more, since that one allocates
+  double seconds_per_step;  // on this rank, the mean of this run's steps but the first, which
+                            // allocates; of that one where there is no other
+  bool is_first;            // there is no other
   EvaluationSize* size;     // the observer's, kept in checkpoints
 };
 

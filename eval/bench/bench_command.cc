@@ -43,9 +43,12 @@ void print_step(const OrderedJson& result) {
                 number("exchange_bytes_per_step") / 1e6);
   }
   if (result.contains("expert_rows_max_over_mean")) {
-    std::printf("waiting there       %12.1f   ms in a step; the busiest rank has %.2f x the mean\n",
-                1e3 * number("exchange_wait_seconds_per_step"),
+    std::printf("busiest rank        %12.2f   x the mean of rows for experts\n",
                 number("expert_rows_max_over_mean"));
+  }
+  if (result.contains("exchange_wait_seconds_per_step")) {
+    std::printf("waiting there       %12.1f   ms in a step\n",
+                1e3 * number("exchange_wait_seconds_per_step"));
   }
   std::printf("time:");
   for (const auto& [kind, share] : result["share"].items()) {

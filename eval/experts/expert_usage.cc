@@ -5,7 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "eval/loss/perplexity.h"
+#include "eval/loss/document_batches.h"
 #include "model/host/document_pools.h"
 #include "model/pool_sizes.h"
 

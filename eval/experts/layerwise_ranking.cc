@@ -2,7 +2,7 @@
 
 #include <ATen/ops/from_blob.h>
 
-#include "eval/loss/perplexity.h"
+#include "eval/loss/document_batches.h"
 #include "model/host/document_pools.h"
 #include "train/subset/expert_subset.h"
 

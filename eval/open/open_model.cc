@@ -24,10 +24,12 @@ absl::Status put_on_device(DeviceKind kind, const Mesh& mesh, const ExpertOrder&
   if (!limits.empty()) {
     return absl::InvalidArgumentError(absl::StrCat("--device: ", limits.front().why));
   }
-  opened->on_device =
-      std::make_unique<device::DeviceModel>(model.config, model.contract, mesh.position(),
-                                            /*positions=*/1, device_of(kind), at::kFloat, order);
+  opened->on_device = std::make_unique<device::DeviceModel>(
+      model.config, model.contract, mesh.position(),
+      /*positions=*/1, device_of(kind), at::kFloat, order, GradientMemory::kNone);
   device::load_parameters(model.parameters, opened->on_device.get());
+  opened->model->parameters = {};  // on the device alone
+  opened->model->weights = {};
   return absl::OkStatus();
 }
 

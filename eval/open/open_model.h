@@ -22,7 +22,7 @@ struct OpenedModel {
   std::string folder;
   ModelDescription description;
   std::string identity;  // of the model that `folder` holds, uncut (train/subset/cut_model.h)
-  std::unique_ptr<Model> model;
+  std::unique_ptr<Model> model;  // without parameters where a device computes
   std::unique_ptr<device::DeviceModel> on_device = {};  // the same in fp32, where a device computes
 };
 

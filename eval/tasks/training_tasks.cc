@@ -76,16 +76,17 @@ absl::StatusOr<TrainingTasks> open_training_tasks(const RunConfig& config) {
   }
   result.eval.sequence_length = config.data.sequence_length;
   result.eval.pass.pool = eval_policy(config.routing.pool);
-  absl::Status status = choose_questions(0, &result);
+  absl::Status status = choose_questions(0, /*writes=*/false, &result);
   if (!status.ok()) return status;
   return result;
 }
 
-absl::Status choose_questions(double tokens, TrainingTasks* tasks) {
+absl::Status choose_questions(double tokens, bool writes, TrainingTasks* tasks) {
   tasks->questions.clear();
   for (const Task& task : tasks->tasks) {
-    absl::StatusOr<int64_t> questions =
-        questions_within(tasks->tokenizer, task, tokens / static_cast<double>(tasks->tasks.size()));
+    const bool one = task.kind == TaskKind::kGeneration && !writes;
+    absl::StatusOr<int64_t> questions = questions_within(
+        tasks->tokenizer, task, one ? 0 : tokens / static_cast<double>(tasks->tasks.size()));
     if (!questions.ok()) return questions.status();
     tasks->questions.push_back(*questions);
   }

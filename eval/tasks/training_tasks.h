@@ -8,8 +8,7 @@
 #include "data/documents/task_file.h"
 #include "data/tokenizer/tokenizer.h"
 #include "eval/tasks/task_evaluation.h"
-#include "model/transformer.h"
-#include "parallel/mesh.h"
+#include "model/inference.h"
 #include "train/config/run_config.h"
 #include "train/trainer.h"
 
@@ -30,12 +29,14 @@ absl::StatusOr<TrainingTasks> open_training_tasks(const RunConfig& config);
 
 // Takes of each task as many questions as `tokens` allow, which all tasks share alike, at least
 // one. A choice counts its question's tokens and twice its own, since it is also scored without the
-// question; a token that is generated counts as ten. Errors as above, of other questions.
-absl::Status choose_questions(double tokens, TrainingTasks* tasks);
+// question; a token that is generated counts as ten. Without `writes` the model that is evaluated
+// cannot write, another and slower one does (below), and of tasks that let it there is one
+// question. Errors as above, of other questions.
+absl::Status choose_questions(double tokens, bool writes, TrainingTasks* tasks);
 
 // Collective. "eval/tasks/<name>/<metric>" for the primary metric, and for choices "bits_per_byte",
 // which moves before the accuracy does; and "eval/tasks/<name>/questions".
-// `writer`: for tasks that let the model write; may be the same.
+// `writer`: for tasks that let the model write; null where there is none.
 absl::Status answer_training_tasks(const TrainingTasks& tasks, Inference* inference,
                                    Inference* writer, Metrics* metrics);
 // Whether there are such tasks.

@@ -36,10 +36,11 @@ struct GoldenReport {
   std::vector<PassGap> gaps;
 };
 
-// Collective. The batch's rows are dealt to ranks as evenly as they go. The answer is the same on
-// every rank. Errors as read_golden()'s (golden_folder.h); InvalidArgument where an expert group
-// has more ranks than the model has routed experts, or the device, which is the mesh's, cannot
-// compute the model.
+// Collective. The batch's rows are dealt to ranks as evenly as they go. Losses, metrics, gradients
+// and weights are those of training steps, logits and gaps of an inference over the same rows. The
+// answer is the same on every rank. Errors as read_golden()'s (golden_folder.h); InvalidArgument
+// where an expert group has more ranks than the model has routed experts, or the device, which is
+// the mesh's, cannot compute the model.
 absl::StatusOr<GoldenReport> check_golden(const std::string& folder, const Mesh& mesh,
                                           DeviceKind device = DeviceKind::kCpu);
 

@@ -19,6 +19,13 @@
 namespace emo::device {
 namespace {
 
+// The config, where a device computes it.
+const ModelConfig& checked(const ModelConfig& config, at::ScalarType type, at::Device device) {
+  const std::vector<Limit> limits = limits_of(config, type, device.is_cuda());
+  TORCH_CHECK(limits.empty(), limits.front().why);
+  return config;
+}
+
 FlatBuffers device_buffers(const ParameterLayout& layout, at::Device device, at::ScalarType type) {
   const auto options = at::TensorOptions().dtype(type).device(device);
   return {at::zeros({layout.dense.size()}, options), at::zeros({layout.experts.size()}, options)};
@@ -180,19 +187,20 @@ void backward(DeviceModel* model, const DeviceSlice& slice, const DevicePass& pa
 DeviceModel::DeviceModel(const ModelConfig& c, const RoutingContract& r,
                          const GridPosition& position, int64_t positions, at::Device d,
                          at::ScalarType t, const ExpertOrder& order, GradientMemory memory)
-    : config(c),
+    : config(checked(c, t, d)),
       contract(r),
       layout(make_layout(c, position, order)),
       device(d),
       type(t),
       gradient_layout(memory == GradientMemory::kParts ? fold_buckets(layout) : layout),
       parameters(device_buffers(layout, d, t)),
-      gradients(device_buffers(gradient_layout, d, at::kFloat)),
+      gradients(memory == GradientMemory::kNone ? FlatBuffers()
+                                                : device_buffers(gradient_layout, d, at::kFloat)),
       weights(bind_tensors(config, layout, parameters)),
-      weight_gradients(bind_tensors(config, gradient_layout, gradients)),
+      weight_gradients(memory == GradientMemory::kNone
+                           ? ModelTensors()
+                           : bind_tensors(config, gradient_layout, gradients)),
       rope(rope_tensors(config, positions, d)) {
-  const std::vector<Limit> limits = limits_of(c, t, d.is_cuda());
-  TORCH_CHECK(limits.empty(), limits.front().why);
   for (const ExpertPlacement& placement : layout.placements) {
     placements.push_back(make_device_placement(placement, d));
   }

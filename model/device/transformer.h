@@ -32,7 +32,7 @@ struct DeviceModel {
   at::ScalarType type;              // of parameters and activations
   ParameterLayout gradient_layout;  // see Gradients (model/transformer.h)
   FlatBuffers parameters;
-  FlatBuffers gradients;  // f32, in gradient_layout
+  FlatBuffers gradients;  // f32, in gradient_layout; undefined with GradientMemory::kNone
   ModelTensors weights, weight_gradients;
   RopeTensors rope;
   int64_t positions() const { return rope.cosines.size(0); }

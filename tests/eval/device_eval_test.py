@@ -1,6 +1,8 @@
 """Evaluation on a device, its kernels as loops on the CPU, says what the CPU says: losses with pools and subsets,
-usage, rankings, retention, placement, logits, tasks, and evaluation while a device trains."""
+usage, rankings, retention, placement, logits, tasks, and evaluation while a device trains. With EMO_TEST_DEVICE=cuda,
+and the program of build/cuda, on two GPUs."""
 import json
+import os
 import pathlib
 import sys
 
@@ -11,7 +13,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 from tests.eval.experts.experts_test import LABELS, S, near, train  # noqa: E402
 from tests.program import Program, check, once, run_cases  # noqa: E402
 
-DEVICE = ["--device", "emulated"]
+WHERE = os.environ.get("EMO_TEST_DEVICE", "emulated")
+DEVICE = ["--device", WHERE]
 TWO = ["--ep", 2]
 
 
@@ -116,7 +119,7 @@ def test_what_a_device_cannot_do_is_refused(emo):
     emo.run("train", "configs/tiny.yaml", f"run.folder={emo.folder}/odd", "model.d_expert=10", "train.steps=1", "--quiet")
     for arguments, hint in ((["eval", emo.folder / "odd", "--data", data(emo), *DEVICE], "multiples of 4"),
                             (["eval", train(emo), "--data", data(emo), "--device", "gpu"], "emulated"),
-                            (["eval", train(emo), "--data", data(emo), "--device", "cuda"], "cuda")):
+                            *([(["eval", train(emo), "--data", data(emo), "--device", "cuda"], "cuda")] if WHERE != "cuda" else [])):
         failed = emo.run(*arguments, expect=64)
         check(hint in failed.stderr, failed.stderr)
 
@@ -131,10 +134,10 @@ def test_evaluation_while_a_device_trains(emo):
     expected = {key: value for key, value in last("eval-cpu").items() if key.startswith("eval/") and "share" not in key}
     check(len(expected) > 8, f"{expected}")
     for name, overrides, ranks in (("eval-device", [], 0), ("eval-two", ["parallel.ep=2"], 2)):
-        found = last(name, "parallel.device=emulated", *overrides, ranks=ranks)
+        found = last(name, f"parallel.device={WHERE}", *overrides, ranks=ranks)
         for key, value in expected.items():
             check(abs(found[key] - value) <= 1e-4 * max(1, abs(value)), f"{name}: {key} {found[key]}, {value}")
-    found = last("eval-bf16", "parallel.device=emulated", "parallel.precision=bf16")
+    found = last("eval-bf16", f"parallel.device={WHERE}", "parallel.precision=bf16")
     check(abs(found["eval/loss"] - expected["eval/loss"]) < 0.02, f"bf16: {found['eval/loss']}, {expected['eval/loss']}")
 
 

@@ -227,7 +227,7 @@ absl::Status verify_checkpoint(Communicator& world, const std::string& folder) {
 
 namespace {
 
-// Checkpoints have none where nothing was evaluated yet, and before 0.2.
+// Checkpoints have none where nothing was evaluated yet, and older ones.
 absl::StatusOr<EvaluationSize> read_evaluation_size(const Json& state, const std::string& path) {
   if (!state.contains("evaluation")) return EvaluationSize();
   const Json& json = state["evaluation"];

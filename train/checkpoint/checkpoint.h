@@ -6,7 +6,7 @@
 // - optimizer-0000i-of-0000n.safetensors, with its index: exp_avg/<name>, exp_avg_sq/<name>
 // - pruning_metadata.json: of a cut model, which experts of which model it has
 // - placement.json: the order in which ranks hold the experts, where there is one (expert_order.h)
-// - state.json: where the run is, its config, versions
+// - state.json: where the run is, its config, how much it evaluates, versions
 // - MANIFEST: size and SHA-256 of every other file, written last
 //
 // A folder is written under a temporary name, synced and renamed: without MANIFEST there is no

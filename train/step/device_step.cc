@@ -206,10 +206,8 @@ StepResult training_step(const Mesh& mesh, const std::vector<MicroBatch>& micro_
 
 void wait_for_parameters(DeviceState* state) { state->updates.wait_all(); }
 
-void copy_to_host(const Mesh& mesh, DeviceState* state, Model* host, OptimizerState* optimizer) {
+void copy_parameters_to_host(const Mesh& mesh, DeviceState* state, Model* host) {
   wait_for_parameters(state);
-  const device::DeviceModel& model = state->model;
-  optimizer->step = state->optimizer.step;
   for (const Half& half : halves(mesh, *state)) {
     const at::Tensor& master = state->optimizer.master.*half.buffer;
     const at::Tensor& parameters = host->parameters.*half.buffer;
@@ -217,10 +215,17 @@ void copy_to_host(const Mesh& mesh, DeviceState* state, Model* host, OptimizerSt
       put_owned_parts(*half.sharding, master.cpu(), parameters);
       all_gather_buckets(*half.group, *half.sharding, parameters);
     } else {
-      parameters.copy_(model.parameters.*half.buffer);
+      parameters.copy_(state->model.parameters.*half.buffer);
     }
-    (optimizer->exp_avg.*half.buffer).copy_(state->optimizer.exp_avg.*half.buffer);
-    (optimizer->exp_avg_sq.*half.buffer).copy_(state->optimizer.exp_avg_sq.*half.buffer);
+  }
+}
+
+void copy_to_host(const Mesh& mesh, DeviceState* state, Model* host, OptimizerState* optimizer) {
+  copy_parameters_to_host(mesh, state, host);
+  optimizer->step = state->optimizer.step;
+  for (const auto buffer : {&FlatBuffers::dense, &FlatBuffers::experts}) {
+    (optimizer->exp_avg.*buffer).copy_(state->optimizer.exp_avg.*buffer);
+    (optimizer->exp_avg_sq.*buffer).copy_(state->optimizer.exp_avg_sq.*buffer);
   }
 }
 

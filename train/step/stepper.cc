@@ -28,7 +28,7 @@ class CpuStepper : public Stepper {
     emo::wait_for_parameters(&state_);
     return make_inference(&state_.model, mesh_, &state_.memory.buffers);
   }
-  PassMemory* memory() override { return &state_.memory; }
+  std::unique_ptr<Inference> decoder() override { return inference(); }
 
  private:
   const Mesh& mesh_;
@@ -61,14 +61,16 @@ class DeviceStepper : public Stepper {
     emo::wait_for_parameters(&state_);
     return device::make_inference(&state_.model, mesh_);
   }
-  PassMemory* memory() override { return &memory_; }
+  std::unique_ptr<Inference> decoder() override {
+    copy_parameters_to_host(mesh_, &state_, &model_);
+    return make_inference(&model_, mesh_);
+  }
 
  private:
   const Mesh& mesh_;
   Model model_;
   OptimizerState optimizer_;
   DeviceState state_;
-  PassMemory memory_;
 };
 
 }  // namespace

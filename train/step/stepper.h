@@ -34,13 +34,14 @@ class Stepper {
   virtual void wait_for_parameters() = 0;
   // Collective. Waits, then brings model() and optimizer() up to date.
   virtual void copy_to_host() = 0;
-  // Collective. The last step's gradients of all ranks, whole, in the model's layout, on the host.
+  // Collective. The last step's gradients of all ranks, whole, in the model's layout, on the host;
+  // they stand until the next step.
   virtual FlatBuffers gradients() = 0;
-  // Collective. For an evaluation between steps, where the run computes, in its precision there; it
-  // stands until the next step.
+  // Collective. For an evaluation between steps, where the run computes; it stands until the next
+  // step. On the CPU in fp32, on a device in the run's precision.
   virtual std::unique_ptr<Inference> inference() = 0;
-  // Memory that passes on the CPU share; an evaluation between steps may use it.
-  virtual PassMemory* memory() = 0;
+  // The same, of one that decodes: on the CPU, whatever the run computes on.
+  virtual std::unique_ptr<Inference> decoder() = 0;
 };
 
 // `mesh` must outlive it; see open_mesh_for() (train/step/device.h).

@@ -1,5 +1,6 @@
-"""The loops of model/host/simd.h are vector instructions in every version: a compiler that leaves one scalar says
-nothing, gives the same results and takes four times as long.
+"""No function of model/host/simd.h has all its loops over exponentials, or over largest values, in scalar
+instructions, in any version: a compiler that leaves them so says nothing, gives the same results and takes four times as
+long.
 
 Usage: vectorised_loops_test.py EMO        an x86-64 program compiled with -O3
 """

@@ -91,6 +91,9 @@ def test_traffic_is_counted(emo):
         near = 1e-9 if "max over mean" in key else 0.05
         check(abs(found[key] - expected[key]) <= near * expected[key] and found[key] > 0, f"{key} {found[key]}, {expected[key]}")
     check(not any("wait" in key for key in found), "waiting that was not measured")
+    bench = emo.json("bench", "step", "configs/tiny.yaml", ON_DEVICE, "parallel.ep=2", "--steps", 1, ranks=2)
+    check(bench["exchange_bytes_per_step"] > 0 and "exchange_wait_seconds_per_step" not in bench, f"{bench}")
+    emo.run("bench", "step", "configs/tiny.yaml", ON_DEVICE, "parallel.ep=2", "--steps", 1, ranks=2)
 
 
 def test_bf16(emo):
