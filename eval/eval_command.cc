@@ -159,8 +159,8 @@ absl::StatusOr<int> run(const Options& options) {
   if (!status.ok()) return status;
   // Weights as in the full model need the routers of all experts.
   const bool masked = options.full_weights && !options.experts.empty();
-  absl::StatusOr<OpenedModel> opened = open_model(
-      options.checkpoint, *mesh, masked ? "" : options.experts, device_named(options.mesh.device));
+  absl::StatusOr<OpenedModel> opened =
+      open_model(options.checkpoint, *mesh, masked ? "" : options.experts, options.mesh);
   if (!opened.ok()) return opened.status();
   absl::StatusOr<EvalOptions> eval = eval_options(options, *opened, masked);
   status = agree(*mesh->world, eval.status());
@@ -211,7 +211,7 @@ Command eval_command() {
   command.options.add("--pool", &options->pool, "document pools: none, N or MIN-MAX")
       .show_default();
   add_mesh_options(&command.options, &options->mesh);
-  add_device_option(&command.options, &options->mesh);
+  add_device_options(&command.options, &options->mesh);
   command.options.add("--json", &options->json, "one JSON object on standard output");
   command.footer =
       "Example: emo eval runs/quickstart/emo --data runs/quickstart/data/test --json\n"

@@ -185,7 +185,7 @@ absl::StatusOr<int> place(const PlaceOptions& options) {
   absl::Status status = agree(*mesh->world, check_new_file(options.output, options.overwrite));
   if (!status.ok()) return status;
   absl::StatusOr<OpenedModel> opened =
-      open_model(options.checkpoint, *mesh, options.experts, device_named(options.mesh.device));
+      open_model(options.checkpoint, *mesh, options.experts, options.mesh);
   if (!opened.ok()) return opened.status();
   const ModelConfig& config = opened->description.config;
   status = check(options, config);
@@ -259,7 +259,7 @@ Command experts_place_command() {
       .show_default();
   command.options.add("--overwrite", &options->overwrite, "replace the output");
   add_mesh_options(&command.options, &options->mesh);
-  add_device_option(&command.options, &options->mesh);
+  add_device_options(&command.options, &options->mesh);
   command.options.add("--json", &options->json,
                       "one JSON object on standard output instead of the table");
   command.footer =

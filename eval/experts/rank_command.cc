@@ -274,7 +274,7 @@ absl::StatusOr<int> rank(const RankOptions& options) {
     if (!status.ok()) return status;
   }
   absl::StatusOr<OpenedModel> opened =
-      open_model(options.checkpoint, *mesh, options.experts, device_named(options.mesh.device));
+      open_model(options.checkpoint, *mesh, options.experts, options.mesh);
   if (!opened.ok()) return opened.status();
   const ModelConfig& config = opened->description.config;
   if (config.moe_layers() == 0) {
@@ -340,7 +340,7 @@ Command experts_rank_command() {
                       "folder for LABEL-METHOD-keepN-documentsM.json, where they are several");
   command.options.add("--overwrite", &options->overwrite, "replace the output");
   add_mesh_options(&command.options, &options->mesh);
-  add_device_option(&command.options, &options->mesh);
+  add_device_options(&command.options, &options->mesh);
   command.options.add("--json", &options->json, "one JSON object that lists the subsets");
   command.footer =
       "Example: emo experts rank runs/quickstart/emo --data "

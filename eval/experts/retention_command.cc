@@ -68,8 +68,7 @@ absl::StatusOr<int> retention(const RetentionCommandOptions& options) {
   std::vector<std::pair<std::string, RetentionReport>> reports;
   OrderedJson json = OrderedJson::object();
   for (const auto& [name, folder] : *models) {
-    absl::StatusOr<OpenedModel> opened =
-        open_model(folder, *mesh, "", device_named(options.mesh.device));
+    absl::StatusOr<OpenedModel> opened = open_model(folder, *mesh, "", options.mesh);
     if (!opened.ok()) return opened.status();
     absl::StatusOr<TokenDataset> calibration = open_data_for(*opened, options.calibration, *mesh);
     if (!calibration.ok()) return calibration.status();
@@ -132,7 +131,7 @@ Command experts_retention_command() {
   command.options.add("--output", &options->output, "also write the JSON to this file");
   command.options.add("--overwrite", &options->overwrite, "replace the output");
   add_mesh_options(&command.options, &options->mesh);
-  add_device_option(&command.options, &options->mesh);
+  add_device_options(&command.options, &options->mesh);
   command.options.add("--json", &options->json,
                       "one JSON object on standard output instead of the table");
   command.footer =

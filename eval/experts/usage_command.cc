@@ -179,7 +179,7 @@ absl::StatusOr<int> usage(const UsageCommandOptions& options) {
   status = agree(*mesh->world, status);
   if (!status.ok()) return status;
   absl::StatusOr<OpenedModel> opened =
-      open_model(options.checkpoint, *mesh, options.experts, device_named(options.mesh.device));
+      open_model(options.checkpoint, *mesh, options.experts, options.mesh);
   if (!opened.ok()) return opened.status();
   const ModelConfig& config = opened->description.config;
   if (config.moe_layers() == 0) {
@@ -253,7 +253,7 @@ Command experts_usage_command() {
       .required();
   command.options.add("--overwrite", &options->overwrite, "replace the output");
   add_mesh_options(&command.options, &options->mesh);
-  add_device_option(&command.options, &options->mesh);
+  add_device_options(&command.options, &options->mesh);
   command.options.add("--json", &options->json, "the JSON on standard output instead of the table");
   command.footer =
       "Example: emo experts usage runs/quickstart/emo\n"

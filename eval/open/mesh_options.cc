@@ -19,6 +19,14 @@ void add_device_option(OptionList* list, MeshOptions* options) {
       .show_default();
 }
 
+void add_device_options(OptionList* list, MeshOptions* options) {
+  add_device_option(list, options);
+  list->add("--precision", &options->precision,
+            "of a device: fp32, or bf16, which is faster and takes half the memory")
+      .one_of({"fp32", "bf16"})
+      .show_default();
+}
+
 absl::StatusOr<Mesh> open_mesh(const MeshOptions& options) {
   return open_mesh_on(device_named(options.device), options.dp, options.ep);
 }

@@ -14,13 +14,15 @@
 namespace emo {
 
 struct MeshOptions {
-  int64_t dp = 0, ep = 0;      // 0: filled in, see make_mesh()
-  std::string device = "cpu";  // where the ranks compute, see device_named()
+  int64_t dp = 0, ep = 0;          // 0: filled in, see make_mesh()
+  std::string device = "cpu";      // where the ranks compute, see device_named()
+  std::string precision = "fp32";  // of a device: "fp32", "bf16"
 };
 
 // Adds --dp and --ep to a command; `options` must outlive its parsing.
 void add_mesh_options(OptionList* list, MeshOptions* options);
-// --device, for commands that a device can do.
+// --device and --precision, for commands that a device can do. The first alone: add_device_option.
+void add_device_options(OptionList* list, MeshOptions* options);
 void add_device_option(OptionList* list, MeshOptions* options);
 
 // Collective. For commands that one process does alone: the first rank works, every rank gets its

@@ -15,18 +15,23 @@ namespace emo {
 namespace {
 
 // Puts the parameters where the device computes.
-absl::Status put_on_device(DeviceKind kind, const Mesh& mesh, const ExpertOrder& order,
+absl::Status put_on_device(const MeshOptions& where, const Mesh& mesh, const ExpertOrder& order,
                            OpenedModel* opened) {
-  if (kind == DeviceKind::kCpu) return absl::OkStatus();
+  const DeviceKind kind = device_named(where.device);
+  const at::ScalarType type = where.precision == "bf16" ? at::kBFloat16 : at::kFloat;
+  if (kind == DeviceKind::kCpu && type == at::kFloat) return absl::OkStatus();
+  if (kind == DeviceKind::kCpu) {
+    return absl::InvalidArgumentError("--precision bf16: the CPU evaluates in fp32; add --device");
+  }
   const Model& model = *opened->model;
   const std::vector<device::Limit> limits =
-      device::limits_of(model.config, at::kFloat, kind == DeviceKind::kCuda);
+      device::limits_of(model.config, type, kind == DeviceKind::kCuda);
   if (!limits.empty()) {
     return absl::InvalidArgumentError(absl::StrCat("--device: ", limits.front().why));
   }
   opened->on_device = std::make_unique<device::DeviceModel>(
       model.config, model.contract, mesh.position(),
-      /*positions=*/1, device_of(kind), at::kFloat, order, GradientMemory::kNone);
+      /*positions=*/1, device_of(kind), type, order, GradientMemory::kNone);
   device::load_parameters(model.parameters, opened->on_device.get());
   opened->model->parameters = {};  // on the device alone
   opened->model->weights = {};
@@ -34,7 +39,7 @@ absl::Status put_on_device(DeviceKind kind, const Mesh& mesh, const ExpertOrder&
 }
 
 absl::StatusOr<OpenedModel> open(const std::string& folder, const std::string& subset_path,
-                                 const Mesh& mesh, DeviceKind device) {
+                                 const Mesh& mesh, const MeshOptions& where) {
   absl::StatusOr<ModelDescription> description = read_config_json(folder + "/config.json");
   if (!description.ok()) return description.status();
   absl::StatusOr<TensorFolder> tensors = TensorFolder::open(folder, "model");
@@ -68,7 +73,7 @@ absl::StatusOr<OpenedModel> open(const std::string& folder, const std::string& s
   if (!bad.empty()) {
     return absl::AbortedError(absl::StrCat(folder, ": parameter ", bad, " is not finite"));
   }
-  status = put_on_device(device, mesh, *order, &opened);
+  status = put_on_device(where, mesh, *order, &opened);
   if (!status.ok()) return status;
   return opened;
 }
@@ -102,13 +107,13 @@ void add_subset_option(OptionList* list, std::string* subset) {
 }
 
 absl::StatusOr<OpenedModel> open_model(const std::string& path, const Mesh& mesh,
-                                       const std::string& subset, DeviceKind device) {
+                                       const std::string& subset, const MeshOptions& where) {
   absl::StatusOr<std::string> found = find_model(path);
   absl::Status status = agree(*mesh.world, found.status());
   if (!status.ok()) return status;
   // A run may write a checkpoint meanwhile: all ranks open what the first one found.
   const std::string folder = gather_texts(*mesh.world, *found).front();
-  absl::StatusOr<OpenedModel> opened = open(folder, subset, mesh, device);
+  absl::StatusOr<OpenedModel> opened = open(folder, subset, mesh, where);
   status = agree(*mesh.world, opened.status());
   if (!status.ok()) return status;
   return opened;

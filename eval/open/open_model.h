@@ -9,12 +9,12 @@
 #include "absl/status/statusor.h"
 #include "data/shards/token_shards.h"
 #include "data/tokenizer/tokenizer.h"
+#include "eval/open/mesh_options.h"
 #include "model/device/transformer.h"
 #include "model/inference.h"
 #include "model/transformer.h"
 #include "parallel/mesh.h"
 #include "train/model_folder/hugging_face.h"
-#include "train/step/device.h"
 
 namespace emo {
 
@@ -23,18 +23,18 @@ struct OpenedModel {
   ModelDescription description;
   std::string identity;  // of the model that `folder` holds, uncut (train/subset/cut_model.h)
   std::unique_ptr<Model> model;  // without parameters where a device computes
-  std::unique_ptr<device::DeviceModel> on_device = {};  // the same in fp32, where a device computes
+  std::unique_ptr<device::DeviceModel> on_device = {};  // the same, where a device computes
 };
 
 // Collective; every rank gets the same answer. Reads config.json and this rank's parameters, and
 // with a `subset`, the path of a SUBSET.json, only those of the experts that it keeps: the same
 // model that `emo experts extract` writes. `path`: a model folder, or a run's folder, which stands
 // for its newest checkpoint (find_model). NotFound where it is neither; DataLoss where files do not
-// fit, or the subset was chosen from another model; InvalidArgument where `device`, which is the
-// mesh's, cannot compute the model.
+// fit, or the subset was chosen from another model; InvalidArgument where the device of `where`,
+// which is the mesh's, cannot compute the model, or the CPU is asked for bf16.
 absl::StatusOr<OpenedModel> open_model(const std::string& path, const Mesh& mesh,
                                        const std::string& subset = "",
-                                       DeviceKind device = DeviceKind::kCpu);
+                                       const MeshOptions& where = {});
 
 // Where the model was opened to compute. Both must outlive it.
 std::unique_ptr<Inference> open_inference(const OpenedModel& model, const Mesh& mesh);

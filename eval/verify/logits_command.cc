@@ -105,7 +105,7 @@ absl::StatusOr<int> run(const LogitsOptions& options) {
   status = agree(*mesh->world, status);
   if (!status.ok()) return status;
   absl::StatusOr<OpenedModel> opened =
-      open_model(options.model, *mesh, options.experts, device_named(options.mesh.device));
+      open_model(options.model, *mesh, options.experts, options.mesh);
   if (!opened.ok()) return opened.status();
   const ModelConfig& config = opened->description.config;
   absl::StatusOr<PoolPolicy> pool = parse_pool(options.pool, config.routed_top_k());
@@ -144,7 +144,7 @@ Command logits_command() {
       .show_default();
   add_subset_option(&command.options, &options->experts);
   add_mesh_options(&command.options, &options->mesh);
-  add_device_option(&command.options, &options->mesh);
+  add_device_options(&command.options, &options->mesh);
   command.options.add("--overwrite", &options->overwrite, "replace the output file");
   command.footer =
       "Example: emo logits runs/tiny --tokens in.safetensors --output "

@@ -58,6 +58,14 @@ def test_losses(emo):
     check(len({round(loss, 9) for loss in losses}) == len(losses), f"options that change nothing: {losses}")
 
 
+def test_bf16(emo):
+    exact, rounded = (emo.json("eval", train(emo), "--data", data(emo), *DEVICE, *options)["loss"]
+                      for options in ([], ["--precision", "bf16"]))
+    check(0 < abs(rounded - exact) < 0.02, f"bf16 {rounded}, fp32 {exact}")
+    refused = emo.run("eval", train(emo), "--data", data(emo), "--precision", "bf16", expect=64)
+    check("--device" in refused.stderr, refused.stderr)
+
+
 def test_usage(emo):
     same(emo, "experts", "usage", train(emo), "--data", data(emo), "--pool", 9, "--overwrite",
          "--output", emo.folder / "device-usage.json", layout=TWO, ranks=2, tolerance=2e-3)
