@@ -18,7 +18,7 @@ at::Tensor normalise(const BlockContext& context, const at::Tensor& x, const at:
                      at::Tensor* reciprocal) {
   const at::Tensor y = at::empty_like(x);
   *reciprocal = at::empty({x.size(0)}, x.options().dtype(at::kFloat));
-  rms_norm(x, w, static_cast<float>(context.config->norm_epsilon), y, *reciprocal);
+  rms_norm(x, w, static_cast<float>(context.config.norm_epsilon), y, *reciprocal);
   return y;
 }
 
@@ -29,8 +29,8 @@ at::Tensor columns(const at::Tensor& matrix, int64_t part, int64_t D) {
 
 // Normalises the queries and keys of kept->qkv, which are not rotated yet, in place.
 void qk_norm(const BlockContext& context, const LayerTensors& weights, BlockKept* kept) {
-  const int64_t D = context.config->d_model;
-  const auto epsilon = static_cast<float>(context.config->norm_epsilon);
+  const int64_t D = context.config.d_model;
+  const auto epsilon = static_cast<float>(context.config.norm_epsilon);
   kept->qk_raw = kept->qkv.slice(1, 0, 2 * D).clone(at::MemoryFormat::Contiguous);
   const auto normalise_part = [&](int64_t part, const at::Tensor& w, at::Tensor* reciprocal) {
     *reciprocal = at::empty({kept->qkv.size(0)}, w.options().dtype(at::kFloat));
@@ -56,27 +56,27 @@ void qk_norm_backward(const LayerTensors& weights, const LayerTensors& gradients
 void moe_forward(const BlockContext& context, const LayerTensors& weights, const DeviceSlice& slice,
                  int64_t layer, const at::Tensor& x, const at::Tensor& y,
                  std::vector<at::Tensor>* always_hidden, MoeKept* kept) {
-  const PassSettings& settings = *context.settings;
+  const PassSettings& settings = context.pass.settings;
   RouterInput& input = kept->router_input;
   input.logits = linear_fp32(x, weights.router);
   input.spans = slice.routing;
   input.pool_sizes = slice.pool_sizes[layer];
-  input.pool = settings.pool_of(*context.contract);
-  input.top_k = context.config->routed_top_k(layer);
+  input.pool = settings.pool_of(context.contract);
+  input.top_k = context.config.routed_top_k(layer);
   if (!settings.subsets.empty()) input.subset = settings.subsets[layer];
-  input.labels = loss_labels(*context.contract, slice);
-  kept->routing = route(input, *context.contract);
+  input.labels = loss_labels(context.contract, slice);
+  kept->routing = route(input, context.contract);
   if (settings.routed_off) kept->routing.experts.fill_(-1);
-  kept->plan = plan_exchange(*context.ep, (*context.placements)[layer], kept->routing.experts,
+  kept->plan = plan_exchange(*context.pass.ep, context.placements[layer], kept->routing.experts,
                              kept->routing.weights, context.counters);
-  RowsInFlight flight = send_rows(*context.ep, kept->plan, x, context.counters);
+  RowsInFlight flight = send_rows(*context.pass.ep, kept->plan, x, context.counters);
   *always_hidden = always_forward(weights.always, x, y);  // while rows are in flight
   kept->rows = flight.wait();
   at::Tensor lengths;
   const at::Tensor out = apply_experts(weights.routed, kept->plan, kept->rows, &kept->routed_hidden,
-                                       context.want_contributions ? &lengths : nullptr);
-  return_rows(*context.ep, kept->plan, out, y, context.counters);
-  if (lengths.defined()) kept->contributions = return_slots(*context.ep, kept->plan, lengths);
+                                       context.pass.want_contributions ? &lengths : nullptr);
+  return_rows(*context.pass.ep, kept->plan, out, y, context.counters);
+  if (lengths.defined()) kept->contributions = return_slots(*context.pass.ep, kept->plan, lengths);
   if (settings.recompute != Recompute::kMoe) return;
   always_hidden->clear();
   kept->routed_hidden.reset();
@@ -87,9 +87,9 @@ at::Tensor moe_backward(const BlockContext& context, const LayerTensors& weights
                         const LayerTensors& gradients, const RouterLosses& losses,
                         const at::Tensor& x, const at::Tensor& dy,
                         std::vector<at::Tensor> always_hidden, const MoeKept& kept) {
-  RowsInFlight flight = send_rows(*context.ep, kept.plan, dy, context.counters);
+  RowsInFlight flight = send_rows(*context.pass.ep, kept.plan, dy, context.counters);
   at::Tensor routed_hidden = kept.routed_hidden;
-  if (context.settings->recompute == Recompute::kMoe) {
+  if (context.pass.settings.recompute == Recompute::kMoe) {
     always_hidden = hidden_rows(weights.always, x);
     routed_hidden = hidden_pairs(weights.routed, kept.plan, kept.rows);
   }
@@ -98,10 +98,10 @@ at::Tensor moe_backward(const BlockContext& context, const LayerTensors& weights
   const ExpertGradients experts =
       apply_experts_backward(weights.routed, gradients.routed, context.onto_expert_gradients,
                              kept.plan, kept.rows, routed_hidden, d_out);
-  return_rows(*context.ep, kept.plan, experts.rows, dx, context.counters);
+  return_rows(*context.pass.ep, kept.plan, experts.rows, dx, context.counters);
   const at::Tensor d_weights =
-      return_slots(*context.ep, kept.plan, experts.slots, context.counters);
-  const at::Tensor d_logits = route_backward(kept.router_input, *context.contract, kept.routing,
+      return_slots(*context.pass.ep, kept.plan, experts.slots, context.counters);
+  const at::Tensor d_logits = route_backward(kept.router_input, context.contract, kept.routing,
                                              d_weights, losses.balance, losses.z);
   dx.add_(linear_input_gradient(d_logits, weights.router.to(at::kFloat)));
   add_weight_gradient(gradients.router, d_logits, x.to(at::kFloat));
@@ -112,12 +112,12 @@ at::Tensor moe_backward(const BlockContext& context, const LayerTensors& weights
 
 at::Tensor block_forward(const BlockContext& context, const LayerTensors& weights,
                          const DeviceSlice& slice, int64_t layer, BlockKept* kept) {
-  const ModelConfig& config = *context.config;
+  const ModelConfig& config = context.config;
   kept->attention_input =
       normalise(context, kept->x, weights.attention_norm, &kept->attention_reciprocal);
   kept->qkv = linear(kept->attention_input, weights.qkv);
   if (config.qk_norm) qk_norm(context, weights, kept);
-  rotate(*context.rope, Rotation::kForward, slice.positions, 2 * config.n_heads, config.head_dim(),
+  rotate(context.rope, Rotation::kForward, slice.positions, 2 * config.n_heads, config.head_dim(),
          kept->qkv);  // queries and keys
   kept->attended = attention(slice, config.n_heads, kept->qkv);
   kept->h = at::addmm(kept->x, kept->attended.out, weights.attention_out.t());
@@ -137,7 +137,7 @@ at::Tensor block_forward(const BlockContext& context, const LayerTensors& weight
 void block_backward(const BlockContext& context, const LayerTensors& weights,
                     const LayerTensors& gradients, const DeviceSlice& slice,
                     const RouterLosses& losses, const at::Tensor& d, BlockKept* kept) {
-  const ModelConfig& config = *context.config;
+  const ModelConfig& config = context.config;
   at::Tensor d_hidden =
       weights.router.defined()
           ? moe_backward(context, weights, gradients, losses, kept->feed_forward_input, d,
@@ -151,7 +151,7 @@ void block_backward(const BlockContext& context, const LayerTensors& weights,
   add_weight_gradient(gradients.attention_out, d, kept->attended.out);
   const at::Tensor d_qkv =
       attention_backward(slice, config.n_heads, kept->qkv, kept->attended, d_attended);
-  rotate(*context.rope, Rotation::kBackward, slice.positions, 2 * config.n_heads, config.head_dim(),
+  rotate(context.rope, Rotation::kBackward, slice.positions, 2 * config.n_heads, config.head_dim(),
          d_qkv);
   if (config.qk_norm) qk_norm_backward(weights, gradients, *kept, d_qkv);
   d_hidden = linear_input_gradient(d_qkv, weights.qkv);

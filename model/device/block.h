@@ -19,17 +19,14 @@
 
 namespace emo::device {
 
-// What is the same for all blocks of a pass.
+// What is the same for all blocks of a pass; see BlockContext in model/pass.h.
 struct BlockContext {
-  const ModelConfig* config;
-  const RoutingContract* contract;
-  const RopeTensors* rope;
-  const std::vector<DevicePlacement>* placements;  // [L]
-  Communicator* ep;
-  bool onto_expert_gradients;  // the backward pass adds to those of routed experts, or overwrites
-                               // them
-  const PassSettings* settings;
-  bool want_contributions = false;       // fill MoeKept::contributions
+  const ModelConfig& config;
+  const RoutingContract& contract;
+  const RopeTensors& rope;
+  const std::vector<DevicePlacement>& placements;  // [L]
+  const PassOptions& pass;
+  bool onto_expert_gradients = true;
   ExchangeCounters* counters = nullptr;  // of the layer's exchange; null: not counted
 };
 

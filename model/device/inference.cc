@@ -13,8 +13,6 @@
 namespace emo::device {
 namespace {
 
-constexpr int64_t kHeadRows = 4096;  // whose logits are in memory at once
-
 at::Tensor to_host(const at::Tensor& tensor) { return tensor.to(at::kFloat).cpu(); }
 
 template <typename Number>
@@ -44,14 +42,15 @@ class DeviceInference : public Inference {
   at::Tensor embed(const Slice& slice) override { return embed_on_device(on_device(slice, {})); }
   at::Tensor run_block(const Slice& slice, const InferenceOptions& options, int64_t layer,
                        const at::Tensor& x) override {
-    return run_layer(on_device(slice, options.settings), options, layer, x);
+    return run_layer(on_device(slice, options.settings), options, pass_of(options), layer, x);
   }
 
  private:
   DeviceSlice on_device(const Slice& slice, const PassSettings& settings);
   at::Tensor embed_on_device(const DeviceSlice& slice) const;
-  at::Tensor run_layer(const DeviceSlice& slice, const InferenceOptions& options, int64_t layer,
-                       const at::Tensor& x);
+  PassOptions pass_of(const InferenceOptions& options) const;
+  at::Tensor run_layer(const DeviceSlice& slice, const InferenceOptions& options,
+                       const PassOptions& pass, int64_t layer, const at::Tensor& x);
   at::Tensor run_blocks(const Slice& slice, const InferenceOptions& options);
   void show(const InferenceOptions& options, int64_t layer, const BlockKept& kept,
             const at::Tensor& y);
@@ -79,13 +78,19 @@ at::Tensor DeviceInference::embed_on_device(const DeviceSlice& slice) const {
   return x;
 }
 
-at::Tensor DeviceInference::run_layer(const DeviceSlice& slice, const InferenceOptions& options,
-                                      int64_t layer, const at::Tensor& x) {
+PassOptions DeviceInference::pass_of(const InferenceOptions& options) const {
   TORCH_CHECK(options.cache == nullptr, "a device does not decode");
-  BlockContext context{&model_.config,     &model_.contract, &model_.rope,
-                       &model_.placements, mesh_.ep.get(),   /*onto_expert_gradients=*/true,
-                       &options.settings};
-  context.want_contributions = options.want_states;
+  PassOptions pass;
+  pass.ep = mesh_.ep.get();
+  pass.settings = options.settings;
+  pass.settings.recompute = Recompute::kNone;
+  pass.want_contributions = options.want_states;
+  return pass;
+}
+
+at::Tensor DeviceInference::run_layer(const DeviceSlice& slice, const InferenceOptions& options,
+                                      const PassOptions& pass, int64_t layer, const at::Tensor& x) {
+  const BlockContext context{model_.config, model_.contract, model_.rope, model_.placements, pass};
   BlockKept kept;
   kept.x = x;
   at::Tensor y = block_forward(context, model_.weights.layers[layer], slice, layer, &kept);
@@ -121,8 +126,11 @@ at::Tensor DeviceInference::run_blocks(const Slice& slice, const InferenceOption
   TORCH_CHECK(subsets == 0 || subsets == layers, subsets, " expert subsets for ", layers,
               " layers");
   const DeviceSlice there = on_device(slice, options.settings);
+  const PassOptions pass = pass_of(options);
   at::Tensor x = embed_on_device(there);
-  for (int64_t layer = 0; layer < layers; ++layer) x = run_layer(there, options, layer, x);
+  for (int64_t layer = 0; layer < layers; ++layer) {
+    x = run_layer(there, options, pass, layer, x);
+  }
   return x;
 }
 
@@ -143,8 +151,8 @@ const std::vector<float>& DeviceInference::token_losses(const Slice& slice,
   const auto count = static_cast<int64_t>(tokens.rows.size());
   const at::Tensor losses = at::empty({count}, x.options().dtype(at::kFloat));
   const at::Tensor z_squares = at::empty_like(losses);
-  for (int64_t begin = 0; begin < count; begin += kHeadRows) {
-    const int64_t end = std::min(count, begin + kHeadRows);
+  for (int64_t begin = 0; begin < count; begin += model_.head_rows) {
+    const int64_t end = std::min(count, begin + model_.head_rows);
     cross_entropy_and_gradient(linear(x.slice(0, begin, end), model_.weights.head),
                                labels.slice(0, begin, end), /*scale=*/1, /*z_weight=*/0,
                                losses.slice(0, begin, end), z_squares.slice(0, begin, end));

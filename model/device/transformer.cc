@@ -46,18 +46,18 @@ void announce(const std::function<void(size_t)>& listener, size_t bucket) {
 }
 
 // Whether the bucket's gradients of routed experts are added to.
-bool ready_gradients(const DevicePass& pass, size_t bucket) {
+bool ready_gradients(const PassOptions& pass, size_t bucket) {
   return pass.before_gradients == nullptr || pass.before_gradients(bucket);
 }
 
-ExchangeCounters* counters_of(const DevicePass& pass, int64_t layer) {
-  return pass.traffic == nullptr ? nullptr : &(*pass.traffic)[layer];
+// Where a layer's exchange is counted.
+using Traffic = std::vector<ExchangeCounters>;
+ExchangeCounters* counters_of(Traffic* traffic, int64_t layer) {
+  return traffic == nullptr ? nullptr : &(*traffic)[layer];
 }
 
-BlockContext context_of(const DeviceModel& model, const DevicePass& pass) {
-  return {&model.config,     &model.contract, &model.rope,
-          &model.placements, pass.ep,         /*onto_expert_gradients=*/true,
-          &pass.settings};
+BlockContext context_of(const DeviceModel& model, const PassOptions& pass) {
+  return {model.config, model.contract, model.rope, model.placements, pass};
 }
 
 // What a slice keeps from its forward pass.
@@ -67,7 +67,8 @@ struct SliceKept {
   at::Tensor last;                // S [T, D] output of the last block
 };
 
-SliceKept forward(const DeviceModel& model, const DeviceSlice& slice, const DevicePass& pass) {
+SliceKept forward(const DeviceModel& model, const DeviceSlice& slice, const PassOptions& pass,
+                  Traffic* traffic) {
   const ModelConfig& config = model.config;
   BlockContext context = context_of(model, pass);
   SliceKept kept;
@@ -78,7 +79,7 @@ SliceKept forward(const DeviceModel& model, const DeviceSlice& slice, const Devi
     announce(pass.before_parameters, layer_bucket(layer));
     BlockKept& block = kept.blocks.emplace_back();
     block.x = x;
-    context.counters = counters_of(pass, layer);
+    context.counters = counters_of(traffic, layer);
     x = block_forward(context, model.weights.layers[layer], slice, layer, &block);
     if (!config.is_dense(layer)) kept.routings.push_back(block.moe.routing);
     if (pass.settings.recompute == Recompute::kBlock) {
@@ -94,13 +95,13 @@ SliceKept forward(const DeviceModel& model, const DeviceSlice& slice, const Devi
 
 // Logits, losses and their gradients in chunks of rows, so that [T, V] is never in memory. Answers
 // the gradient of the normalised input S [T, D].
-at::Tensor head(DeviceModel* model, const DeviceSlice& slice, const DevicePass& pass,
+at::Tensor head(DeviceModel* model, const DeviceSlice& slice, const PassOptions& pass,
                 const at::Tensor& normalised, StepSums* sums) {
   const at::Tensor losses = at::empty({slice.T}, model->gradients.dense.options());
   const at::Tensor z_squares = at::empty({slice.T}, losses.options());
   const at::Tensor d = at::empty(normalised.sizes(), normalised.options());
-  for (int64_t begin = 0; begin < slice.T; begin += pass.head_rows) {
-    const int64_t end = std::min(slice.T, begin + pass.head_rows);
+  for (int64_t begin = 0; begin < slice.T; begin += model->head_rows) {
+    const int64_t end = std::min(slice.T, begin + model->head_rows);
     const at::Tensor x = normalised.slice(0, begin, end);
     const at::Tensor logits = linear(x, model->weights.head);
     cross_entropy_and_gradient(logits, slice.labels.slice(0, begin, end),
@@ -115,7 +116,7 @@ at::Tensor head(DeviceModel* model, const DeviceSlice& slice, const DevicePass& 
 }
 
 // The final norm and the head; answers the gradient of the residual stream S [T, D].
-at::Tensor head_backward(DeviceModel* model, const DeviceSlice& slice, const DevicePass& pass,
+at::Tensor head_backward(DeviceModel* model, const DeviceSlice& slice, const PassOptions& pass,
                          const at::Tensor& last, StepSums* sums) {
   const at::Tensor normalised = at::empty(last.sizes(), last.options());
   const at::Tensor reciprocal = at::empty({slice.T}, model->gradients.dense.options());
@@ -135,7 +136,7 @@ struct LayerPlace {
 
 // The weighted auxiliary losses of a layer; adds what its router saw to the sums.
 RouterLosses router_losses(const DeviceModel& model, const DeviceSlice& slice,
-                           const DevicePass& pass, LayerPlace at, const Routing& routing,
+                           const PassOptions& pass, LayerPlace at, const Routing& routing,
                            BalanceCounts* counts, StepSums* sums) {
   const RouterLossWeights weights =
       router_loss_weights(model.config, model.contract, pass.loss.divisor);
@@ -152,8 +153,8 @@ RouterLosses router_losses(const DeviceModel& model, const DeviceSlice& slice,
 }
 
 // From the head down to the embedding.
-void backward(DeviceModel* model, const DeviceSlice& slice, const DevicePass& pass,
-              BalanceCounts* counts, StepSums* sums, SliceKept* kept) {
+void backward(DeviceModel* model, const DeviceSlice& slice, const PassOptions& pass,
+              BalanceCounts* counts, StepSums* sums, Traffic* traffic, SliceKept* kept) {
   const ModelConfig& config = model->config;
   BlockContext context = context_of(*model, pass);
   ready_gradients(pass, model->layout.head_bucket());
@@ -168,7 +169,7 @@ void backward(DeviceModel* model, const DeviceSlice& slice, const DevicePass& pa
       losses = router_losses(*model, slice, pass, {layer, moe_layer}, kept->routings[moe_layer],
                              counts, sums);
     }
-    context.counters = counters_of(pass, layer);
+    context.counters = counters_of(traffic, layer);
     if (pass.settings.recompute == Recompute::kBlock) {
       block_forward(context, model->weights.layers[layer], slice, layer, block);
     }
@@ -217,15 +218,15 @@ void load_parameters(const FlatBuffers& host, DeviceModel* model) {
 }
 
 void forward_backward(DeviceModel* model, const std::vector<DeviceSlice>& slices,
-                      const DevicePass& pass, BalanceCounts* counts, StepSums* sums,
-                      Routings* routings) {
+                      const PassOptions& pass, BalanceCounts* counts, StepSums* sums,
+                      Traffic* traffic, Routings* routings) {
   TORCH_CHECK(!slices.empty(), "a micro-batch without slices: give one without rows");
-  TORCH_CHECK(pass.settings.subsets.empty() && !pass.settings.routed_off,
+  TORCH_CHECK(pass.settings.subsets.empty() && !pass.settings.routed_off && pass.cache == nullptr,
               "settings of an evaluation in a training pass");
   std::vector<SliceKept> kept;
   int64_t tokens = 0;
   for (const DeviceSlice& slice : slices) {
-    kept.push_back(forward(*model, slice, pass));
+    kept.push_back(forward(*model, slice, pass, traffic));
     tokens += model->contract.losses_over == LossTokens::kAll ? slice.T : slice.num_labels;
   }
   std::vector<const Routing*> of_all;  // [slices x MoE layers]
@@ -236,7 +237,7 @@ void forward_backward(DeviceModel* model, const std::vector<DeviceSlice>& slices
   // them.
   counts->start(*pass.world, of_all, tokens);
   for (size_t s = 0; s < slices.size(); ++s) {
-    backward(model, slices[s], pass, counts, sums, &kept[s]);
+    backward(model, slices[s], pass, counts, sums, traffic, &kept[s]);
   }
   if (routings == nullptr) return;
   routings->clear();

@@ -36,6 +36,7 @@ struct DeviceModel {
   ModelTensors weights, weight_gradients;
   RopeTensors rope;
   int64_t positions() const { return rope.cosines.size(0); }
+  int64_t head_rows = 4096;                 // whose logits are in memory at once
   std::vector<DevicePlacement> placements;  // [L]
 
   // Allocates; parameters are zero until load_parameters(). `positions`: tokens of a row. Fails
@@ -53,28 +54,17 @@ struct DeviceModel {
 // Copies host fp32 buffers of the same layout into the model's parameters, rounding to its type.
 void load_parameters(const FlatBuffers& host, DeviceModel* model);
 
-// What a pass needs beside the model and the batch.
-struct DevicePass {
-  Communicator* ep = nullptr;     // this rank's expert group
-  Communicator* world = nullptr;  // for the counts of the balance loss
-  LossOptions loss;
-  PassSettings settings;     // of a training pass; parameters say the precision
-  int64_t head_rows = 4096;  // whose logits are in memory at once
-  std::vector<ExchangeCounters>* traffic = nullptr;  // [L] counted up; null: not counted
-  // See PassOptions. Gradients of routed experts that are not added to need not be zero: they are
-  // most of all gradients, and zeroing and reading them costs as much as a product.
-  std::function<void(size_t bucket)> before_parameters, after_gradients;
-  std::function<bool(size_t bucket)> before_gradients;
-};
-
 // Routing of each slice and MoE layer of the last micro-batch, for tests and metrics.
 using Routings = std::vector<std::vector<Routing>>;
 
 // Collective over ep and world. Adds a micro-batch's gradients to model->gradients (but see
-// before_gradients) and its losses to `sums`. Slices as in model/transformer.h. Beside
-// plan_exchange nothing waits for the device.
+// PassOptions::before_gradients: those of routed experts, most of all, need not be zero, and
+// zeroing and reading them costs as much as a product) and its losses to `sums`. Slices as in
+// model/transformer.h; the parameters say the precision. Beside plan_exchange nothing waits for the
+// device. `traffic` [L], where not null, is counted up.
 void forward_backward(DeviceModel* model, const std::vector<DeviceSlice>& slices,
-                      const DevicePass& pass, BalanceCounts* counts, StepSums* sums,
+                      const PassOptions& pass, BalanceCounts* counts, StepSums* sums,
+                      std::vector<ExchangeCounters>* traffic = nullptr,
                       Routings* routings = nullptr);
 
 }  // namespace emo::device

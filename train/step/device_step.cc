@@ -125,7 +125,6 @@ class DeviceStep : public StepParts {
     pass_.after_gradients = [this](size_t bucket) { reduction_.after(bucket); };
     result_.divisor = divisor;
     traffic_.assign(state_.model.config.n_layers, {});
-    pass_.traffic = &traffic_;
     state_.balance.start_step();
     state_.sums.all().zero_();
   }
@@ -137,7 +136,7 @@ class DeviceStep : public StepParts {
       slices.push_back(device::make_device_slice(slice, model.config, model.contract, options_.pass,
                                                  model.positions(), model.device));
     }
-    device::forward_backward(&model, slices, pass_, &state_.balance, &state_.sums);
+    device::forward_backward(&model, slices, pass_, &state_.balance, &state_.sums, &traffic_);
   }
 
   void reduce() override {
@@ -155,13 +154,16 @@ class DeviceStep : public StepParts {
     device::clip_control(totals_, totals_.slice(0, squares()), options_.clip, control_);
   }
 
-  void update() override { update_parameters(mesh_, options_, control_, &state_); }
+  void update() override {
+    update_parameters(mesh_, options_, control_, &state_);
+    updated_ = true;
+  }
 
   StepResult result() override {
     const at::Tensor host = totals_.cpu();  // waits for the device
     result_.sums = state_.sums.read(host.slice(0, 0, squares()));
     result_.gradient_norm = std::sqrt(host.const_data_ptr<double>()[squares()]);
-    if (!result_.finite()) --state_.optimizer.step;  // nothing was updated
+    if (updated_ && !result_.finite()) --state_.optimizer.step;  // nothing was
     return std::move(result_);
   }
 
@@ -172,13 +174,14 @@ class DeviceStep : public StepParts {
   const std::vector<MicroBatch>& micro_batches_;
   const StepOptions& options_;
   DeviceState& state_;
-  device::DevicePass pass_;
+  PassOptions pass_;
   GradientReduction reduction_;
   // f64 on the device, over all ranks: state_.sums, then the squares of all gradients, each counted
   // once.
   at::Tensor totals_;
   at::Tensor control_;                     // see clip_control()
   std::vector<ExchangeCounters> traffic_;  // [L]
+  bool updated_ = false;
   StepResult result_;
 };
 

@@ -121,12 +121,12 @@ struct Both {
     device::BalanceCounts counts(config.moe_layers(), host.config.routed_experts(),
                                  host.contract.balance_scope, device_under_test());
     device::StepSums step(config.moe_layers(), host.config.routed_experts(), device_under_test());
-    device::DevicePass pass;
+    PassOptions pass;
     pass.ep = pass.world = world.get();
     pass.loss = loss;
     pass.settings.recompute = c.recompute;
     pass.settings.seed = kSeed;
-    pass.head_rows = 50;
+    model->head_rows = 50;
     // What stands there before must not matter.
     std::set<size_t> written;  // by the first slice
     pass.before_gradients = [&](size_t bucket) { return !written.insert(bucket).second; };
@@ -136,7 +136,7 @@ struct Both {
       batches.push_back(device::make_device_slice(slice, config, host.contract, pass.settings, kS,
                                                   device_under_test()));
     }
-    device::forward_backward(model.get(), batches, pass, &counts, &step, &routings);
+    device::forward_backward(model.get(), batches, pass, &counts, &step, nullptr, &routings);
     sums = step.read(step.all().cpu());
   }
 
