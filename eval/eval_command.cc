@@ -166,10 +166,6 @@ absl::StatusOr<int> run(const Options& options) {
   status = agree(*mesh->world, eval.status());
   if (!status.ok()) return status;
   const std::unique_ptr<Inference> inference = open_inference(*opened, *mesh);
-  for (const Task& task : *tasks) {
-    status = check_task(*inference, task);
-    if (!status.ok()) return status;
-  }
   absl::StatusOr<Losses> losses = Losses();
   if (!options.data.empty()) losses = losses_on(options.data, *opened, *eval, inference.get());
   if (!losses.ok()) return losses.status();

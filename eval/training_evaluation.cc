@@ -209,7 +209,7 @@ absl::Status size_evaluation(const RunConfig& config, const Observation& observa
       static_cast<double>(tokens) / (evaluation->curve && evaluation->tasks ? 2 : 1);
   if (evaluation->curve) size_curve(config, share, &*evaluation->curve);
   if (!evaluation->tasks) return absl::OkStatus();
-  return choose_questions(share, inference->decodes(), &*evaluation->tasks);
+  return choose_questions(share, &*evaluation->tasks);
 }
 
 absl::StatusOr<Metrics> observe(const RunConfig& config, const Observation& observation,
@@ -217,15 +217,13 @@ absl::StatusOr<Metrics> observe(const RunConfig& config, const Observation& obse
   const Clock::time_point begin = Clock::now();
   Stepper* stepper = observation.stepper;
   const std::unique_ptr<Inference> inference = stepper->inference();
-  std::unique_ptr<Inference> writer;
-  if (evaluation->tasks && lets_write(*evaluation->tasks)) writer = stepper->decoder();
   Metrics metrics;
   absl::Status status =
       agree(*mesh.world, size_evaluation(config, observation, inference.get(), evaluation));
   if (!status.ok()) return status;
   if (evaluation->curve) status = measure_curve(*evaluation->curve, inference.get(), &metrics);
   if (status.ok() && evaluation->tasks) {
-    status = answer_training_tasks(*evaluation->tasks, inference.get(), writer.get(), &metrics);
+    status = answer_training_tasks(*evaluation->tasks, inference.get(), &metrics);
   }
   if (!status.ok()) return status;
   const Clock::time_point end = Clock::now();

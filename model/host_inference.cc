@@ -21,7 +21,9 @@ class HostInference : public Inference {
   const ModelConfig& config() const override { return model_.config; }
   const RoutingContract& contract() const override { return model_.contract; }
   const Mesh& mesh() const override { return mesh_; }
-  bool decodes() const override { return true; }
+  KeyValueCache make_cache(int64_t sequences, int64_t tokens) const override {
+    return {model_.config, sequences, tokens};
+  }
 
   void run(const Slice& slice, const InferenceOptions& options) override;
   const std::vector<float>& token_losses(const Slice& slice,

@@ -36,9 +36,10 @@ struct BlockView {
 
 // What is asked of a pass.
 struct InferenceOptions {
-  PassSettings settings;           // of recomputation and precision nothing counts here
-  bool want_states = false;        // the fields of BlockView that say so
-  KeyValueCache* cache = nullptr;  // decoding: what came before the slice's spans, and grows
+  PassSettings settings;     // of recomputation and precision nothing counts here
+  bool want_states = false;  // the fields of BlockView that say so
+  KeyValueCache* cache =
+      nullptr;  // decoding, of make_cache(): what came before the slice's spans, and grows
   std::function<void(const BlockView&)> after_block = {};  // may be empty
 };
 
@@ -51,8 +52,8 @@ class Inference {
   virtual const ModelConfig& config() const = 0;
   virtual const RoutingContract& contract() const = 0;
   virtual const Mesh& mesh() const = 0;
-  // Whether it takes InferenceOptions::cache and pools that were chosen before.
-  virtual bool decodes() const = 0;
+  // For decoding: room for so many sequences of so many tokens, where the model computes.
+  virtual KeyValueCache make_cache(int64_t sequences, int64_t tokens) const = 0;
 
   // A pass for what `after_block` sees.
   virtual void run(const Slice& slice, const InferenceOptions& options) = 0;

@@ -99,7 +99,8 @@ absl::StatusOr<int> run(Options options) {
   absl::StatusOr<std::vector<std::string>> prompts = prompts_of(options);
   absl::Status status = agree(*mesh->world, prompts.status());
   if (!status.ok()) return status;
-  absl::StatusOr<OpenedModel> opened = open_model(options.checkpoint, *mesh, options.experts);
+  absl::StatusOr<OpenedModel> opened =
+      open_model(options.checkpoint, *mesh, options.experts, options.mesh);
   if (!opened.ok()) return opened.status();
   absl::StatusOr<Tokenizer> tokenizer = open_tokenizer(*opened, *mesh);
   if (!tokenizer.ok()) return tokenizer.status();
@@ -189,6 +190,7 @@ Command generate_command() {
            "MIN-MAX: a size drawn for each prompt")
       .show_default();
   add_mesh_options(&command.options, &options->mesh);
+  add_device_options(&command.options, &options->mesh);
   command.options.add("--json", &options->json, "answers as one JSON object on standard output");
   command.footer =
       "Example: emo generate runs/quickstart/emo --prompt 'In the beginning' "

@@ -51,7 +51,7 @@ class Generator {
         prompts_(prompts),
         options_(options),
         slots_(std::min(options.sequences, own_prompts())),
-        cache_(config_, static_cast<int64_t>(slots_.size()), capacity()),
+        cache_(inference->make_cache(static_cast<int64_t>(slots_.size()), capacity())),
         results_(prompts.size()) {
     pass_.settings = options.pass;
     pass_.settings.seed = options.sampling.seed;

@@ -182,17 +182,10 @@ absl::StatusOr<TaskAnswers> answer_generation(Inference* inference, const Tokeni
 
 }  // namespace
 
-absl::Status check_task(const Inference& inference, const Task& task) {
-  absl::Status status = check_metric(task);
-  if (!status.ok() || task.kind != TaskKind::kGeneration || inference.decodes()) return status;
-  return absl::InvalidArgumentError(
-      absl::StrCat("task ", task.name, " lets the model write, which no device does: use the CPU"));
-}
-
 absl::StatusOr<TaskAnswers> answer_task(Inference* inference, const Tokenizer& tokenizer,
                                         const Task& task, const TaskOptions& options,
                                         const EvalOptions& eval) {
-  absl::Status status = check_task(*inference, task);
+  absl::Status status = check_metric(task);
   if (!status.ok()) return status;
   absl::StatusOr<std::vector<const TaskItem*>> items = questions_of(task, options);
   if (!items.ok()) return items.status();

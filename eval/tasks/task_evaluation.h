@@ -28,10 +28,6 @@ struct TaskAnswers {
   std::vector<OrderedJson> predictions;  // one for each question
 };
 
-// InvalidArgument where the task's metric is not one of its kind, or the model cannot write where
-// the task lets it.
-absl::Status check_task(const Inference& inference, const Task& task);
-
 // Collective over the mesh; every rank gets the same answer. Choices: each is scored after its
 // question, with `eval`'s pools and subsets (its documents and observer are not used). What is
 // generated is the most likely token each time. A prompt that does not fit the model's positions

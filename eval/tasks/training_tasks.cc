@@ -1,7 +1,5 @@
 #include "eval/tasks/training_tasks.h"
 
-#include <algorithm>
-
 #include "absl/strings/str_cat.h"
 #include "data/documents/task_prompt.h"
 #include "data/shards/token_shards.h"
@@ -76,37 +74,30 @@ absl::StatusOr<TrainingTasks> open_training_tasks(const RunConfig& config) {
   }
   result.eval.sequence_length = config.data.sequence_length;
   result.eval.pass.pool = eval_policy(config.routing.pool);
-  absl::Status status = choose_questions(0, /*writes=*/false, &result);
+  absl::Status status = choose_questions(0, &result);
   if (!status.ok()) return status;
   return result;
 }
 
-absl::Status choose_questions(double tokens, bool writes, TrainingTasks* tasks) {
+absl::Status choose_questions(double tokens, TrainingTasks* tasks) {
   tasks->questions.clear();
   for (const Task& task : tasks->tasks) {
-    const bool one = task.kind == TaskKind::kGeneration && !writes;
-    absl::StatusOr<int64_t> questions = questions_within(
-        tasks->tokenizer, task, one ? 0 : tokens / static_cast<double>(tasks->tasks.size()));
+    absl::StatusOr<int64_t> questions =
+        questions_within(tasks->tokenizer, task, tokens / static_cast<double>(tasks->tasks.size()));
     if (!questions.ok()) return questions.status();
     tasks->questions.push_back(*questions);
   }
   return absl::OkStatus();
 }
 
-bool lets_write(const TrainingTasks& tasks) {
-  return std::any_of(tasks.tasks.begin(), tasks.tasks.end(),
-                     [](const Task& task) { return task.kind == TaskKind::kGeneration; });
-}
-
 absl::Status answer_training_tasks(const TrainingTasks& tasks, Inference* inference,
-                                   Inference* writer, Metrics* metrics) {
+                                   Metrics* metrics) {
   for (size_t i = 0; i < tasks.tasks.size(); ++i) {
     TaskOptions options;
     options.limit = tasks.questions[i];
     options.eos_id = tasks.eos_id;
     absl::StatusOr<TaskAnswers> answers =
-        answer_task(tasks.tasks[i].kind == TaskKind::kGeneration ? writer : inference,
-                    tasks.tokenizer, tasks.tasks[i], options, tasks.eval);
+        answer_task(inference, tasks.tokenizer, tasks.tasks[i], options, tasks.eval);
     if (!answers.ok()) return answers.status();
     const TaskResult& result = answers->result;
     const std::string name = absl::StrCat("eval/tasks/", result.task, "/");

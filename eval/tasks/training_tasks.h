@@ -29,17 +29,12 @@ absl::StatusOr<TrainingTasks> open_training_tasks(const RunConfig& config);
 
 // Takes of each task as many questions as `tokens` allow, which all tasks share alike, at least
 // one. A choice counts its question's tokens and twice its own, since it is also scored without the
-// question; a token that is generated counts as ten. Without `writes` the model that is evaluated
-// cannot write, another and slower one does (below), and of tasks that let it there is one
-// question. Errors as above, of other questions.
-absl::Status choose_questions(double tokens, bool writes, TrainingTasks* tasks);
+// question; a token that is generated counts as ten. Errors as above, of other questions.
+absl::Status choose_questions(double tokens, TrainingTasks* tasks);
 
 // Collective. "eval/tasks/<name>/<metric>" for the primary metric, and for choices "bits_per_byte",
 // which moves before the accuracy does; and "eval/tasks/<name>/questions".
-// `writer`: for tasks that let the model write; null where there is none.
 absl::Status answer_training_tasks(const TrainingTasks& tasks, Inference* inference,
-                                   Inference* writer, Metrics* metrics);
-// Whether there are such tasks.
-bool lets_write(const TrainingTasks& tasks);
+                                   Metrics* metrics);
 
 }  // namespace emo

@@ -53,6 +53,18 @@ AttentionKept attention(const DeviceSlice& slice, int64_t heads, const at::Tenso
   return kept;
 }
 
+at::Tensor attention_with_cache(const DeviceSlice& slice, int64_t heads, const at::Tensor& qkv,
+                                const at::Tensor& cache) {
+  const int64_t T = qkv.size(0);
+  const int64_t D = qkv.size(1) / 3;
+  const at::Tensor rows = cache.view({-1, 2 * D});
+  rows.index_copy_(0, slice.cached.rows, qkv.slice(1, D, 3 * D));
+  at::Tensor out = at::empty({T, D}, qkv.options());
+  cached_attention(slice.cached.keys, qkv, rows, out,
+                   at::empty({T, heads}, qkv.options().dtype(at::kFloat)));
+  return out;
+}
+
 at::Tensor attention_backward(const DeviceSlice& slice, int64_t heads, const at::Tensor& qkv,
                               const AttentionKept& kept, const at::Tensor& d_out) {
   const at::Tensor d_qkv = at::empty_like(qkv);

@@ -20,6 +20,11 @@ struct AttentionKept {
 // qkv S [T, 3 D], rotated already.
 AttentionKept attention(const DeviceSlice& slice, int64_t heads, const at::Tensor& qkv);
 
+// The same in decoding: first puts the slice's keys and values into a layer of its cache S [slots,
+// capacity, 2 D], then attends to what is there. Keeps nothing for a backward pass.
+at::Tensor attention_with_cache(const DeviceSlice& slice, int64_t heads, const at::Tensor& qkv,
+                                const at::Tensor& cache);
+
 // d_qkv S [T, 3 D].
 at::Tensor attention_backward(const DeviceSlice& slice, int64_t heads, const at::Tensor& qkv,
                               const AttentionKept& kept, const at::Tensor& d_out);

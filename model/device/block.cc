@@ -119,7 +119,13 @@ at::Tensor block_forward(const BlockContext& context, const LayerTensors& weight
   if (config.qk_norm) qk_norm(context, weights, kept);
   rotate(context.rope, Rotation::kForward, slice.positions, 2 * config.n_heads, config.head_dim(),
          kept->qkv);  // queries and keys
-  kept->attended = attention(slice, config.n_heads, kept->qkv);
+  const KeyValueCache* cache = context.pass.cache;
+  if (cache != nullptr) {
+    kept->attended.out =
+        attention_with_cache(slice, config.n_heads, kept->qkv, cache->layers[layer]);
+  } else {
+    kept->attended = attention(slice, config.n_heads, kept->qkv);
+  }
   kept->h = at::addmm(kept->x, kept->attended.out, weights.attention_out.t());
 
   kept->feed_forward_input =

@@ -30,7 +30,9 @@ class DeviceInference : public Inference {
   const ModelConfig& config() const override { return model_.config; }
   const RoutingContract& contract() const override { return model_.contract; }
   const Mesh& mesh() const override { return mesh_; }
-  bool decodes() const override { return false; }
+  KeyValueCache make_cache(int64_t sequences, int64_t tokens) const override {
+    return {model_.config, sequences, tokens, model_.parameters.dense.options()};
+  }
 
   void run(const Slice& slice, const InferenceOptions& options) override {
     last_ = run_blocks(slice, options);
@@ -39,14 +41,18 @@ class DeviceInference : public Inference {
                                          const InferenceOptions& options) override;
   at::Tensor logits(const Slice& slice, const InferenceOptions& options,
                     const std::vector<int64_t>& rows) override;
-  at::Tensor embed(const Slice& slice) override { return embed_on_device(on_device(slice, {})); }
+  at::Tensor embed(const Slice& slice) override {
+    return embed_on_device(on_device(slice, {}, nullptr));
+  }
   at::Tensor run_block(const Slice& slice, const InferenceOptions& options, int64_t layer,
                        const at::Tensor& x) override {
-    return run_layer(on_device(slice, options.settings), options, pass_of(options), layer, x);
+    return run_layer(on_device(slice, options.settings, options.cache), options, pass_of(options),
+                     layer, x);
   }
 
  private:
-  DeviceSlice on_device(const Slice& slice, const PassSettings& settings);
+  DeviceSlice on_device(const Slice& slice, const PassSettings& settings,
+                        const KeyValueCache* cache);
   at::Tensor embed_on_device(const DeviceSlice& slice) const;
   PassOptions pass_of(const InferenceOptions& options) const;
   at::Tensor run_layer(const DeviceSlice& slice, const InferenceOptions& options,
@@ -64,12 +70,15 @@ class DeviceInference : public Inference {
   std::vector<float> loss_;     // [T]
 };
 
-DeviceSlice DeviceInference::on_device(const Slice& slice, const PassSettings& settings) {
+DeviceSlice DeviceInference::on_device(const Slice& slice, const PassSettings& settings,
+                                       const KeyValueCache* cache) {
   const auto* position = slice.positions.const_data_ptr<int32_t>();
   const int64_t T = slice.num_tokens();
   if (T > 0) model_.reserve_positions(*std::max_element(position, position + T) + 1);
-  return make_device_slice(slice, model_.config, model_.contract, settings, model_.positions(),
-                           model_.device);
+  DeviceSlice there = make_device_slice(slice, model_.config, model_.contract, settings,
+                                        model_.positions(), model_.device);
+  if (cache != nullptr) there.cached = cached_tokens(slice, *cache, model_.device);
+  return there;
 }
 
 at::Tensor DeviceInference::embed_on_device(const DeviceSlice& slice) const {
@@ -79,12 +88,12 @@ at::Tensor DeviceInference::embed_on_device(const DeviceSlice& slice) const {
 }
 
 PassOptions DeviceInference::pass_of(const InferenceOptions& options) const {
-  TORCH_CHECK(options.cache == nullptr, "a device does not decode");
   PassOptions pass;
   pass.ep = mesh_.ep.get();
   pass.settings = options.settings;
   pass.settings.recompute = Recompute::kNone;
   pass.want_contributions = options.want_states;
+  pass.cache = options.cache;
   return pass;
 }
 
@@ -125,11 +134,14 @@ at::Tensor DeviceInference::run_blocks(const Slice& slice, const InferenceOption
   const auto subsets = static_cast<int64_t>(options.settings.subsets.size());
   TORCH_CHECK(subsets == 0 || subsets == layers, subsets, " expert subsets for ", layers,
               " layers");
-  const DeviceSlice there = on_device(slice, options.settings);
+  const DeviceSlice there = on_device(slice, options.settings, options.cache);
   const PassOptions pass = pass_of(options);
   at::Tensor x = embed_on_device(there);
   for (int64_t layer = 0; layer < layers; ++layer) {
     x = run_layer(there, options, pass, layer, x);
+  }
+  if (options.cache != nullptr) {
+    advance(options.cache, slice.attention_ends.const_data_ptr<int32_t>());
   }
   return x;
 }

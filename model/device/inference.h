@@ -10,8 +10,8 @@
 namespace emo::device {
 
 // Model and mesh, whose communicators serve the device's tensors, must outlive it; the model's
-// table of positions grows as slices need it. It does not decode: a pass with a cache, or with
-// pools that were chosen before, fails.
+// table of positions grows as slices need it. Decoding attends by the
+// plain kernel (kernels/plain_attention.h).
 std::unique_ptr<Inference> make_inference(DeviceModel* model, const Mesh& mesh);
 
 }  // namespace emo::device

@@ -51,6 +51,19 @@ void choose(const RouterInput& input, const at::Tensor& usable, const at::Tensor
                routing->pools);
 }
 
+// Pools that were given, in the place of those just chosen.
+void keep_given_pools(const RouterInput& input, Routing* routing) {
+  const std::vector<uint8_t>& given = input.subset.pools;
+  if (given.empty()) return;
+  TORCH_CHECK(static_cast<int64_t>(given.size()) == routing->pools.numel(), "route: ", given.size(),
+              " entries of given pools, ", routing->pools.numel(), " of chosen ones");
+  const at::Tensor pools = at::empty(routing->pools.sizes(), at::TensorOptions().dtype(at::kByte));
+  std::copy(given.begin(), given.end(), pools.mutable_data_ptr<uint8_t>());
+  const at::Tensor there = to_device(pools, input.logits.device());
+  const at::Tensor was_given = there.ne(0).any(1, /*keepdim=*/true).to(at::kByte);
+  routing->pools = there.mul(was_given).add(routing->pools.mul(was_given.eq(0).to(at::kByte)));
+}
+
 }  // namespace
 
 Routing route(const RouterInput& input, const RoutingContract& contract) {
@@ -60,7 +73,6 @@ Routing route(const RouterInput& input, const RoutingContract& contract) {
   const auto options = input.logits.options();
   const ScoreDistributions which(contract);
   const bool pools = input.pool.kind != PoolPolicy::Kind::kNone;
-  TORCH_CHECK(input.subset.pools.empty(), "a device takes no pools that were chosen before");
   const at::Tensor kept = kept_experts(input);
   const at::Tensor usable = input.subset.full_weights ? at::Tensor() : kept;
   Routing routing;
@@ -71,6 +83,7 @@ Routing route(const RouterInput& input, const RoutingContract& contract) {
     const at::Tensor entropy = at::empty({T}, options);
     softmax_statistics(input.logits, spans, usable, full_logsumexp, entropy);
     if (pools) choose(input, usable, full_logsumexp, entropy, &routing);
+    if (pools) keep_given_pools(input, &routing);
   }
   if (!pools) routing.pools = at::ones({spans.N, E}, options.dtype(at::kByte));
   if (which.full) routing.full_logsumexp = full_logsumexp;

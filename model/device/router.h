@@ -1,5 +1,4 @@
-// The router of model/router.h on a device: the same contract, nothing waits for the device. Pools
-// that were chosen before, which decoding has, are not here.
+// The router of model/router.h on a device: the same contract, nothing waits for the device.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -11,12 +10,12 @@
 namespace emo::device {
 
 struct RouterInput {
-  at::Tensor logits;       // f32 [T, E]
-  Spans spans;             // routing
-  at::Tensor pool_sizes;   // i32 [N] as drawn; top-p pools: an upper bound, not changed
-  PoolPolicy pool;         // of this pass, whatever the contract's is
-  int64_t top_k = 0;       // K
-  ExpertSubset subset;     // without pools
+  at::Tensor logits;      // f32 [T, E]
+  Spans spans;            // routing
+  at::Tensor pool_sizes;  // i32 [N] as drawn; top-p pools: an upper bound, not changed
+  PoolPolicy pool;        // of this pass, whatever the contract's is
+  int64_t top_k = 0;      // K
+  ExpertSubset subset;
   at::Tensor labels = {};  // i32 [T]: the losses are of tokens with a label >= 0; undefined: of all
 };
 

@@ -79,6 +79,26 @@ at::Tensor to_device(const at::Tensor& tensor, at::Device device) {
   return tensor.pin_memory().to(device, /*non_blocking=*/true);
 }
 
+CachedTokens cached_tokens(const Slice& slice, const KeyValueCache& cache, at::Device device) {
+  const auto* ends = slice.attention_ends.const_data_ptr<int32_t>();
+  std::vector<int32_t> begin, end;
+  const at::Tensor rows = at::empty({slice.num_tokens()}, at::TensorOptions().dtype(at::kLong));
+  auto* row = rows.mutable_data_ptr<int64_t>();
+  for (size_t span = 0; span < cache.slots.size(); ++span) {
+    const int64_t first = cache.slots[span] * cache.capacity;
+    const int64_t next = cache.lengths[cache.slots[span]];
+    const int64_t tokens = ends[span + 1] - ends[span];
+    TORCH_CHECK(next + tokens <= cache.capacity, "a cache of ", cache.capacity, " tokens is full");
+    for (int64_t t = next; t < next + tokens; ++t) {
+      *row++ = first + t;
+      begin.push_back(static_cast<int32_t>(first));
+      end.push_back(static_cast<int32_t>(first + t + 1));
+    }
+  }
+  return {to_device(rows, device),
+          {to_device(tensor_of(begin), device), to_device(tensor_of(end), device)}};
+}
+
 DeviceSlice make_device_slice(const Slice& slice, const ModelConfig& config,
                               const RoutingContract& contract, const PassSettings& settings,
                               int64_t positions, at::Device device) {

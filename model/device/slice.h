@@ -9,10 +9,17 @@
 #include "model/config.h"
 #include "model/device/kernels/plain_attention.h"
 #include "model/device/kernels/spans.h"
+#include "model/host/key_value_cache.h"
 #include "model/micro_batch.h"
 #include "model/pass.h"
 
 namespace emo::device {
+
+// Decoding: where a slice's tokens stand among the rows [slots * capacity] of a cache.
+struct CachedTokens {
+  at::Tensor rows;  // i64 [T] their own; undefined where there is no cache
+  TokenSpans keys;  // what they see
+};
 
 struct DeviceSlice {
   int64_t T = 0;
@@ -24,6 +31,7 @@ struct DeviceSlice {
   int64_t longest_attention_span = 0;     //
   Spans routing;                          //
   at::Tensor pool_sizes;                  // i32 [L, Nr] as drawn
+  CachedTokens cached;
 };
 
 // RouterInput::labels under the contract.
@@ -39,5 +47,8 @@ at::Tensor to_device(const at::Tensor& tensor, at::Device device);
 DeviceSlice make_device_slice(const Slice& slice, const ModelConfig& config,
                               const RoutingContract& contract, const PassSettings& settings,
                               int64_t positions, at::Device device);
+
+// Of the slice's attention spans, which go on in the cache's slots. Fails where a slot is full.
+CachedTokens cached_tokens(const Slice& slice, const KeyValueCache& cache, at::Device device);
 
 }  // namespace emo::device

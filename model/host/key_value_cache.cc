@@ -7,10 +7,11 @@
 
 namespace emo {
 
-KeyValueCache::KeyValueCache(const ModelConfig& config, int64_t sequences, int64_t tokens)
+KeyValueCache::KeyValueCache(const ModelConfig& config, int64_t sequences, int64_t tokens,
+                             const at::TensorOptions& options)
     : capacity(tokens), lengths(sequences, 0) {
   for (int64_t layer = 0; layer < config.n_layers; ++layer) {
-    layers.push_back(at::empty({sequences, tokens, 2 * config.d_model}, at::kFloat));
+    layers.push_back(at::empty({sequences, tokens, 2 * config.d_model}, options));
   }
 }
 

@@ -17,14 +17,17 @@ namespace emo {
 struct KeyValueCache {
   int64_t capacity = 0;            // tokens of a sequence
   std::vector<int64_t> lengths;    // [slots] tokens that are in it
-  std::vector<at::Tensor> layers;  // [L] f32 [slots, capacity, 2 D]
+  std::vector<at::Tensor> layers;  // [L] [slots, capacity, 2 D]
   std::vector<int64_t> slots;      // [N] of the next pass's attention spans, each at most once
 
-  KeyValueCache(const ModelConfig& config, int64_t sequences, int64_t tokens);
+  // Contents undefined. `options`: f32 on the host, or where a device computes, in its type.
+  KeyValueCache(const ModelConfig& config, int64_t sequences, int64_t tokens,
+                const at::TensorOptions& options = at::kFloat);
 };
 
 // Copies the keys and values of the spans [span_ends[i], span_ends[i + 1]) of qkv f32 [T, 3 D],
-// rotated already, behind what their slots hold in this layer, and says where each span's now are.
+// rotated already, behind what their slots hold in this layer, which is on the host, and says where
+// each span's now are.
 // Fails where a slot is full. The lengths stay until advance().
 std::vector<CachedSpan> append(KeyValueCache* cache, int64_t layer, const int32_t* span_ends,
                                const float* qkv);

@@ -118,9 +118,17 @@ def tasks(emo: Program) -> pathlib.Path:
 
 
 def test_tasks(emo):
-    same(emo, "eval", train(emo), "--tasks", tasks(emo) / "next.jsonl", layout=TWO, ranks=2)
-    refused = emo.run("eval", train(emo), "--tasks", tasks(emo) / "write.jsonl", *DEVICE, expect=64)
-    check("task write" in refused.stderr and "CPU" in refused.stderr, refused.stderr)
+    same(emo, "eval", train(emo), "--tasks", tasks(emo), layout=TWO, ranks=2)
+
+
+def test_texts(emo):
+    """Several prompts at once in fewer slots, with pools that are kept and without."""
+    prompts = [part for text in ("red green", "one", "blue blue red green red", "two three one") for part in ("--prompt", text)]
+    for pool in (["--pool", "none"], ["--pool", "9"]):
+        arguments = ["generate", train(emo), *prompts, "--max-new-tokens", 24, "--batch", 3, *pool]
+        expected, *others = (emo.json(*arguments, *where, ranks=ranks)["answers"]
+                             for where, ranks in (([], 0), (DEVICE, 0), ([*DEVICE, *TWO], 2)))
+        check(all(found == expected for found in others), f"{pool}: {others}, expected {expected}")
 
 
 def test_what_a_device_cannot_do_is_refused(emo):

@@ -209,7 +209,7 @@ StepResult training_step(const Mesh& mesh, const std::vector<MicroBatch>& micro_
 
 void wait_for_parameters(DeviceState* state) { state->updates.wait_all(); }
 
-void copy_parameters_to_host(const Mesh& mesh, DeviceState* state, Model* host) {
+void copy_to_host(const Mesh& mesh, DeviceState* state, Model* host, OptimizerState* optimizer) {
   wait_for_parameters(state);
   for (const Half& half : halves(mesh, *state)) {
     const at::Tensor& master = state->optimizer.master.*half.buffer;
@@ -221,10 +221,6 @@ void copy_parameters_to_host(const Mesh& mesh, DeviceState* state, Model* host) 
       parameters.copy_(state->model.parameters.*half.buffer);
     }
   }
-}
-
-void copy_to_host(const Mesh& mesh, DeviceState* state, Model* host, OptimizerState* optimizer) {
-  copy_parameters_to_host(mesh, state, host);
   optimizer->step = state->optimizer.step;
   for (const auto buffer : {&FlatBuffers::dense, &FlatBuffers::experts}) {
     (optimizer->exp_avg.*buffer).copy_(state->optimizer.exp_avg.*buffer);

@@ -53,9 +53,6 @@ void wait_for_parameters(DeviceState* state);
 // model of the same layout, and the moments `optimizer`'s.
 void copy_to_host(const Mesh& mesh, DeviceState* state, Model* host, OptimizerState* optimizer);
 
-// Collective over `mesh`: of that, the parameters alone.
-void copy_parameters_to_host(const Mesh& mesh, DeviceState* state, Model* host);
-
 // Local, the way back: what a checkpoint was read into.
 void copy_from_host(const Model& host, const OptimizerState& optimizer, DeviceState* state);
 

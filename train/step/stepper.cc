@@ -28,7 +28,6 @@ class CpuStepper : public Stepper {
     emo::wait_for_parameters(&state_);
     return make_inference(&state_.model, mesh_, &state_.memory.buffers);
   }
-  std::unique_ptr<Inference> decoder() override { return inference(); }
 
  private:
   const Mesh& mesh_;
@@ -60,10 +59,6 @@ class DeviceStepper : public Stepper {
   std::unique_ptr<Inference> inference() override {
     emo::wait_for_parameters(&state_);
     return device::make_inference(&state_.model, mesh_);
-  }
-  std::unique_ptr<Inference> decoder() override {
-    copy_parameters_to_host(mesh_, &state_, &model_);
-    return make_inference(&model_, mesh_);
   }
 
  private:

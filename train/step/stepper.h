@@ -40,8 +40,6 @@ class Stepper {
   // Collective. For an evaluation between steps, where the run computes; it stands until the next
   // step. On the CPU in fp32, on a device in the run's precision.
   virtual std::unique_ptr<Inference> inference() = 0;
-  // The same, of one that decodes: on the CPU, whatever the run computes on.
-  virtual std::unique_ptr<Inference> decoder() = 0;
 };
 
 // `mesh` must outlive it; see open_mesh_for() (train/step/device.h).

@@ -28,13 +28,21 @@ EMO_HOST_DEVICE float dot(const Lanes& lanes, int64_t n, const S* a, const S* b)
   return lanes.sum(sum);
 }
 
+// Where keys lie, each with its value D behind it: rows `stride` apart, of which token t sees those
+// from begins[t] on, to ends[t] or, where that is null, to its own.
+template <typename S>
+struct Keys {
+  const S* first;
+  int64_t stride;
+  const int32_t *begins, *ends;
+};
+
 // A row is (token, head); softmax over keys as they come (Milakov and Gimelshein 2018, arXiv
 // 1805.02867).
 template <typename S>
-void forward(const Shape& s, const TokenSpans& spans, const at::Tensor& qkvs,
-             const at::Tensor& outs, const at::Tensor& logsumexps) {
+void forward(const Shape& s, const Keys<S>& keys, const at::Tensor& qkvs, const at::Tensor& outs,
+             const at::Tensor& logsumexps) {
   const auto* qkv = qkvs.const_data_ptr<S>();
-  const auto* begins = spans.begin.const_data_ptr<int32_t>();
   auto* out = outs.mutable_data_ptr<S>();
   auto* logsumexp = logsumexps.mutable_data_ptr<float>();
   for_each_row(qkvs.device(), s.T * s.H, [=] EMO_HOST_DEVICE(int64_t row, Lanes lanes) {
@@ -45,8 +53,9 @@ void forward(const Shape& s, const TokenSpans& spans, const at::Tensor& qkvs,
     for (int64_t d = lanes.index(), n = 0; d < s.hd; d += lanes.count(), ++n) sums[n] = 0;
     float largest = -INFINITY;
     float total = 0;
-    for (int64_t j = begins[t]; j <= t; ++j) {
-      const S* k = qkv + j * 3 * s.D + s.D + column;
+    const int64_t end = keys.ends == nullptr ? t + 1 : keys.ends[t];
+    for (int64_t j = keys.begins[t]; j < end; ++j) {
+      const S* k = keys.first + j * keys.stride + column;
       const S* v = k + s.D;
       const float score = s.scale * dot(lanes, s.hd, q, k);
       const float higher = fmaxf(largest, score);
@@ -127,8 +136,23 @@ void backward(const Shape& s, const TokenSpans& spans, const at::Tensor& qkvs,
 
 void plain_attention(const TokenSpans& spans, const at::Tensor& qkv, const at::Tensor& out,
                      const at::Tensor& logsumexp) {
+  const Shape s = shape_of(out, logsumexp);
   with_scalar(qkv.scalar_type(), [&](auto zero) {
-    forward<decltype(zero)>(shape_of(out, logsumexp), spans, qkv, out, logsumexp);
+    using S = decltype(zero);
+    const Keys<S> keys{qkv.const_data_ptr<S>() + s.D, 3 * s.D,
+                       spans.begin.const_data_ptr<int32_t>(), nullptr};
+    forward<S>(s, keys, qkv, out, logsumexp);
+  });
+}
+
+void cached_attention(const TokenSpans& spans, const at::Tensor& qkv, const at::Tensor& keys_values,
+                      const at::Tensor& out, const at::Tensor& logsumexp) {
+  const Shape s = shape_of(out, logsumexp);
+  with_scalar(qkv.scalar_type(), [&](auto zero) {
+    using S = decltype(zero);
+    const Keys<S> keys{keys_values.const_data_ptr<S>(), 2 * s.D,
+                       spans.begin.const_data_ptr<int32_t>(), spans.end.const_data_ptr<int32_t>()};
+    forward<S>(s, keys, qkv, out, logsumexp);
   });
 }
 

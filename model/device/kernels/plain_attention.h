@@ -17,6 +17,11 @@ constexpr int64_t kMostHeadDim = 256;
 void plain_attention(const TokenSpans& spans, const at::Tensor& qkv, const at::Tensor& out,
                      const at::Tensor& logsumexp);
 
+// The same queries over keys and values S [rows, 2 D] that lie elsewhere, the queries' own among
+// them: token t sees the rows [keys.begin, keys.end) of t.
+void cached_attention(const TokenSpans& keys, const at::Tensor& qkv, const at::Tensor& keys_values,
+                      const at::Tensor& out, const at::Tensor& logsumexp);
+
 // Overwrites d_qkv S [T, 3 D].
 void plain_attention_backward(const TokenSpans& spans, const at::Tensor& qkv, const at::Tensor& out,
                               const at::Tensor& logsumexp, const at::Tensor& d_out,

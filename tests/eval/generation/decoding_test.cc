@@ -102,10 +102,14 @@ class Decoder {
     return gap_.experts;
   }
 
+  KeyValueCache make_cache(int64_t sequences, int64_t tokens) const {
+    return inference_->make_cache(sequences, tokens);
+  }
+
   void compare() {
     const size_t N = case_.lengths.size();
     const int64_t D = case_.config.d_model;
-    KeyValueCache cache(case_.config, static_cast<int64_t>(N), 190);
+    KeyValueCache cache = inference_->make_cache(static_cast<int64_t>(N), 190);
     std::vector<int64_t> at(N, 0);
     std::vector<int64_t> next = case_.prompts;
     Pools pools;
@@ -169,7 +173,7 @@ TEST(DecodingTest, TellsAFullCache) {
   Case c;
   c.pool.kind = PoolPolicy::Kind::kNone;
   Decoder decoder(c);
-  KeyValueCache cache(c.config, 4, 100);
+  KeyValueCache cache = decoder.make_cache(4, 100);
   EXPECT_THAT(
       [&] {
         decoder.pass({0, 0, 0, 0}, c.lengths, &cache, {}, nullptr);
