@@ -9,6 +9,7 @@
 
 #include "eval/generation/sampling.h"
 #include "eval/loss/sequence_batch.h"
+#include "model/device/inference.h"
 #include "model/host/key_value_cache.h"
 #include "model/inference.h"
 #include "parallel/self_communicator.h"
@@ -27,6 +28,7 @@ struct Case {
   ModelConfig config = small_config();
   PoolPolicy pool;
   RoutingContract contract;
+  bool on_device = false;
   std::vector<int64_t> lengths = {190, 1, 7, 70};  // attention computes 64 queries at once
   std::vector<int64_t> prompts = {90, 1, 3, 64};
 };
@@ -37,7 +39,13 @@ class Decoder {
       : case_(c),
         model_(c.config, c.contract, 200),
         mesh_(make_mesh(self_communicator(), 1, 1).value()),
-        inference_(make_inference(&model_, mesh_)) {
+        on_device_(c.on_device
+                       ? std::make_unique<device::DeviceModel>(
+                             c.config, c.contract, GridPosition{}, 200, at::Device(at::kCPU),
+                             at::kFloat, ExpertOrder(), GradientMemory::kNone)
+                       : nullptr),
+        inference_(c.on_device ? device::make_inference(on_device_.get(), mesh_)
+                               : make_inference(&model_, mesh_)) {
     std::mt19937_64 random(3);
     for (const int64_t length : c.lengths) {
       tokens_.emplace_back();
@@ -47,6 +55,7 @@ class Decoder {
     }
     seed_with_clear_routing(5, [&](uint64_t seed) {
       fill_random(model_, seed);
+      if (on_device_ != nullptr) device::load_parameters(model_.parameters, on_device_.get());
       return too_close(gap_of_one_pass());
     });
   }
@@ -144,7 +153,8 @@ class Decoder {
   Model model_;
   std::vector<std::vector<int32_t>> tokens_;
   const Mesh mesh_;
-  std::unique_ptr<Inference> inference_;
+  const std::unique_ptr<device::DeviceModel> on_device_;
+  const std::unique_ptr<Inference> inference_;
   RoutingGap gap_;  // of the passes so far
 };
 
@@ -170,15 +180,30 @@ TEST(DecodingTest, NormalisesQueriesAndKeys) {
 }
 
 TEST(DecodingTest, TellsAFullCache) {
+  for (const bool on_device : {false, true}) {
+    Case c;
+    c.config.d_expert = 12;
+    c.on_device = on_device;
+    c.pool.kind = PoolPolicy::Kind::kNone;
+    Decoder decoder(c);
+    KeyValueCache cache = decoder.make_cache(4, 100);
+    EXPECT_THAT(
+        [&] {
+          decoder.pass({0, 0, 0, 0}, c.lengths, &cache, {}, nullptr);
+        },
+        ThrowsMessage<c10::Error>(HasSubstr("a cache of 100 tokens is full")));
+  }
+}
+
+TEST(DecodingTest, EqualsOnePassOnADevice) {
   Case c;
+  c.config.d_expert = 12;
+  c.config.qk_norm = true;
+  c.on_device = true;
   c.pool.kind = PoolPolicy::Kind::kNone;
-  Decoder decoder(c);
-  KeyValueCache cache = decoder.make_cache(4, 100);
-  EXPECT_THAT(
-      [&] {
-        decoder.pass({0, 0, 0, 0}, c.lengths, &cache, {}, nullptr);
-      },
-      ThrowsMessage<c10::Error>(HasSubstr("a cache of 100 tokens is full")));
+  Decoder(c).compare();
+  c.pool = {PoolPolicy::Kind::kRange, 5, 5, 0, {}};
+  Decoder(c).compare();
 }
 
 // The share of each token among many draws.
