@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "model/losses.h"
+#include "model/micro_batch.h"
 #include "model/pass.h"
 #include "parallel/communicator.h"
 #include "parallel/expert_exchange.h"
