@@ -14,11 +14,12 @@ mode=${1:-ci}
 say() { printf '\n[test %4ds] %s\n' "$SECONDS" "$*" >&2; }
 sources() { git ls-files '*.cc' '*.h'; }
 
-# Files changed in the work of the last hours: CI sees a fresh clone, in which nothing else tells.
+# Files changed in the last four hours of work: CI sees a fresh clone, in which nothing else tells (--all
+# reads every file).
 changed_sources() {
   local head base
   head=$(git log -1 --format=%ct)
-  base=$(git rev-list -1 --before="$((head - 6 * 3600))" HEAD)
+  base=$(git rev-list -1 --before="$((head - 4 * 3600))" HEAD)
   git diff --name-only --diff-filter=d "${base:-$(git hash-object -t tree /dev/null)}" -- '*.cc' | grep -v '^tests/' || true
 }
 
