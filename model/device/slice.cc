@@ -81,6 +81,9 @@ at::Tensor to_device(const at::Tensor& tensor, at::Device device) {
 
 CachedTokens cached_tokens(const Slice& slice, const KeyValueCache& cache, at::Device device) {
   const auto* ends = slice.attention_ends.const_data_ptr<int32_t>();
+  const auto slots = static_cast<int64_t>(cache.lengths.size());
+  TORCH_CHECK(slots * cache.capacity <= INT32_MAX, "a cache of ", slots, " x ", cache.capacity,
+              " tokens is too large for a device");
   std::vector<int32_t> begin, end;
   const at::Tensor rows = at::empty({slice.num_tokens()}, at::TensorOptions().dtype(at::kLong));
   auto* row = rows.mutable_data_ptr<int64_t>();
