@@ -4,6 +4,7 @@
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
 #include <ATen/ops/zeros_like.h>
+#include <c10/util/Exception.h>
 
 #include <utility>
 
@@ -57,6 +58,8 @@ void moe_forward(const BlockContext& context, const LayerTensors& weights, const
                  int64_t layer, const at::Tensor& x, const at::Tensor& y,
                  std::vector<at::Tensor>* always_hidden, MoeKept* kept) {
   const PassSettings& settings = context.pass.settings;
+  TORCH_CHECK(settings.exchange == ExchangeMode::kOncePerRank,
+              "a device sends a token once to each rank, not once for each expert");
   RouterInput& input = kept->router_input;
   input.logits = linear_fp32(x, weights.router);
   input.spans = slice.routing;
