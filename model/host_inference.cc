@@ -2,8 +2,6 @@
 #include <cstring>
 #include <utility>
 
-#include <c10/util/Exception.h>
-
 #include "model/host/linear.h"
 #include "model/host/lm_head.h"
 #include "model/host/rms_norm.h"
@@ -38,7 +36,7 @@ class HostInference : public Inference {
   at::Tensor run_block(const Slice& slice, const InferenceOptions& options, int64_t layer,
                        const at::Tensor& x) override {
     at::Tensor y;
-    run_block_into(slice, options, pass_of(options), layer, x, &y);
+    run_block_into(slice, options, pass_of(options, model_.config, mesh_), layer, x, &y);
     return y;
   }
 
@@ -46,7 +44,6 @@ class HostInference : public Inference {
   void embed_into(const Slice& slice, at::Tensor* x);
   void run_block_into(const Slice& slice, const InferenceOptions& options, const PassOptions& pass,
                       int64_t layer, const at::Tensor& x, at::Tensor* y);
-  PassOptions pass_of(const InferenceOptions& options) const;
   // Of the last block's output x_: these rows as the head sees them, [rows, D].
   const at::Tensor& head_input(const std::vector<int64_t>& rows);
 
@@ -60,17 +57,6 @@ class HostInference : public Inference {
   at::Tensor reciprocal_;    // [rows] of the final norm
   std::vector<float> loss_;  // [T]
 };
-
-PassOptions HostInference::pass_of(const InferenceOptions& options) const {
-  PassOptions pass;
-  pass.ep = mesh_.ep.get();
-  pass.settings = options.settings;
-  pass.settings.recompute = Recompute::kNone;
-  pass.settings.precision = Precision::kFp32;
-  pass.want_contributions = options.want_states;
-  pass.cache = options.cache;
-  return pass;
-}
 
 void HostInference::embed_into(const Slice& slice, at::Tensor* x) {
   const auto* position = slice.positions.const_data_ptr<int32_t>();
@@ -105,13 +91,9 @@ void HostInference::run_block_into(const Slice& slice, const InferenceOptions& o
 }
 
 void HostInference::run(const Slice& slice, const InferenceOptions& options) {
-  const ModelConfig& config = model_.config;
-  const auto subsets = static_cast<int64_t>(options.settings.subsets.size());
-  TORCH_CHECK(subsets == 0 || subsets == config.n_layers, subsets, " expert subsets for ",
-              config.n_layers, " layers");
-  const PassOptions pass = pass_of(options);
+  const PassOptions pass = pass_of(options, model_.config, mesh_);
   embed_into(slice, &x_);
-  for (int64_t layer = 0; layer < config.n_layers; ++layer) {
+  for (int64_t layer = 0; layer < model_.config.n_layers; ++layer) {
     run_block_into(slice, options, pass, layer, x_, &y_);
     std::swap(x_, y_);
   }

@@ -1,6 +1,22 @@
 #include "model/inference.h"
 
+#include <c10/util/Exception.h>
+
 namespace emo {
+
+PassOptions pass_of(const InferenceOptions& options, const ModelConfig& config, const Mesh& mesh) {
+  const auto subsets = static_cast<int64_t>(options.settings.subsets.size());
+  TORCH_CHECK(subsets == 0 || subsets == config.n_layers, subsets, " expert subsets for ",
+              config.n_layers, " layers");
+  PassOptions pass;
+  pass.ep = mesh.ep.get();
+  pass.settings = options.settings;
+  pass.settings.recompute = Recompute::kNone;
+  pass.settings.precision = Precision::kFp32;
+  pass.want_contributions = options.want_states;
+  pass.cache = options.cache;
+  return pass;
+}
 
 LabelledTokens labelled_tokens(const Slice& slice) {
   LabelledTokens found;

@@ -77,6 +77,10 @@ class Inference {
 std::unique_ptr<Inference> make_inference(Model* model, const Mesh& mesh,
                                           PassBuffers* shared = nullptr);
 
+// What a pass of an inference is told, whatever computes it. Fails where there are subsets, but not
+// one for each layer.
+PassOptions pass_of(const InferenceOptions& options, const ModelConfig& config, const Mesh& mesh);
+
 // The tokens of a slice that have a label, ascending, and those labels: who wants losses computes
 // the head for them alone.
 struct LabelledTokens {

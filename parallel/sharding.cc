@@ -52,6 +52,10 @@ int64_t Sharding::owned_begin(size_t bucket) const {
   return begin;
 }
 
+int64_t Sharding::begin_in(size_t bucket, const at::Tensor& buffer) const {
+  return buffer.numel() == size() ? part_begin(bucket) : owned_begin(bucket);
+}
+
 Sharding fold(const Sharding& sharding) {
   constexpr size_t kPlaces = 3;
   if (sharding.buckets.size() <= kPlaces) return sharding;

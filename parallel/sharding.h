@@ -34,6 +34,8 @@ struct Sharding {
   int64_t part_size(size_t bucket) const { return buckets[bucket].size / ranks; }
   int64_t part_begin(size_t bucket) const;   // of this rank, in the buffer
   int64_t owned_begin(size_t bucket) const;  // of this rank, when its parts are stored side by side
+  // In a buffer of either kind, which its size tells.
+  int64_t begin_in(size_t bucket, const at::Tensor& buffer) const;
 };
 
 // The same buckets in less memory: the first and the last begin at the same place, and of those

@@ -4,7 +4,6 @@
 #include "data/files/file_system.h"
 #include "data/tokenizer/tokenizer_identity.h"
 #include "model/device/inference.h"
-#include "model/device/limits.h"
 #include "parallel/agreement.h"
 #include "train/checkpoint/find_model.h"
 #include "train/step/finite.h"
@@ -24,11 +23,8 @@ absl::Status put_on_device(const MeshOptions& where, const Mesh& mesh, const Exp
     return absl::InvalidArgumentError("--precision bf16: the CPU evaluates in fp32; add --device");
   }
   const Model& model = *opened->model;
-  const std::vector<device::Limit> limits =
-      device::limits_of(model.config, type, kind == DeviceKind::kCuda);
-  if (!limits.empty()) {
-    return absl::InvalidArgumentError(absl::StrCat("--device: ", limits.front().why));
-  }
+  absl::Status status = check_limits(model.config, kind, type);
+  if (!status.ok()) return absl::InvalidArgumentError(absl::StrCat("--device: ", status.message()));
   opened->on_device = std::make_unique<device::DeviceModel>(
       model.config, model.contract, mesh.position(),
       /*positions=*/1, device_of(kind), type, order, GradientMemory::kNone);

@@ -14,12 +14,12 @@
 #include "absl/strings/strip.h"
 #include "data/rows/loader.h"
 #include "eval/verify/golden_folder.h"
-#include "model/device/limits.h"
 #include "model/inference.h"
 #include "model/routing_gap.h"
 #include "parallel/agreement.h"
 #include "train/metrics/router_metrics.h"
 #include "train/step/batch_tensors.h"
+#include "train/step/device.h"
 #include "train/step/stepper.h"
 
 namespace emo {
@@ -297,11 +297,9 @@ absl::StatusOr<GoldenReport> check_golden(const std::string& folder, const Mesh&
     return absl::InvalidArgumentError(absl::StrCat(
         golden->config.routed_experts(), " routed experts on ", mesh.ep->size(), " ranks"));
   }
-  if (device != DeviceKind::kCpu) {
-    for (const device::Limit& limit :
-         device::limits_of(golden->config, at::kFloat, device == DeviceKind::kCuda)) {
-      return absl::InvalidArgumentError(absl::StrCat(folder, ": ", limit.why));
-    }
+  status = check_limits(golden->config, device, at::kFloat);
+  if (!status.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat(folder, ": ", status.message()));
   }
   GoldenReport report;
   for (const auto check : {check_first_pass, check_trajectory}) {

@@ -2,7 +2,6 @@
 
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
-#include <c10/util/Exception.h>
 
 #include <algorithm>
 
@@ -47,15 +46,14 @@ class DeviceInference : public Inference {
   }
   at::Tensor run_block(const Slice& slice, const InferenceOptions& options, int64_t layer,
                        const at::Tensor& x) override {
-    return run_layer(on_device(slice, options.settings, options.cache), options, pass_of(options),
-                     layer, x);
+    return run_layer(on_device(slice, options.settings, options.cache), options,
+                     pass_of(options, model_.config, mesh_), layer, x);
   }
 
  private:
   DeviceSlice on_device(const Slice& slice, const PassSettings& settings,
                         const KeyValueCache* cache);
   at::Tensor embed_on_device(const DeviceSlice& slice) const;
-  PassOptions pass_of(const InferenceOptions& options) const;
   at::Tensor run_layer(const DeviceSlice& slice, const InferenceOptions& options,
                        const PassOptions& pass, int64_t layer, const at::Tensor& x);
   at::Tensor run_blocks(const Slice& slice, const InferenceOptions& options);
@@ -86,16 +84,6 @@ at::Tensor DeviceInference::embed_on_device(const DeviceSlice& slice) const {
   at::Tensor x = at::empty({slice.T, model_.config.d_model}, model_.parameters.dense.options());
   device::embed(slice.tokens, model_.weights.embedding, x);
   return x;
-}
-
-PassOptions DeviceInference::pass_of(const InferenceOptions& options) const {
-  PassOptions pass;
-  pass.ep = mesh_.ep.get();
-  pass.settings = options.settings;
-  pass.settings.recompute = Recompute::kNone;
-  pass.want_contributions = options.want_states;
-  pass.cache = options.cache;
-  return pass;
 }
 
 at::Tensor DeviceInference::run_layer(const DeviceSlice& slice, const InferenceOptions& options,
@@ -131,14 +119,10 @@ void DeviceInference::show(const InferenceOptions& options, int64_t layer, const
 }
 
 at::Tensor DeviceInference::run_blocks(const Slice& slice, const InferenceOptions& options) {
-  const int64_t layers = model_.config.n_layers;
-  const auto subsets = static_cast<int64_t>(options.settings.subsets.size());
-  TORCH_CHECK(subsets == 0 || subsets == layers, subsets, " expert subsets for ", layers,
-              " layers");
   const DeviceSlice there = on_device(slice, options.settings, options.cache);
-  const PassOptions pass = pass_of(options);
+  const PassOptions pass = pass_of(options, model_.config, mesh_);
   at::Tensor x = embed_on_device(there);
-  for (int64_t layer = 0; layer < layers; ++layer) {
+  for (int64_t layer = 0; layer < model_.config.n_layers; ++layer) {
     x = run_layer(there, options, pass, layer, x);
   }
   if (options.cache != nullptr) {

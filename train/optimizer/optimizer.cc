@@ -47,33 +47,15 @@ EMO_SIMD void update(int64_t count, const AdamWFactors& f, float gradient_scale,
   }
 }
 
-// Where this rank's part of a bucket begins, in a whole buffer or in owned parts side by side.
-int64_t begin_of_part(const Sharding& sharding, size_t bucket, const at::Tensor& buffer) {
-  return buffer.numel() == sharding.size() ? sharding.part_begin(bucket)
-                                           : sharding.owned_begin(bucket);
-}
-
-// Calls f(begin, count) for what this rank owns of a bucket and trains; `begin` counts from the
-// part's first float.
-template <typename F>
-void for_trained(const Sharding& sharding, size_t bucket, const std::vector<Span>& trained,
-                 const F& f) {
-  const int64_t part = sharding.part_begin(bucket);
-  for (const Span& span : within(trained, part, part + sharding.part_size(bucket))) {
-    f(span.begin - part, span.end - span.begin);
-  }
-}
-
 // The squares of what this rank owns of a buffer and trains.
 double owned_squares(const Sharding& sharding, const std::vector<Span>& trained,
                      const at::Tensor& gradients) {
   double sum = 0;
   for (size_t bucket = 0; bucket < sharding.buckets.size(); ++bucket) {
-    const float* part =
-        gradients.const_data_ptr<float>() + begin_of_part(sharding, bucket, gradients);
-    for_trained(sharding, bucket, trained, [&](int64_t begin, int64_t count) {
-      sum += blocked_sum_of_squares(count, part + begin);
-    });
+    const float* part = gradients.const_data_ptr<float>() + sharding.begin_in(bucket, gradients);
+    for (const Span& span : trained_of_part(sharding, bucket, trained)) {
+      sum += blocked_sum_of_squares(span.end - span.begin, part + span.begin);
+    }
   }
   return sum;
 }
@@ -82,18 +64,17 @@ double owned_squares(const Sharding& sharding, const std::vector<Span>& trained,
 void update_part(const AdamWFactors& factors, double gradient_scale, const Sharding& sharding,
                  size_t bucket, const std::vector<Span>& trained, const at::Tensor& gradients,
                  const at::Tensor& parameters, const at::Tensor& m, const at::Tensor& v) {
-  const float* gradient =
-      gradients.const_data_ptr<float>() + begin_of_part(sharding, bucket, gradients);
+  const float* gradient = gradients.const_data_ptr<float>() + sharding.begin_in(bucket, gradients);
   float* parameter = parameters.mutable_data_ptr<float>() + sharding.part_begin(bucket);
   float* first = m.mutable_data_ptr<float>() + sharding.owned_begin(bucket);
   float* second = v.mutable_data_ptr<float>() + sharding.owned_begin(bucket);
-  for_trained(sharding, bucket, trained, [&](int64_t span, int64_t count) {
-    parallel_for(count, kBlock, [&](int64_t begin, int64_t end) {
-      const int64_t at = span + begin;
+  for (const Span& span : trained_of_part(sharding, bucket, trained)) {
+    parallel_for(span.end - span.begin, kBlock, [&](int64_t begin, int64_t end) {
+      const int64_t at = span.begin + begin;
       vectorised<update>(end - begin, factors, static_cast<float>(gradient_scale), gradient + at,
                          parameter + at, first + at, second + at);
     });
-  });
+  }
 }
 
 at::Tensor gather(Communicator& group, const Sharding& sharding, const at::Tensor& owned) {

@@ -45,6 +45,14 @@ TrainedParts trained_parts(const ModelConfig& config, const ParameterLayout& lay
           spans_of(config, layout, ParameterBuffer::kExperts, layout.experts.size(), freeze)};
 }
 
+std::vector<Span> trained_of_part(const Sharding& sharding, size_t bucket,
+                                  const std::vector<Span>& trained) {
+  const int64_t part = sharding.part_begin(bucket);
+  std::vector<Span> spans = within(trained, part, part + sharding.part_size(bucket));
+  for (Span& span : spans) span = {span.begin - part, span.end - part};
+  return spans;
+}
+
 std::vector<Span> within(const std::vector<Span>& spans, int64_t begin, int64_t end) {
   std::vector<Span> inside;
   for (const Span& span : spans) {

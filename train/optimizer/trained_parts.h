@@ -23,6 +23,10 @@ struct TrainedParts {
 // All parameters but those that `freeze` names, of what this rank holds.
 TrainedParts trained_parts(const ModelConfig& config, const ParameterLayout& layout, Freeze freeze);
 
+// What is trained of this rank's part of a bucket, counted from the part's first float.
+std::vector<Span> trained_of_part(const Sharding& sharding, size_t bucket,
+                                  const std::vector<Span>& trained);
+
 // What of `spans`, which ascend, lies in [begin, end).
 std::vector<Span> within(const std::vector<Span>& spans, int64_t begin, int64_t end);
 

@@ -10,6 +10,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "model/device/limits.h"
 #include "parallel/agreement.h"
 #include "parallel/mpi_communicator.h"
 #ifdef EMO_WITH_CUDA
@@ -59,6 +60,13 @@ absl::StatusOr<Mesh> open_mesh_on(DeviceKind device, int64_t dp, int64_t ep) {
 #endif
   }
   return make_mesh(std::move(world), dp, ep);
+}
+
+absl::Status check_limits(const ModelConfig& config, DeviceKind device, at::ScalarType type) {
+  if (device == DeviceKind::kCpu) return absl::OkStatus();
+  const std::vector<device::Limit> limits =
+      device::limits_of(config, type, device == DeviceKind::kCuda);
+  return limits.empty() ? absl::OkStatus() : absl::InvalidArgumentError(limits.front().why);
 }
 
 at::Device device_of(DeviceKind device) {

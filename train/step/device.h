@@ -3,6 +3,7 @@
 #pragma once
 
 #include <c10/core/Device.h>
+#include <c10/core/ScalarType.h>
 
 #include <string>
 
@@ -17,6 +18,9 @@ namespace emo {
 // program was built without CUDA or a rank has no GPU, and what make_mesh() says.
 absl::StatusOr<Mesh> open_mesh_for(const RunConfig& config);
 absl::StatusOr<Mesh> open_mesh_on(DeviceKind device, int64_t dp, int64_t ep);
+
+// InvalidArgument where the device cannot compute such a model with parameters of this type.
+absl::Status check_limits(const ModelConfig& config, DeviceKind device, at::ScalarType type);
 
 // This rank's device.
 at::Device device_of(DeviceKind device);

@@ -33,27 +33,11 @@ std::vector<Half> halves(const Mesh& mesh, const DeviceState& state) {
           {mesh.dp.get(), &layout.experts, &FlatBuffers::experts, &state.trained.experts}};
 }
 
-// What this rank owns of a bucket and trains, in whole buffers.
-std::vector<Span> trained_spans(const Half& half, size_t bucket) {
-  const int64_t begin = half.sharding->part_begin(bucket);
-  return within(*half.trained, begin, begin + half.sharding->part_size(bucket));
-}
-at::Tensor part(const Span& span, const at::Tensor& flat) {
-  return flat.slice(0, span.begin, span.end);
-}
-// The same in a buffer of owned parts side by side.
-at::Tensor owned_part(const Sharding& sharding, size_t bucket, const Span& span,
-                      const at::Tensor& owned) {
-  const int64_t shift = sharding.owned_begin(bucket) - sharding.part_begin(bucket);
-  return owned.slice(0, span.begin + shift, span.end + shift);
-}
-
-// Of gradients as make_owned_gradients() keeps them.
-at::Tensor gradient_part(const Half& half, size_t bucket, const Span& span,
-                         const FlatBuffers& owned) {
-  const at::Tensor& buffer = owned.*half.buffer;
-  const bool whole = buffer.numel() == half.sharding->size();
-  return whole ? part(span, buffer) : owned_part(*half.sharding, bucket, span, buffer);
+// A span of this rank's part of a bucket, in a buffer that is whole or holds owned parts side by
+// side.
+at::Tensor part(const Half& half, size_t bucket, const Span& span, const at::Tensor& buffer) {
+  const int64_t begin = half.sharding->begin_in(bucket, buffer);
+  return buffer.slice(0, begin + span.begin, begin + span.end);
 }
 
 // f64 [1]: the squares of what this rank owns of the gradients and trains.
@@ -62,8 +46,8 @@ at::Tensor owned_squares(const Mesh& mesh, const DeviceState& state) {
   std::vector<at::Tensor> partials = {at::zeros({1}, options)};
   for (const Half& half : halves(mesh, state)) {
     for (size_t bucket = 0; bucket < half.sharding->buckets.size(); ++bucket) {
-      for (const Span& span : trained_spans(half, bucket)) {
-        const at::Tensor gradient = gradient_part(half, bucket, span, state.owned_gradients);
+      for (const Span& span : trained_of_part(*half.sharding, bucket, *half.trained)) {
+        const at::Tensor gradient = part(half, bucket, span, state.owned_gradients.*half.buffer);
         const int64_t blocks =
             (gradient.numel() + device::kSquaresBlock - 1) / device::kSquaresBlock;
         partials.push_back(at::empty({blocks}, options));
@@ -84,21 +68,20 @@ void update_parameters(const Mesh& mesh, const StepOptions& options, const at::T
     const AdamWFactors factors = adamw_factors(options.adamw, options.learning_rate, optimizer.step,
                                                bucket != kEmbeddingBucket);
     for (const Half& half : halves(mesh, *state)) {
-      const Sharding& sharding = *half.sharding;
       const at::Tensor& parameters = model.parameters.*half.buffer;
       const at::Tensor& masters = optimizer.master.*half.buffer;
       const bool has_master = masters.defined();
-      for (const Span& span : trained_spans(half, bucket)) {
-        const auto owned = [&](const at::Tensor& buffer) {
-          return owned_part(sharding, bucket, span, buffer);
+      for (const Span& span : trained_of_part(*half.sharding, bucket, *half.trained)) {
+        const auto here = [&](const at::Tensor& buffer) {
+          return part(half, bucket, span, buffer);
         };
-        const at::Tensor parameter = part(span, parameters);
-        device::adamw(
-            factors, control, gradient_part(half, bucket, span, state->owned_gradients),
-            has_master ? owned(masters) : parameter, owned(optimizer.exp_avg.*half.buffer),
-            owned(optimizer.exp_avg_sq.*half.buffer), has_master ? parameter : at::Tensor());
+        device::adamw(factors, control, here(state->owned_gradients.*half.buffer),
+                      here(has_master ? masters : parameters), here(optimizer.exp_avg.*half.buffer),
+                      here(optimizer.exp_avg_sq.*half.buffer),
+                      has_master ? here(parameters) : at::Tensor());
       }
-      state->updates.add(bucket, all_gather_bucket(*half.group, sharding, bucket, parameters));
+      state->updates.add(bucket,
+                         all_gather_bucket(*half.group, *half.sharding, bucket, parameters));
     }
   }
 }
