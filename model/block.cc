@@ -1,142 +1,74 @@
 #include "model/block.h"
 
-#include <type_traits>
-
-#include "model/host/attention.h"
-#include "model/host/linear.h"
-#include "model/host/qk_norm.h"
-#include "model/host/rms_norm.h"
-
 namespace emo {
-namespace {
 
-float* data(const at::Tensor& tensor) { return tensor.mutable_data_ptr<float>(); }
-
-template <typename Stored>
-Stored* stored(const at::Tensor& tensor) {
-  return tensor.mutable_data_ptr<Stored>();
-}
-
-AttentionShape attention_shape(const ModelConfig& config, const Slice& slice) {
-  return {config.n_heads, config.head_dim(), slice.attention_ends.const_data_ptr<int32_t>(),
-          slice.attention_ends.numel() - 1};
-}
-
-template <typename Stored>
-void run_forward(const BlockContext& context, const LayerWeights& weights, const Slice& slice,
-                 int64_t layer, BlockActivations* kept, BlockBuffers* buffers, at::Tensor* y) {
+void block_forward(const BlockContext& context, const LayerWeights& weights,
+                   const PlacedSlice& slice, int64_t layer, BlockActivations* kept,
+                   BlockBuffers* buffers, at::Tensor* y) {
+  Backend& backend = context.backend;
   const ModelConfig& config = context.config;
-  const int64_t T = slice.num_tokens();
-  const int64_t D = config.d_model;
-  const auto epsilon = static_cast<float>(config.norm_epsilon);
-  Stored* attention_input = shape_stored<Stored>(&kept->attention_input, {T, D});
-  shape_buffer(&kept->attention_reciprocal, {T});
-  Stored* qkv = shape_stored<Stored>(&kept->qkv, {T, 3 * D});
-  Stored* attended = shape_stored<Stored>(&kept->attended, {T, D});
-  shape_buffer(&kept->logsumexp, {T, config.n_heads});
-  shape_buffer(&kept->h, {T, D});
-  Stored* feed_forward_input = shape_stored<Stored>(&kept->feed_forward_input, {T, D});
-  shape_buffer(&kept->feed_forward_reciprocal, {T});
+  KeyValueCache* cache = context.pass.cache;
 
   Timed timed(context.pass.profile, Work::kAttention);
-  rms_norm(T, D, data(kept->x), weights.attention_norm, epsilon, attention_input,
-           data(kept->attention_reciprocal));
-  linear(T, 3 * D, D, {attention_input, D}, {weights.qkv, D}, 0, {qkv, 3 * D});
-  if (config.qk_norm) {
-    qk_norm(T, D, weights.qk_norm, epsilon, qkv, shape_stored<Stored>(&kept->qk_raw, {T, 2 * D}),
-            data(shape_buffer(&kept->qk_reciprocal, {T, 2})));
+  backend.rms_norm(kept->x, weights.attention_norm, config.norm_epsilon, context.stored,
+                   &kept->attention_input);
+  backend.linear(kept->attention_input.y, weights.qkv, context.stored, &kept->qkv);
+  if (config.qk_norm) backend.qk_norm(weights, config.norm_epsilon, kept->qkv, &kept->qk_norm);
+  backend.rotate(context.rope, Rotation::kForward, slice, config.n_heads, kept->qkv);
+  if (cache != nullptr) {
+    backend.attention_with_cache(slice, config.n_heads, kept->qkv, cache, layer, &kept->attended);
+  } else {
+    backend.attention(slice, config.n_heads, kept->qkv, &kept->attended);
   }
-  rotate(context.rope, Rotation::kForward, T, slice.positions.const_data_ptr<int32_t>(),
-         2 * config.n_heads, config.head_dim(), 3 * D, qkv);  // queries and keys
-  AttentionShape shape = attention_shape(config, slice);
-  std::vector<CachedSpan> cached;
-  if constexpr (std::is_same_v<Stored, float>) {
-    KeyValueCache* cache = context.pass.cache;
-    if (cache != nullptr) cached = append(cache, layer, shape.span_ends, qkv);
-    if (cache != nullptr) shape.cached = cached.data();
-  }
-  attention(shape, qkv, attended, data(kept->logsumexp), &buffers->feed_forward.scratch);
-  copy_buffer(kept->x, kept->h);
-  linear(T, D, D, {attended, D}, {weights.attention_out, D}, 1, {data(kept->h), D});
+  backend.add_linear(kept->x, kept->attended.out, weights.attention_out, &kept->h);
 
   timed.switch_to(Work::kOther);
-  rms_norm(T, D, data(kept->h), weights.feed_forward_norm, epsilon, feed_forward_input,
-           data(kept->feed_forward_reciprocal));
-  copy_buffer(kept->h, *y);
-  if (weights.router == nullptr) {
+  backend.rms_norm(kept->h, weights.feed_forward_norm, config.norm_epsilon, context.stored,
+                   &kept->feed_forward_input);
+  backend.copy(kept->h, y);
+  if (config.is_dense(layer)) {
     timed.switch_to(Work::kExperts);
-    always_forward<Stored>(weights.always, kept->feed_forward_input, &kept->dense_hidden,
-                           &buffers->feed_forward, y);
+    backend.feed_forward(weights.always, kept->feed_forward_input.y, &kept->dense_hidden, *y);
     return;
   }
   timed.pause();
-  moe_forward<Stored>(context, weights, slice, layer, kept->feed_forward_input, &kept->moe,
-                      &buffers->feed_forward, y);
+  moe_forward(context, weights, slice, layer, kept->feed_forward_input.y, &kept->moe, &buffers->moe,
+              *y);
 }
 
-template <typename Stored>
-void run_backward(const BlockContext& context, const LayerWeights& weights, const Slice& slice,
-                  const RouterLosses& losses, BlockActivations* kept, BlockBuffers* buffers,
-                  LayerWeights* gradients, at::Tensor* d) {
+void block_backward(const BlockContext& context, const LayerWeights& weights,
+                    const PlacedSlice& slice, const RouterLosses& losses, BlockActivations* kept,
+                    BlockBuffers* buffers, const LayerWeights& gradients, const at::Tensor& d) {
+  Backend& backend = context.backend;
   const ModelConfig& config = context.config;
-  const int64_t T = slice.num_tokens();
-  const int64_t D = config.d_model;
-  shape_buffer(&buffers->d_hidden, {T, D});
-  Stored* d_attended = shape_stored<Stored>(&buffers->d_attended, {T, D});
-  Stored* d_qkv = shape_stored<Stored>(&buffers->d_qkv, {T, 3 * D});
-  float* d_hidden = data(buffers->d_hidden);
-  const Stored* qkv = stored<Stored>(kept->qkv);
-  const Stored* attended = stored<Stored>(kept->attended);
 
-  if (weights.router == nullptr) {
-    const Timed timed(context.pass.profile, Work::kExperts);
-    always_backward<Stored>(weights.always, kept->feed_forward_input,
-                            as_stored<Stored>(*d, &buffers->d_stored), &kept->dense_hidden,
-                            &buffers->feed_forward, &gradients->always, &buffers->d_hidden);
+  const at::Tensor& dy = backend.as_stored(d, context.stored, &buffers->d_stored);
+  if (weights.router.defined()) {
+    moe_backward(context, weights, kept->feed_forward_input.y, dy, losses, &kept->moe,
+                 &buffers->moe, gradients, &buffers->d_hidden);
   } else {
-    moe_backward<Stored>(context, weights, kept->feed_forward_input,
-                         as_stored<Stored>(*d, &buffers->d_stored), losses, &kept->moe,
-                         &buffers->feed_forward, gradients, &buffers->d_hidden);
+    const Timed timed(context.pass.profile, Work::kExperts);
+    backend.feed_forward_backward(weights.always, gradients.always, kept->feed_forward_input.y, dy,
+                                  &kept->dense_hidden, &buffers->d_hidden);
   }
   Timed timed(context.pass.profile, Work::kOther);
-  rms_norm_backward(T, D, data(kept->h), weights.feed_forward_norm,
-                    data(kept->feed_forward_reciprocal), d_hidden, data(*d),
-                    gradients->feed_forward_norm, &buffers->partial);
+  backend.rms_norm_backward(kept->h, weights.feed_forward_norm, kept->feed_forward_input,
+                            buffers->d_hidden, d, gradients.feed_forward_norm);
 
   timed.switch_to(Work::kAttention);
-  const Stored* d_out = stored<Stored>(as_stored<Stored>(*d, &buffers->d_stored));
-  linear_input_gradient(T, D, D, {d_out, D}, {weights.attention_out, D}, 0, {d_attended, D});
-  linear_weight_gradient(T, D, D, {d_out, D}, {attended, D}, 1, {gradients->attention_out, D});
-  attention_backward(attention_shape(config, slice), qkv, attended, data(kept->logsumexp),
-                     d_attended, d_qkv, &buffers->feed_forward.scratch);
-  rotate(context.rope, Rotation::kBackward, T, slice.positions.const_data_ptr<int32_t>(),
-         2 * config.n_heads, config.head_dim(), 3 * D, d_qkv);
+  const at::Tensor& d_out = backend.as_stored(d, context.stored, &buffers->d_stored);
+  backend.linear_backward(d_out, kept->attended.out, weights.attention_out, context.stored,
+                          &buffers->d_attended, gradients.attention_out);
+  backend.attention_backward(slice, config.n_heads, kept->qkv, kept->attended, buffers->d_attended,
+                             &buffers->d_qkv);
+  backend.rotate(context.rope, Rotation::kBackward, slice, config.n_heads, buffers->d_qkv);
   if (config.qk_norm) {
-    qk_norm_backward(T, D, weights.qk_norm, stored<Stored>(kept->qk_raw), data(kept->qk_reciprocal),
-                     d_qkv, gradients->qk_norm, &buffers->partial);
+    backend.qk_norm_backward(weights, kept->qk_norm, buffers->d_qkv, gradients);
   }
-  linear_input_gradient(T, 3 * D, D, {d_qkv, 3 * D}, {weights.qkv, D}, 0, {d_hidden, D});
-  linear_weight_gradient(T, 3 * D, D, {d_qkv, 3 * D}, {stored<Stored>(kept->attention_input), D}, 1,
-                         {gradients->qkv, D});
-  rms_norm_backward(T, D, data(kept->x), weights.attention_norm, data(kept->attention_reciprocal),
-                    d_hidden, data(*d), gradients->attention_norm, &buffers->partial);
-}
-
-}  // namespace
-
-void block_forward(const BlockContext& context, const LayerWeights& weights, const Slice& slice,
-                   int64_t layer, BlockActivations* kept, BlockBuffers* buffers, at::Tensor* y) {
-  with_element(context.pass.settings.precision, [&](auto element) {
-    run_forward<decltype(element)>(context, weights, slice, layer, kept, buffers, y);
-  });
-}
-
-void block_backward(const BlockContext& context, const LayerWeights& weights, const Slice& slice,
-                    const RouterLosses& losses, BlockActivations* kept, BlockBuffers* buffers,
-                    LayerWeights* gradients, at::Tensor* d) {
-  with_element(context.pass.settings.precision, [&](auto element) {
-    run_backward<decltype(element)>(context, weights, slice, losses, kept, buffers, gradients, d);
-  });
+  backend.linear_backward(buffers->d_qkv, kept->attention_input.y, weights.qkv, d.scalar_type(),
+                          &buffers->d_hidden, gradients.qkv);
+  backend.rms_norm_backward(kept->x, weights.attention_norm, kept->attention_input,
+                            buffers->d_hidden, d, gradients.attention_norm);
 }
 
 }  // namespace emo

@@ -56,6 +56,9 @@ struct ModelConfig {
   int64_t moe_layers() const { return n_layers - static_cast<int64_t>(dense_layers.size()); }
 };
 
+// What weights and stored activations are for the matrix products of a pass.
+enum class Precision { kFp32, kBf16 };
+
 // What a backward pass computes again instead of keeping it from the forward pass. Changes no bit.
 enum class Recompute {
   kNone,

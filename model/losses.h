@@ -22,7 +22,7 @@
 
 namespace emo {
 
-// Sums over tokens of one MoE layer, of this rank or, after all_reduce_sums, of all.
+// Sums over tokens of one MoE layer.
 struct RouterSums {
   double balance = 0;           // the unweighted balance loss (N already divided out)
   double z_squares = 0;         // not yet divided by N
@@ -55,17 +55,28 @@ struct RouterLossWeights {
 RouterLossWeights router_loss_weights(const ModelConfig& config, const RoutingContract& contract,
                                       double divisor);
 
-LossSums make_loss_sums(int64_t moe_layers, int64_t experts);
+// A LossSums while a step adds it up, where the back end computes: one tensor f64, its numbers in
+// the order of LossSums' fields, 3 of the head and 7 + E of each MoE layer.
+class StepSums {
+ public:
+  // `experts`, here and below: at most so many in a layer.
+  StepSums(int64_t moe_layers, int64_t experts, at::Device device = at::kCPU);  // zeros
+  const at::Tensor& all() const { return all_; }
+  at::Tensor head() const { return all_.slice(0, 0, 3); }
+  at::Tensor layer(int64_t layer) const;        // [7 + E], of a layer with fewer the first ones
+  LossSums read(const at::Tensor& copy) const;  // of all(), on any device
 
-// Collective. Adds up the sums of all ranks, in one all-reduce.
-void all_reduce_sums(Communicator& world, LossSums* sums);
+ private:
+  int64_t layers_, experts_;
+  at::Tensor all_;
+};
 
 // Counts of expert choices for the balance loss: started when a micro-batch's forward pass is done,
-// needed first in its backward pass. One all-reduce a micro-batch for all layers.
+// needed first in its backward pass. One all-reduce a micro-batch for all layers and slices.
 class BalanceCounts {
  public:
-  // `experts`: at most so many in a layer.
-  BalanceCounts(int64_t moe_layers, int64_t experts, BalanceScope scope);
+  BalanceCounts(int64_t moe_layers, int64_t experts, BalanceScope scope,
+                at::Device device = at::kCPU);
 
   void start_step();  // forgets the micro-batches of the last step
 
@@ -74,17 +85,24 @@ class BalanceCounts {
   // of.
   void start(Communicator& world, const std::vector<const Routing*>& routings, int64_t tokens);
 
-  // Waits. The derivative of the unweighted balance loss by each score of a layer of E experts, K a
-  // token, [E]:
-  //   (E / K) (C_e / T_c) / N, and 0 where T_c is 0.
-  std::vector<float> score_gradient(int64_t layer, int64_t experts, int64_t top_k, double divisor);
+  // Waits. Of a layer of E experts, over the scope: C_e i64 [E], and T_c i64 [1].
+  struct OfLayer {
+    at::Tensor counts, tokens;
+  };
+  OfLayer of_layer(int64_t layer, int64_t experts);
 
  private:
   int64_t layers_, experts_;
   BalanceScope scope_;
-  at::Tensor arriving_;         // i64 [layers, E + 1] counts, and tokens
-  std::vector<int64_t> total_;  // the same, over the scope
+  at::Tensor arriving_, total_;  // i64 [layers, E + 1] counts, and tokens
   std::unique_ptr<Pending> pending_;
+};
+
+// What the auxiliary losses add to a layer's router gradients (Backend::route_backward); nothing in
+// a dense layer.
+struct RouterLosses {
+  at::Tensor balance;  // f32 [E]
+  float z = 0;
 };
 
 }  // namespace emo

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
-#include <unordered_map>
 #include <utility>
 
 #include "model/philox.h"
@@ -208,8 +207,7 @@ ParameterLayout fold_buckets(const ParameterLayout& layout) {
   return folded;
 }
 
-FlatBuffers make_buffers(const ParameterLayout& layout) {
-  const auto options = at::TensorOptions().dtype(at::kFloat);
+FlatBuffers make_buffers(const ParameterLayout& layout, const at::TensorOptions& options) {
   return {at::zeros({layout.dense.size()}, options), at::zeros({layout.experts.size()}, options)};
 }
 
@@ -217,53 +215,6 @@ float* parameter_data(const ParameterInfo& parameter, const FlatBuffers& buffers
   const at::Tensor& buffer =
       parameter.buffer == ParameterBuffer::kDense ? buffers.dense : buffers.experts;
   return buffer.mutable_data_ptr<float>() + parameter.offset;
-}
-
-ModelWeights bind_weights(const ModelConfig& config, const ParameterLayout& layout,
-                          const FlatBuffers& buffers) {
-  std::unordered_map<std::string, float*> by_name;
-  for (const ParameterInfo& parameter : layout.parameters) {
-    by_name[parameter.name] = parameter_data(parameter, buffers);
-  }
-  const auto find = [&](const std::string& name) {
-    const auto found = by_name.find(name);
-    TORCH_CHECK(found != by_name.end(), "no parameter ", name);
-    return found->second;
-  };
-  const auto feed_forward = [&](const std::string& prefix, int64_t F) {
-    return FeedForwardView{find(prefix + "gate_proj.weight"), find(prefix + "down_proj.weight"),
-                           config.d_model, F};
-  };
-  ModelWeights weights;
-  weights.embedding = find("model.embed_tokens.weight");
-  weights.final_norm = find("model.norm.weight");
-  weights.head = {find("lm_head.weight"), config.vocab_size, config.d_model};
-  for (int64_t layer = 0; layer < config.n_layers; ++layer) {
-    const std::string prefix = layer_prefix(layer);
-    LayerWeights w;
-    w.attention_norm = find(prefix + "pre_attention_layernorm.weight");
-    w.qkv = find(prefix + "self_attn.q_proj.weight");
-    if (config.qk_norm) {
-      w.qk_norm = {find(prefix + "self_attn.q_norm.weight"),
-                   find(prefix + "self_attn.k_norm.weight")};
-    }
-    w.attention_out = find(prefix + "self_attn.o_proj.weight");
-    w.feed_forward_norm = find(prefix + "pre_feedforward_layernorm.weight");
-    if (config.is_dense(layer)) {
-      w.always.push_back(feed_forward(prefix + "mlp.", config.d_ffn));
-    } else {
-      w.router = find(prefix + "mlp.gate.weight");
-      for (int64_t e = config.routed_experts(layer); e < config.experts(layer); ++e) {
-        w.always.push_back(feed_forward(expert_prefix(layer, e), config.d_expert));
-      }
-      w.placement = &layout.placements[layer];
-      for (const int64_t e : experts_here(layout, layer)) {
-        w.routed.push_back(feed_forward(expert_prefix(layer, e), config.d_expert));
-      }
-    }
-    weights.layers.push_back(std::move(w));
-  }
-  return weights;
 }
 
 void initialise(const ModelConfig& config, const ParameterLayout& layout, FlatBuffers* parameters) {

@@ -12,9 +12,6 @@
 #include <vector>
 
 #include "model/config.h"
-#include "model/host/feed_forward.h"
-#include "model/host/lm_head.h"
-#include "model/host/qk_norm.h"
 #include "parallel/expert_exchange.h"
 #include "parallel/mesh.h"
 #include "parallel/sharding.h"
@@ -58,37 +55,16 @@ ParameterLayout make_layout(const ModelConfig& config, const GridPosition& posit
 // ranks hold: for gradients, of which a rank then keeps a few buckets.
 ParameterLayout fold_buckets(const ParameterLayout& layout);
 
-// Two flat fp32 buffers in a layout: parameters, gradients or moments.
+// Two flat buffers in a layout: parameters, gradients or moments; fp32 on the host unless said.
 struct FlatBuffers {
   at::Tensor dense;    // [layout.dense.size()]
   at::Tensor experts;  // [layout.experts.size()]
 };
-FlatBuffers make_buffers(const ParameterLayout& layout);  // zeros
+FlatBuffers make_buffers(const ParameterLayout& layout,
+                         const at::TensorOptions& options = at::kFloat);  // zeros
 
-// The memory of one parameter.
+// The memory of one parameter in fp32 buffers on the host.
 float* parameter_data(const ParameterInfo& parameter, const FlatBuffers& buffers);
-
-// The same memory, arranged as the computation uses it. Pointers into the buffers and the layout,
-// which must outlive it.
-struct LayerWeights {
-  float* attention_norm = nullptr;             // [D]
-  float* qkv = nullptr;                        // [3 D, D] query, key, value
-  QkNormWeights qk_norm;                       // null without ModelConfig::qk_norm
-  float* attention_out = nullptr;              // [D, D]
-  float* feed_forward_norm = nullptr;          // [D]
-  float* router = nullptr;                     // [E + shared, D]; null in a dense layer
-  std::vector<FeedForwardView> always;         // shared experts, or the dense layer's one
-  std::vector<FeedForwardView> routed;         // this rank's, in order of positions in ...
-  const ExpertPlacement* placement = nullptr;  // ... the layout's
-};
-struct ModelWeights {
-  float* embedding = nullptr;  // [V, D]
-  std::vector<LayerWeights> layers;
-  float* final_norm = nullptr;  // [D]
-  LmHeadWeights head;
-};
-ModelWeights bind_weights(const ModelConfig& config, const ParameterLayout& layout,
-                          const FlatBuffers& buffers);
 
 // Every matrix: normal, standard deviation init_std, cut at three of them (emo-facts 2.5); norms 1.
 // A function of the seed, the parameter's name and the element's index, so the same on every

@@ -8,9 +8,8 @@
 #include <optional>
 #include <vector>
 
+#include "model/backend.h"
 #include "model/config.h"
-#include "model/host/bf16.h"
-#include "model/host/rope.h"
 #include "model/losses.h"
 #include "model/profile.h"
 #include "model/router.h"
@@ -18,8 +17,6 @@
 #include "parallel/expert_exchange.h"
 
 namespace emo {
-
-struct KeyValueCache;  // model/host/key_value_cache.h
 
 // How a pass computes: one value on its whole way, from a run's config or an evaluation's options
 // to the router and the exchange.
@@ -30,7 +27,8 @@ struct PassSettings {
   bool routed_off = false;            // evaluation: as if the routed experts answered zero
   ExchangeMode exchange = ExchangeMode::kOncePerRank;
   Recompute recompute = Recompute::kNone;
-  Precision precision = Precision::kFp32;  // of what is stored between products
+  // Of what is stored between products; a device stores all in the type of its parameters.
+  Precision precision = Precision::kFp32;
 
   const PoolPolicy& pool_of(const RoutingContract& contract) const {
     return pool ? *pool : contract.pool;
@@ -59,10 +57,13 @@ struct PassOptions {
 
 // What is the same for all blocks of a pass.
 struct BlockContext {
+  Backend& backend;
   const ModelConfig& config;
   const RoutingContract& contract;
   const RopeTable& rope;
+  const std::vector<LayerPlacement>& placements;  // [L]
   const PassOptions& pass;
+  at::ScalarType stored;  // see backend.h
   // Backward: whether the gradients of routed experts are added to, or written over.
   bool onto_expert_gradients = true;
 };

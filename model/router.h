@@ -9,6 +9,10 @@
 // - the K largest s_te are the token's experts, s_te their weights, not renormalised.
 // Ties keep the lower index. Pools are not differentiated. There is no other router: the standard
 // MoE is this one with pools of E.
+//
+// What a router is given and what it decides, the same for every back end. How it is computed is
+// apart: on the host one pass over each token while it is in a register (model/host/router.h), on a
+// device a kernel for each quantity (model/device/router.h).
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -17,6 +21,7 @@
 #include <vector>
 
 #include "model/config.h"
+#include "model/spans.h"
 
 namespace emo {
 
@@ -32,41 +37,33 @@ struct ExpertSubset {
 };
 
 struct RouterInput {
-  at::Tensor logits;                // f32 [T, E]
-  at::Tensor span_ends;             // i32 [N + 1] routing spans, the first 0, the last T
-  PoolPolicy pool;                  // of this pass, whatever the contract's is
-  std::vector<int64_t> pool_sizes;  // [N]; E or more masks nothing; an upper bound for top-p pools
-  int64_t top_k = 0;                // K
+  at::Tensor logits;      // f32 [T, E]
+  Spans spans;            // routing
+  at::Tensor pool_sizes;  // i32 [N]; E or more masks nothing; an upper bound for top-p pools
+  PoolPolicy pool;        // of this pass, whatever the contract's is
+  int64_t top_k = 0;      // K
   ExpertSubset subset;
   at::Tensor labels = {};  // i32 [T]: the losses are of tokens with a label >= 0; undefined: of all
 };
 
 // What the step needs of one layer's routing, and what its backward pass does.
 struct Routing {
-  at::Tensor experts;          // i32 [T, K], best first; -1 where a subset has fewer than K
-  at::Tensor weights;          // f32 [T, K]
-  std::vector<uint8_t> pools;  // [N, E] 1: in the document's pool
+  at::Tensor experts;  // i32 [T, K], best first; -1 where a subset has fewer than K
+  at::Tensor weights;  // f32 [T, K]
+  at::Tensor pools;    // u8 [N, E] 1: in the document's pool
   // Over the tokens that the losses are of:
-  std::vector<int64_t> counts;    // [E] tokens that chose e
-  std::vector<double> score_sum;  // [E] sum of the scores that the balance loss sees
-  double z_squares = 0;           // sum of logsumexp^2, of the logits that z_sees says
-  // Over all tokens and documents:
-  double token_entropy = 0;     // sum over tokens of the entropy of the masked softmax, nats
-  double document_entropy = 0;  // sum over documents of the mean unmasked entropy of their tokens
-  double pool_size = 0;         // sum over documents
-  int64_t documents = 0;        // N where pools are chosen, else 0
-  std::vector<float> masked_logsumexp;  // [T] over the pool
-  std::vector<float> full_logsumexp;    // [T] over all, where the contract needs it
+  at::Tensor counts;     // i64 [E] tokens that chose e
+  at::Tensor score_sum;  // f64 [E] sum of the scores that the balance loss sees
+  // Of all tokens and documents:
+  at::Tensor token_entropy;     // f32 [T] of the masked softmax, nats
+  at::Tensor document_entropy;  // f64 [N] mean unmasked entropy of its tokens; undefined without
+                                // pools
+  at::Tensor pool_sizes;        // i32 [N]; undefined without pools
+  at::Tensor masked_logsumexp;  // f32 [T] over the pool
+  at::Tensor full_logsumexp;    // f32 [T] over all; undefined where the contract does not need it
+  const at::Tensor& z_logsumexp(const RoutingContract& contract) const {
+    return contract.z_sees == ScoresSeen::kFull ? full_logsumexp : masked_logsumexp;
+  }
 };
-
-// Runs on all threads; the result does not depend on their number.
-void route(const RouterInput& input, const RoutingContract& contract, Routing* routing);
-
-// The gradients that reach the router: `d_weights` f32 [T, K] from the experts' results;
-// `balance` [E], the derivative of the balance loss by each score; `z`, the factor of
-// logsumexp^2 in the z loss. Writes d_logits f32 [T, E].
-void route_backward(const RouterInput& input, const RoutingContract& contract,
-                    const Routing& routing, const at::Tensor& d_weights,
-                    const std::vector<float>& balance, float z, const at::Tensor& d_logits);
 
 }  // namespace emo

@@ -65,14 +65,14 @@ void RoutingGap::take(const RoutingGap& other) {
   order = std::min(order, other.order);
 }
 
-RoutingGap routing_gap(const RouterInput& input, const Routing& routing) {
+RoutingGap routing_gap(const RouterInput& input, const at::Tensor& pools) {
   const int64_t E = input.logits.size(1);
   const auto* logits = input.logits.const_data_ptr<float>();
-  const auto* ends = input.span_ends.const_data_ptr<int32_t>();
+  const auto* ends = input.spans.ends.const_data_ptr<int32_t>();
   const std::vector<uint8_t>& kept = input.subset.kept;
   RoutingGap gap;
-  for (int64_t span = 0; span + 1 < input.span_ends.numel(); ++span) {
-    const uint8_t* in_pool = routing.pools.data() + span * E;
+  for (int64_t span = 0; span < input.spans.N; ++span) {
+    const uint8_t* in_pool = pools.const_data_ptr<uint8_t>() + span * E;
     const int64_t size = std::count_if(in_pool, in_pool + E, [](uint8_t in) { return in != 0; });
     if (input.pool.kind != PoolPolicy::Kind::kNone && !was_given(input.subset.pools, span, E)) {
       const auto q = document_scores(logits + ends[span] * E, ends[span + 1] - ends[span], E,
@@ -97,20 +97,19 @@ RoutingGap routing_gap(const Inference& inference, const InferenceOptions& optio
   const PassSettings& settings = options.settings;
   RouterInput input;
   input.logits = block.router_logits;
-  input.span_ends = slice.routing_ends;
+  input.spans.ends = slice.routing_ends;
+  input.spans.N = slice.routing_ends.numel() - 1;
   input.pool = settings.pool_of(inference.contract());
   input.top_k = inference.config().routed_top_k(block.layer);
   if (!settings.subsets.empty()) input.subset = settings.subsets[block.layer];
-  Routing routing;
-  routing.pools = *block.pools;
-  return routing_gap(input, routing);
+  return routing_gap(input, block.pools);
 }
 
 RoutingGap routing_gap(const std::vector<BlockActivations>& blocks) {
   RoutingGap gap;
   for (const BlockActivations& block : blocks) {
-    if (!block.moe.logits.defined()) continue;  // a dense layer
-    gap.take(routing_gap(block.moe.router_input, block.moe.routing));
+    if (!block.moe.router_input.logits.defined()) continue;  // a dense layer
+    gap.take(routing_gap(block.moe.router_input, block.moe.routing.pools));
   }
   return gap;
 }

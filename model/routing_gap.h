@@ -10,6 +10,7 @@
 
 #include "model/block.h"
 #include "model/inference.h"
+#include "model/router.h"
 
 namespace emo {
 
@@ -28,15 +29,16 @@ struct RoutingGap {
   void take(const RoutingGap& other);  // the smaller of each
 };
 
-// Of one layer's routing, computed in fp64 from `input.logits`. Pools that were given
-// (ExpertSubset::pools) are no choice.
-RoutingGap routing_gap(const RouterInput& input, const Routing& routing);
+// Of one layer's routing to `pools` u8 [N, E], computed in fp64 from `input.logits`; both on the
+// host. Of input.spans ends and N are read. Pools that were given (ExpertSubset::pools) are no
+// choice.
+RoutingGap routing_gap(const RouterInput& input, const at::Tensor& pools);
 
 // Of a MoE layer that an inference shows, of a pass with these options over `slice`.
 RoutingGap routing_gap(const Inference& inference, const InferenceOptions& options,
                        const Slice& slice, const BlockView& block);
 
-// Of all MoE layers of a forward pass, from what it kept. REQUIRES: Recompute::kNone.
+// Of all MoE layers of a forward pass on the host, from what it kept. REQUIRES: Recompute::kNone.
 RoutingGap routing_gap(const std::vector<BlockActivations>& blocks);
 
 }  // namespace emo

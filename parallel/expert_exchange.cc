@@ -33,7 +33,10 @@ at::Tensor wire_view(std::vector<WirePair>& pairs) {
 class Waiting {
  public:
   explicit Waiting(ExchangeCounters* counters) : counters_(counters), begin_(Clock::now()) {}
-  ~Waiting() { counters_->waited += std::chrono::duration<double>(Clock::now() - begin_).count(); }
+  ~Waiting() {
+    if (counters_ == nullptr) return;
+    counters_->waited += std::chrono::duration<double>(Clock::now() - begin_).count();
+  }
   Waiting(const Waiting&) = delete;
   Waiting& operator=(const Waiting&) = delete;
 

@@ -183,7 +183,7 @@ absl::Status Run::start() {
   if (origin->resumes) checkpoint_ = origin->checkpoint;
   absl::StatusOr<ExpertOrder> order = expert_order_for_run(config_, *origin, mesh_);
   if (!order.ok()) return order.status();
-  stepper_ = make_stepper(config_, mesh_, *std::move(order));
+  stepper_ = std::make_unique<Stepper>(config_, mesh_, *order);
   absl::StatusOr<RunStart> start =
       start_run(config_, *origin, *source_, mesh_, stepper_->model(), stepper_->optimizer());
   if (!start.ok()) return start.status();

@@ -15,7 +15,7 @@
 #include "eval/bench/median.h"
 #include "eval/open/pool_option.h"
 #include "model/pool_sizes.h"
-#include "model/router.h"
+#include "model/host/router.h"
 #include "parallel/expert_exchange.h"
 
 namespace emo {
@@ -58,13 +58,14 @@ Routing route_documents(const ExchangeBenchOptions& o, const PoolPolicy& pool, i
             0);
   const at::Tensor span_ends =
       at::from_blob(ends.data(), {documents + 1}, at::TensorOptions().dtype(at::kInt));
-  const RouterInput input{
-      logits,
-      span_ends,
-      pool,
-      draw_pool_sizes(pool, contract.pool_draw, o.seed, sequence, ordinal, /*layer=*/0, o.experts),
-      o.top_k,
-      {}};
+  const std::vector<int64_t> sizes =
+      draw_pool_sizes(pool, contract.pool_draw, o.seed, sequence, ordinal, /*layer=*/0, o.experts);
+  const RouterInput input{logits,
+                          make_spans(span_ends, logits.size(0), at::kCPU),
+                          tensor_of(std::vector<int32_t>(sizes.begin(), sizes.end())),
+                          pool,
+                          o.top_k,
+                          {}};
   Routing routing;
   route(input, contract, &routing);
   return routing;

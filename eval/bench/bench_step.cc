@@ -100,8 +100,8 @@ double measure_device_gemm(const Factors& f) {
 
 double peak_flops(const RunConfig& config, const Factors& f) {
   if (config.parallel.device != DeviceKind::kCpu) return measure_device_gemm(f);
-  return with_element(config.parallel.precision,
-                      [&](auto element) { return measure_gemm<decltype(element)>(f.a, f.b, f.c); });
+  return with_stored(f.a.scalar_type(),
+                     [&](auto element) { return measure_gemm<decltype(element)>(f.a, f.b, f.c); });
 }
 
 int64_t peak_memory_bytes() {
@@ -276,7 +276,7 @@ absl::StatusOr<std::unique_ptr<Stepper>> start_stepper(const RunConfig& config, 
   absl::StatusOr<ExpertOrder> order = placement_of_config(config);
   absl::Status status = agree(*mesh.world, order.status());
   if (!status.ok()) return status;
-  std::unique_ptr<Stepper> stepper = make_stepper(config, mesh, *std::move(order));
+  auto stepper = std::make_unique<Stepper>(config, mesh, *order);
   status = start_weights(config, mesh, stepper->model());
   if (!status.ok()) return status;
   stepper->copy_from_host();

@@ -150,10 +150,10 @@ class Generator {
     }
   }
   void keep_pools(const BlockView& block) {
-    if (block.pools == nullptr) return;
+    if (!block.pools.defined()) return;
     const int64_t layer = block.layer;
     const int64_t E = config_.routed_experts(layer);
-    auto pool = block.pools->begin();
+    const auto* pool = block.pools.const_data_ptr<uint8_t>();
     for (const int64_t slot : cache_.slots) {
       slots_[slot].pools[layer].assign(pool, pool + E);
       pool += E;

@@ -3,9 +3,9 @@
 #include "absl/strings/str_cat.h"
 #include "data/files/file_system.h"
 #include "data/tokenizer/tokenizer_identity.h"
-#include "model/device/inference.h"
 #include "parallel/agreement.h"
 #include "train/checkpoint/find_model.h"
+#include "train/step/device.h"
 #include "train/step/finite.h"
 #include "train/subset/cut_model.h"
 #include "train/subset/expert_order.h"
@@ -13,24 +13,22 @@
 namespace emo {
 namespace {
 
-// Puts the parameters where the device computes.
+// Puts the model where it is to compute.
 absl::Status put_on_device(const MeshOptions& where, const Mesh& mesh, const ExpertOrder& order,
                            OpenedModel* opened) {
   const DeviceKind kind = device_named(where.device);
-  const at::ScalarType type = where.precision == "bf16" ? at::kBFloat16 : at::kFloat;
-  if (kind == DeviceKind::kCpu && type == at::kFloat) return absl::OkStatus();
+  const Precision precision = where.precision == "bf16" ? Precision::kBf16 : Precision::kFp32;
+  if (kind == DeviceKind::kCpu && precision == Precision::kFp32) return absl::OkStatus();
   if (kind == DeviceKind::kCpu) {
     return absl::InvalidArgumentError("--precision bf16: the CPU evaluates in fp32; add --device");
   }
-  const Model& model = *opened->model;
-  absl::Status status = check_limits(model.config, kind, type);
+  const Model& host = *opened->model;
+  absl::Status status = check_limits(host.config, kind, precision);
   if (!status.ok()) return absl::InvalidArgumentError(absl::StrCat("--device: ", status.message()));
-  opened->on_device = std::make_unique<device::DeviceModel>(
-      model.config, model.contract, mesh.position(),
-      /*positions=*/1, device_of(kind), type, order, GradientMemory::kNone);
-  device::load_parameters(model.parameters, opened->on_device.get());
-  opened->model->parameters = {};  // on the device alone
-  opened->model->weights = {};
+  auto there = std::make_unique<Model>(host.config, host.contract, /*positions=*/1,
+                                       mesh.position(), order, backend_for(kind, precision));
+  load_parameters(host.parameters, there.get());
+  opened->model = std::move(there);
   return absl::OkStatus();
 }
 
@@ -116,8 +114,7 @@ absl::StatusOr<OpenedModel> open_model(const std::string& path, const Mesh& mesh
 }
 
 std::unique_ptr<Inference> open_inference(const OpenedModel& model, const Mesh& mesh) {
-  if (model.on_device != nullptr) return device::make_inference(model.on_device.get(), mesh);
-  return make_inference(model.model.get(), mesh);
+  return std::make_unique<Inference>(model.model.get(), mesh);
 }
 
 absl::StatusOr<Tokenizer> open_tokenizer(const OpenedModel& model, const Mesh& mesh) {

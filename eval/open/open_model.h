@@ -10,7 +10,6 @@
 #include "data/shards/token_shards.h"
 #include "data/tokenizer/tokenizer.h"
 #include "eval/open/mesh_options.h"
-#include "model/device/transformer.h"
 #include "model/inference.h"
 #include "model/transformer.h"
 #include "parallel/mesh.h"
@@ -22,8 +21,7 @@ struct OpenedModel {
   std::string folder;
   ModelDescription description;
   std::string identity;  // of the model that `folder` holds, uncut (train/subset/cut_model.h)
-  std::unique_ptr<Model> model;  // without parameters where a device computes
-  std::unique_ptr<device::DeviceModel> on_device = {};  // the same, where a device computes
+  std::unique_ptr<Model> model;  // where it computes
 };
 
 // Collective; every rank gets the same answer. Reads config.json and this rank's parameters, and

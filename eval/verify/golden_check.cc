@@ -157,6 +157,20 @@ void add_labelled_tokens(const Slice& slice, const BlockView& block, RouterSums*
   }
 }
 
+// Collective. What add_labelled_tokens() counted, summed over ranks.
+void sum_over_ranks(Communicator& world, LossSums* labelled) {
+  std::vector<double*> numbers;
+  for (RouterSums& layer : labelled->layers) {
+    numbers.insert(numbers.end(), {&layer.token_entropy, &layer.tokens});
+    for (double& count : layer.counts) numbers.push_back(&count);
+  }
+  std::vector<double> flat;
+  for (const double* number : numbers) flat.push_back(*number);
+  world.all_reduce(at::from_blob(flat.data(), {static_cast<int64_t>(flat.size())}, at::kDouble),
+                   ReduceOp::kSum);
+  for (size_t i = 0; i < flat.size(); ++i) *numbers[i] = flat[i];
+}
+
 void take_labelled(const LossSums& labelled, LossSums* sums) {
   for (size_t i = 0; i < sums->layers.size(); ++i) {
     sums->layers[i].counts = labelled.layers[i].counts;
@@ -167,27 +181,32 @@ void take_labelled(const LossSums& labelled, LossSums* sums) {
 
 // A look into one pass over this rank's rows.
 struct Look {
-  at::Tensor logits;  // [T, V]
+  at::Tensor logits;  // [T, V], where wanted
   LossSums labelled;  // see add_labelled_tokens(); of all ranks
   double gap = 0;     // the smallest of all ranks
 };
 // Collective.
-Look look_into_pass(Inference* inference, const Slice& slice) {
+Look look_into_pass(Inference* inference, const Slice& slice, bool want_logits) {
   const ModelConfig& config = inference->config();
   Look look;
-  look.labelled = make_loss_sums(config.moe_layers(), config.routed_experts());
+  look.labelled.layers.resize(config.moe_layers());
+  for (RouterSums& layer : look.labelled.layers) layer.counts.resize(config.routed_experts());
   RoutingGap gap;
   size_t moe_layer = 0;
   InferenceOptions options;
   options.after_block = [&](const BlockView& block) {
-    if (block.pools == nullptr) return;
+    if (!block.pools.defined()) return;
     gap.take(routing_gap(*inference, options, slice, block));
     add_labelled_tokens(slice, block, &look.labelled.layers[moe_layer++]);
   };
-  std::vector<int64_t> all(slice.num_tokens());
-  std::iota(all.begin(), all.end(), 0);
-  look.logits = inference->logits(slice, options, all);
-  all_reduce_sums(*inference->mesh().world, &look.labelled);
+  if (want_logits) {
+    std::vector<int64_t> all(slice.num_tokens());
+    std::iota(all.begin(), all.end(), 0);
+    look.logits = inference->logits(slice, options, all);
+  } else {
+    inference->run(slice, options);
+  }
+  sum_over_ranks(*inference->mesh().world, &look.labelled);
   double largest = -gap.choice();
   inference->mesh().world->all_reduce(at::from_blob(&largest, {1}, at::kDouble), ReduceOp::kMax);
   look.gap = -largest;
@@ -222,7 +241,7 @@ absl::StatusOr<std::unique_ptr<Stepper>> open_stepper(const GoldenFolder& golden
   config.routing = golden.contract;
   config.data.sequence_length = golden.sequence_length;
   config.parallel.device = device;
-  std::unique_ptr<Stepper> stepper = make_stepper(config, mesh, {});
+  auto stepper = std::make_unique<Stepper>(config, mesh, ExpertOrder());
   Model* model = stepper->model();
   // A rank sees its own experts' tensors only.
   absl::Status status =
@@ -241,7 +260,8 @@ StepBatches batches_of(const Batch& rows) {
 void check_first_pass(const GoldenFolder& golden, const Mesh& mesh, Stepper* stepper,
                       GoldenReport* report) {
   const Batch mine = rows_of(golden.batch, mesh.world->rank(), mesh.world->size());
-  const Look look = look_into_pass(stepper->inference().get(), to_tensors(mine));
+  const Look look =
+      look_into_pass(stepper->inference().get(), to_tensors(mine), /*want_logits=*/true);
   report->gaps.push_back({"first batch", look.gap});
   StepResult result = stepper->step(batches_of(mine), step_options(0));
   const FlatBuffers gradients = stepper->gradients();
@@ -269,7 +289,9 @@ void check_trajectory(const GoldenFolder& golden, const Mesh& mesh, Stepper* ste
   for (const GoldenStep& step : golden.trajectory) {
     const Batch rows = rows_of(step.batch, mesh.world->rank(), mesh.world->size());
     const std::string at = absl::StrCat("step ", step.expected["step"].get<int64_t>());
-    report->gaps.push_back({at, look_into_pass(stepper->inference().get(), to_tensors(rows)).gap});
+    const Look look =
+        look_into_pass(stepper->inference().get(), to_tensors(rows), /*want_logits=*/false);
+    report->gaps.push_back({at, look.gap});
     const StepResult result = stepper->step(batches_of(rows), step_options(step.learning_rate));
     const std::string name = at + " ";
     const double loss = result.cross_entropy() + result.z_loss(step_options(0).lm_z_weight);
@@ -297,7 +319,7 @@ absl::StatusOr<GoldenReport> check_golden(const std::string& folder, const Mesh&
     return absl::InvalidArgumentError(absl::StrCat(
         golden->config.routed_experts(), " routed experts on ", mesh.ep->size(), " ranks"));
   }
-  status = check_limits(golden->config, device, at::kFloat);
+  status = check_limits(golden->config, device, Precision::kFp32);
   if (!status.ok()) {
     return absl::InvalidArgumentError(absl::StrCat(folder, ": ", status.message()));
   }

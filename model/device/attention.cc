@@ -9,6 +9,8 @@
 #include <cmath>
 #include <tuple>
 
+#include "model/device/kernels/plain_attention.h"
+
 namespace emo::device {
 namespace {
 
@@ -32,7 +34,7 @@ double scale_of(const at::Tensor& qkv, int64_t heads) {
 
 }  // namespace
 
-AttentionKept attention(const DeviceSlice& slice, int64_t heads, const at::Tensor& qkv) {
+AttentionKept attention(const PlacedSlice& slice, int64_t heads, const at::Tensor& qkv) {
   const int64_t T = qkv.size(0);
   const int64_t D = qkv.size(1) / 3;
   AttentionKept kept;
@@ -53,7 +55,7 @@ AttentionKept attention(const DeviceSlice& slice, int64_t heads, const at::Tenso
   return kept;
 }
 
-at::Tensor attention_with_cache(const DeviceSlice& slice, int64_t heads, const at::Tensor& qkv,
+at::Tensor attention_with_cache(const PlacedSlice& slice, int64_t heads, const at::Tensor& qkv,
                                 const at::Tensor& cache) {
   const int64_t T = qkv.size(0);
   const int64_t D = qkv.size(1) / 3;
@@ -65,7 +67,7 @@ at::Tensor attention_with_cache(const DeviceSlice& slice, int64_t heads, const a
   return out;
 }
 
-at::Tensor attention_backward(const DeviceSlice& slice, int64_t heads, const at::Tensor& qkv,
+at::Tensor attention_backward(const PlacedSlice& slice, int64_t heads, const at::Tensor& qkv,
                               const AttentionKept& kept, const at::Tensor& d_out) {
   const at::Tensor d_qkv = at::empty_like(qkv);
   if (!use_flash(qkv, heads)) {

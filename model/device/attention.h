@@ -5,28 +5,21 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "model/device/slice.h"
+#include "model/backend.h"
+#include "model/placed_slice.h"
 
 namespace emo::device {
 
-// What the backward pass needs of the forward pass; all but out and logsumexp are flash
-// attention's.
-struct AttentionKept {
-  at::Tensor out;        // S [T, D]
-  at::Tensor logsumexp;  // f32 [T, H], flash attention: [H, T]
-  at::Tensor random_state, unused;
-};
-
-// qkv S [T, 3 D], rotated already.
-AttentionKept attention(const DeviceSlice& slice, int64_t heads, const at::Tensor& qkv);
+// qkv S [T, 3 D], rotated already. Flash attention's logsumexp is f32 [H, T].
+AttentionKept attention(const PlacedSlice& slice, int64_t heads, const at::Tensor& qkv);
 
 // The same in decoding: first puts the slice's keys and values into a layer of its cache S [slots,
 // capacity, 2 D], then attends to what is there. Keeps nothing for a backward pass.
-at::Tensor attention_with_cache(const DeviceSlice& slice, int64_t heads, const at::Tensor& qkv,
+at::Tensor attention_with_cache(const PlacedSlice& slice, int64_t heads, const at::Tensor& qkv,
                                 const at::Tensor& cache);
 
 // d_qkv S [T, 3 D].
-at::Tensor attention_backward(const DeviceSlice& slice, int64_t heads, const at::Tensor& qkv,
+at::Tensor attention_backward(const PlacedSlice& slice, int64_t heads, const at::Tensor& qkv,
                               const AttentionKept& kept, const at::Tensor& d_out);
 
 }  // namespace emo::device

@@ -15,7 +15,7 @@
 #include "model/device/kernels/exchange_index.h"
 #include "model/device/kernels/rows.h"
 #include "model/device/matrix.h"
-#include "model/device/slice.h"
+#include "model/placed_slice.h"
 
 namespace emo::device {
 namespace {
@@ -109,18 +109,7 @@ at::Tensor exchange_records(Communicator& ep, int64_t experts_here, const at::Te
 
 }  // namespace
 
-DevicePlacement make_device_placement(const ExpertPlacement& placement, at::Device device) {
-  if (placement.order.empty()) return {placement, {}};
-  const at::Tensor position_of =
-      at::empty({placement.experts}, at::TensorOptions().dtype(at::kInt));
-  for (int64_t position = 0; position < placement.experts; ++position) {
-    position_of.mutable_data_ptr<int32_t>()[placement.expert_at(position)] =
-        static_cast<int32_t>(position);
-  }
-  return {placement, to_device(position_of, device)};
-}
-
-ExchangePlan plan_exchange(Communicator& ep, const DevicePlacement& where, const at::Tensor& chosen,
+ExchangePlan plan_exchange(Communicator& ep, const LayerPlacement& where, const at::Tensor& chosen,
                            const at::Tensor& weights, ExchangeCounters* counters) {
   const ExpertPlacement& placement = where.placement;
   at::Tensor experts = chosen;
@@ -173,23 +162,19 @@ ExchangePlan plan_exchange(Communicator& ep, const DevicePlacement& where, const
   return plan;
 }
 
-at::Tensor RowsInFlight::wait() {
-  if (pending != nullptr) pending->wait();
-  return rows;
-}
-
 RowsInFlight send_rows(Communicator& ep, const ExchangePlan& plan, const at::Tensor& tokens,
-                       ExchangeCounters* counters) {
-  if (plan.local) return {tokens, nullptr};
+                       at::Tensor* rows, ExchangeCounters* counters) {
+  if (plan.local) return {nullptr, nullptr};
   count_bytes(sum(plan.send_rows), tokens, counters);
   const int64_t D = tokens.size(1);
-  RowsInFlight flight{at::empty({plan.rows, D}, tokens.options()), nullptr};
+  *rows = at::empty({plan.rows, D}, tokens.options());
   const at::Tensor sent = at::empty({sum(plan.send_rows), D}, tokens.options());
   gather_rows(tokens, plan.token_of_row.slice(0, plan.own_rows), 1, sent);
-  flight.pending = ep.all_to_all_async(flight.rows.slice(0, plan.own_rows), plan.receive_rows, sent,
-                                       plan.send_rows);
+  RowsInFlight flight{ep.all_to_all_async(rows->slice(0, plan.own_rows), plan.receive_rows, sent,
+                                          plan.send_rows),
+                      nullptr};
   gather_rows(tokens, plan.token_of_row.slice(0, 0, plan.own_rows), 1,
-              flight.rows.slice(0, 0, plan.own_rows));
+              rows->slice(0, 0, plan.own_rows));
   return flight;
 }
 

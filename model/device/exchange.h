@@ -10,21 +10,13 @@
 #include <ATen/core/Tensor.h>
 
 #include <cstdint>
-#include <memory>
 #include <vector>
 
+#include "model/backend.h"
 #include "parallel/communicator.h"
 #include "parallel/expert_exchange.h"
 
 namespace emo::device {
-
-// A layer's placement, and where each expert stands in its order, i32 [E] on the device; undefined
-// where experts go by number.
-struct DevicePlacement {
-  ExpertPlacement placement;
-  at::Tensor position_of;
-};
-DevicePlacement make_device_placement(const ExpertPlacement& placement, at::Device device);
 
 // Experts are called by their position in the placement's order in everything below.
 struct ExchangePlan {
@@ -50,19 +42,14 @@ struct ExchangePlan {
 // Collective over `ep`. chosen i32 [T, K] experts by number (-1: slot unused), weights f32 [T, K].
 // `counters`, here and below, where not null: adds what this rank sends, and the pairs of its
 // experts.
-ExchangePlan plan_exchange(Communicator& ep, const DevicePlacement& where, const at::Tensor& chosen,
+ExchangePlan plan_exchange(Communicator& ep, const LayerPlacement& where, const at::Tensor& chosen,
                            const at::Tensor& weights, ExchangeCounters* counters = nullptr);
 
-// Rows on their way; wait() before reading.
-struct RowsInFlight {
-  at::Tensor rows;  // S [R, D]
-  std::unique_ptr<Pending> pending;
-  at::Tensor wait();
-};
-
-// Collective over `ep`. The rows of tokens S [T, D] to where the plan says.
+// Collective over `ep`. Starts to send the rows of tokens S [T, D] to where the plan says; all rows
+// S [R, D], own ones too, are in `rows` after wait(). Where the plan is local nothing happens: rows
+// are the tokens.
 RowsInFlight send_rows(Communicator& ep, const ExchangePlan& plan, const at::Tensor& tokens,
-                       ExchangeCounters* counters = nullptr);
+                       at::Tensor* rows, ExchangeCounters* counters = nullptr);
 
 // Collective over `ep`, the mirror: adds each row of S [R, D] to its token in tokens S [T, D].
 void return_rows(Communicator& ep, const ExchangePlan& plan, const at::Tensor& rows,

@@ -14,7 +14,28 @@ at::Tensor empty_activation(const at::Tensor& hidden) {
   return at::empty({hidden.size(0), hidden.size(1) / 2}, hidden.options());
 }
 
-// f32 [R, K]: the lengths of the rows of S [pairs, D] by slot.
+}  // namespace
+
+at::Tensor hidden_pairs(const FeedForwardWeights& experts, const ExchangePlan& plan,
+                        const at::Tensor& rows) {
+  return grouped_linear(rows_to_pairs(plan, rows), experts.gate_up, plan.ends);
+}
+
+std::vector<at::Tensor> hidden_rows(const std::vector<FeedForwardWeights>& weights,
+                                    const at::Tensor& x) {
+  std::vector<at::Tensor> hidden;
+  for (const FeedForwardWeights& w : weights) hidden.push_back(linear(x, w.gate_up));
+  return hidden;
+}
+
+at::Tensor apply_experts(const FeedForwardWeights& experts, const ExchangePlan& plan,
+                         const at::Tensor& rows, at::Tensor* hidden) {
+  *hidden = hidden_pairs(experts, plan, rows);
+  const at::Tensor act = empty_activation(*hidden);
+  swiglu(*hidden, {plan.slot_of_pair, plan.weights}, act);
+  return grouped_linear(act, experts.down, plan.ends);
+}
+
 at::Tensor slot_lengths(const ExchangePlan& plan, const at::Tensor& pairs) {
   const at::Tensor& pair = plan.pair_of_slot;
   if (pairs.size(0) == 0) return at::zeros(pair.sizes(), pair.options().dtype(at::kFloat));
@@ -23,49 +44,25 @@ at::Tensor slot_lengths(const ExchangePlan& plan, const at::Tensor& pairs) {
   return of_slots.view(pair.sizes()).masked_fill(pair.lt(0), 0);
 }
 
-}  // namespace
 
-at::Tensor hidden_pairs(const FeedForwardTensors& experts, const ExchangePlan& plan,
-                        const at::Tensor& rows) {
-  return grouped_linear(rows_to_pairs(plan, rows), experts.gate_up, plan.ends);
-}
-
-std::vector<at::Tensor> hidden_rows(const std::vector<FeedForwardTensors>& weights,
-                                    const at::Tensor& x) {
-  std::vector<at::Tensor> hidden;
-  for (const FeedForwardTensors& w : weights) hidden.push_back(linear(x, w.gate_up));
-  return hidden;
-}
-
-at::Tensor apply_experts(const FeedForwardTensors& experts, const ExchangePlan& plan,
-                         const at::Tensor& rows, at::Tensor* hidden, at::Tensor* lengths) {
-  *hidden = hidden_pairs(experts, plan, rows);
-  const at::Tensor act = empty_activation(*hidden);
-  swiglu(*hidden, {plan.slot_of_pair, plan.weights}, act);
-  const at::Tensor results = grouped_linear(act, experts.down, plan.ends);
-  if (lengths != nullptr) *lengths = slot_lengths(plan, results);
-  return pairs_to_rows(plan, results);
-}
-
-ExpertGradients apply_experts_backward(const FeedForwardTensors& experts,
-                                       const FeedForwardTensors& gradients, bool onto,
-                                       const ExchangePlan& plan, const at::Tensor& rows,
-                                       const at::Tensor& hidden, const at::Tensor& d_out) {
+PairResults apply_experts_backward(const FeedForwardWeights& experts,
+                                   const FeedForwardWeights& gradients, bool onto,
+                                   const ExchangePlan& plan, const at::Tensor& rows,
+                                   const at::Tensor& hidden, const at::Tensor& d_out) {
   const at::Tensor d_pairs = rows_to_pairs(plan, d_out);
   const at::Tensor d_act = grouped_linear_input_gradient(d_pairs, experts.down, plan.ends);
   const at::Tensor act = empty_activation(hidden);
-  ExpertGradients result;
-  result.slots = at::zeros(plan.pair_of_slot.sizes(), plan.weights.options());
-  swiglu_backward(hidden, {plan.slot_of_pair, plan.weights}, d_act, act, result.slots);
+  PairResults result;
+  result.scalars = at::zeros(plan.pair_of_slot.sizes(), plan.weights.options());
+  swiglu_backward(hidden, {plan.slot_of_pair, plan.weights}, d_act, act, result.scalars);
   add_grouped_weight_gradient(gradients.down, onto, d_pairs, act, plan.ends);
   add_grouped_weight_gradient(gradients.gate_up, onto, hidden, rows_to_pairs(plan, rows),
                               plan.ends);
-  result.rows =
-      pairs_to_rows(plan, grouped_linear_input_gradient(hidden, experts.gate_up, plan.ends));
+  result.rows = grouped_linear_input_gradient(hidden, experts.gate_up, plan.ends);
   return result;
 }
 
-std::vector<at::Tensor> always_forward(const std::vector<FeedForwardTensors>& weights,
+std::vector<at::Tensor> always_forward(const std::vector<FeedForwardWeights>& weights,
                                        const at::Tensor& x, const at::Tensor& y) {
   std::vector<at::Tensor> hidden = hidden_rows(weights, x);
   for (size_t i = 0; i < weights.size(); ++i) {
@@ -76,8 +73,8 @@ std::vector<at::Tensor> always_forward(const std::vector<FeedForwardTensors>& we
   return hidden;
 }
 
-at::Tensor always_backward(const std::vector<FeedForwardTensors>& weights,
-                           const std::vector<FeedForwardTensors>& gradients, const at::Tensor& x,
+at::Tensor always_backward(const std::vector<FeedForwardWeights>& weights,
+                           const std::vector<FeedForwardWeights>& gradients, const at::Tensor& x,
                            const std::vector<at::Tensor>& hidden, const at::Tensor& dy) {
   const at::Tensor dx = at::zeros_like(x);
   for (size_t i = 0; i < weights.size(); ++i) {

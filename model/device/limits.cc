@@ -1,5 +1,6 @@
 #include "model/device/limits.h"
 
+#include <string>
 #include <utility>
 
 #include "model/device/matrix.h"

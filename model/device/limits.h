@@ -3,17 +3,12 @@
 
 #include <c10/core/ScalarType.h>
 
-#include <string>
 #include <vector>
 
+#include "model/backend.h"
 #include "model/config.h"
 
 namespace emo::device {
-
-struct Limit {
-  std::string field;  // of ModelConfig, by its name in a config
-  std::string why;
-};
 
 // Of parameters and activations of this type, on a GPU or emulated. Empty where all can be
 // computed.

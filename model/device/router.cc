@@ -11,7 +11,6 @@
 #include "model/device/kernels/router_choice.h"
 #include "model/device/kernels/router_gradient.h"
 #include "model/device/kernels/router_scores.h"
-#include "model/device/slice.h"
 #include "model/score_distributions.h"
 
 namespace emo::device {

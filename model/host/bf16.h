@@ -11,9 +11,6 @@ namespace emo {
 
 using Bf16 = c10::BFloat16;
 
-// What weights and stored activations are for the matrix products of a pass.
-enum class Precision { kFp32, kBf16 };
-
 // Inline, so that loops over them are vectorised with their caller (model/host/simd.h).
 __attribute__((always_inline)) inline float widen(float value) { return value; }
 __attribute__((always_inline)) inline float widen(Bf16 value) {

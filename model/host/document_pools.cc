@@ -25,16 +25,6 @@ EMO_SIMD double score_piece(const Piece& piece, int64_t E, const float* logits, 
 
 }  // namespace
 
-std::vector<Piece> pieces_of(const int32_t* span_ends, int64_t spans) {
-  std::vector<Piece> pieces;
-  for (int64_t span = 0; span < spans; ++span) {
-    for (int64_t begin = span_ends[span]; begin < span_ends[span + 1]; begin += kPieceTokens) {
-      pieces.push_back({span, begin, std::min<int64_t>(begin + kPieceTokens, span_ends[span + 1])});
-    }
-  }
-  return pieces;
-}
-
 DocumentScores score_documents(const std::vector<Piece>& pieces, const int32_t* span_ends,
                                int64_t spans, int64_t E, const float* logits, const float* usable) {
   const auto count = static_cast<int64_t>(pieces.size());

@@ -5,20 +5,9 @@
 #include <vector>
 
 #include "model/config.h"
+#include "model/spans.h"
 
 namespace emo {
-
-// A part of one routing span, at most kPieceTokens long. Pieces start at their span's start, so
-// sums over a document are the same wherever in the batch it lies, and whatever the number of
-// threads.
-struct Piece {
-  int64_t span;
-  int64_t begin, end;  // tokens
-};
-constexpr int64_t kPieceTokens = 64;
-
-// The pieces of spans given by ends [N + 1].
-std::vector<Piece> pieces_of(const int32_t* span_ends, int64_t spans);
 
 struct DocumentScores {
   std::vector<double> q;        // [N, E] sum over tokens of the unmasked softmax

@@ -65,10 +65,10 @@ void zero_unused(const std::vector<FeedForwardView>& gradients, const ExchangePl
 
 template <typename Stored>
 void apply_experts(const std::vector<FeedForwardView>& experts, const ExchangePlan& plan,
-                   const PlanRows& rows, at::Tensor* hidden, ExpertBuffers* buffers,
+                   const PlanRows& rows, at::Tensor* hidden, PairResults* results,
                    Scratch* scratch) {
   const int64_t D = rows.tokens.size(1);
-  Stored* results = shape_stored<Stored>(&buffers->pair_rows, {plan.pairs, D});
+  Stored* out = shape_stored<Stored>(&results->rows, {plan.pairs, D});
   if (experts.empty()) return;
   const int64_t F = experts[0].F;
   Stored* h = shape_stored<Stored>(hidden, {plan.pairs, 2 * F});
@@ -76,14 +76,14 @@ void apply_experts(const std::vector<FeedForwardView>& experts, const ExchangePl
       plan, experts, rows, scratch, [&](int64_t e, int64_t begin, int64_t n, Stored* packed) {
         feed_forward<Stored>(experts[e], {n, packed, plan.weight_of_pair.data() + begin},
                              {h + begin * 2 * F, scratch->get<Stored>(1, n * F)}, 0,
-                             results + begin * D);
+                             out + begin * D);
       });
 }
 
 template <typename Stored>
-void pair_lengths(const ExchangePlan& plan, int64_t D, ExpertBuffers* buffers) {
-  float* lengths = shape_buffer(&buffers->pair_scalars, {plan.pairs}).mutable_data_ptr<float>();
-  const auto* rows = plan.pairs > 0 ? buffers->pair_rows.const_data_ptr<Stored>() : nullptr;
+void pair_lengths(const ExchangePlan& plan, int64_t D, PairResults* results) {
+  float* lengths = shape_buffer(&results->scalars, {plan.pairs}).mutable_data_ptr<float>();
+  const auto* rows = plan.pairs > 0 ? results->rows.const_data_ptr<Stored>() : nullptr;
   parallel_for(plan.pairs, 64, [&](int64_t begin, int64_t end) {
     for (int64_t pair = begin; pair < end; ++pair) {
       double squares = 0;
@@ -112,11 +112,11 @@ template <typename Stored>
 void apply_experts_backward(const std::vector<FeedForwardView>& experts,
                             const std::vector<FeedForwardView>& gradients, bool onto,
                             const ExchangePlan& plan, const PlanRows& rows,
-                            const at::Tensor& hidden, const PlanRows& d_out, ExpertBuffers* buffers,
+                            const at::Tensor& hidden, const PlanRows& d_out, PairResults* results,
                             Scratch* scratch) {
   const int64_t D = rows.tokens.size(1);
-  float* d_weights = shape_buffer(&buffers->pair_scalars, {plan.pairs}).mutable_data_ptr<float>();
-  Stored* d_pairs = shape_stored<Stored>(&buffers->pair_rows, {plan.pairs, D});
+  float* d_weights = shape_buffer(&results->scalars, {plan.pairs}).mutable_data_ptr<float>();
+  Stored* d_pairs = shape_stored<Stored>(&results->rows, {plan.pairs, D});
   if (experts.empty()) return;
   const int64_t F = experts[0].F;
   check_rows(plan, d_out, experts[0].D);
@@ -135,22 +135,22 @@ void apply_experts_backward(const std::vector<FeedForwardView>& experts,
 }
 
 template void apply_experts<float>(const std::vector<FeedForwardView>&, const ExchangePlan&,
-                                   const PlanRows&, at::Tensor*, ExpertBuffers*, Scratch*);
-template void pair_lengths<float>(const ExchangePlan&, int64_t, ExpertBuffers*);
+                                   const PlanRows&, at::Tensor*, PairResults*, Scratch*);
+template void pair_lengths<float>(const ExchangePlan&, int64_t, PairResults*);
 template void apply_experts_hidden<float>(const std::vector<FeedForwardView>&, const ExchangePlan&,
                                           const PlanRows&, at::Tensor*, Scratch*);
 template void apply_experts_backward<float>(const std::vector<FeedForwardView>&,
                                             const std::vector<FeedForwardView>&, bool,
                                             const ExchangePlan&, const PlanRows&, const at::Tensor&,
-                                            const PlanRows&, ExpertBuffers*, Scratch*);
+                                            const PlanRows&, PairResults*, Scratch*);
 template void apply_experts<Bf16>(const std::vector<FeedForwardView>&, const ExchangePlan&,
-                                  const PlanRows&, at::Tensor*, ExpertBuffers*, Scratch*);
-template void pair_lengths<Bf16>(const ExchangePlan&, int64_t, ExpertBuffers*);
+                                  const PlanRows&, at::Tensor*, PairResults*, Scratch*);
+template void pair_lengths<Bf16>(const ExchangePlan&, int64_t, PairResults*);
 template void apply_experts_hidden<Bf16>(const std::vector<FeedForwardView>&, const ExchangePlan&,
                                          const PlanRows&, at::Tensor*, Scratch*);
 template void apply_experts_backward<Bf16>(const std::vector<FeedForwardView>&,
                                            const std::vector<FeedForwardView>&, bool,
                                            const ExchangePlan&, const PlanRows&, const at::Tensor&,
-                                           const PlanRows&, ExpertBuffers*, Scratch*);
+                                           const PlanRows&, PairResults*, Scratch*);
 
 }  // namespace emo

@@ -5,29 +5,25 @@
 
 #include <vector>
 
+#include "model/backend.h"
 #include "model/host/feed_forward.h"
 #include "model/host/scratch.h"
 #include "parallel/expert_exchange.h"
 
 namespace emo {
 
-// Buffers of [Q, ...] that layers share, kept from call to call. Stored, here and below, is what
-// the pass stores: float or Bf16.
-struct ExpertBuffers {
-  at::Tensor pair_rows;     // Stored [Q, D] an expert's result, or gradient, for each pair
-  at::Tensor pair_scalars;  // [Q] gradient of each pair's weight, or length of its result
-};
+// Stored, here and below, is what the pass stores: float or Bf16. Q pairs.
 
 // For each pair of `rows` Stored (parallel/expert_exchange.h) its expert's result times its weight,
-// to buffers->pair_rows. Keeps hidden Stored [Q, 2 F].
+// to results->rows. Keeps hidden Stored [Q, 2 F].
 template <typename Stored>
 void apply_experts(const std::vector<FeedForwardView>& experts, const ExchangePlan& plan,
-                   const PlanRows& rows, at::Tensor* hidden, ExpertBuffers* buffers,
+                   const PlanRows& rows, at::Tensor* hidden, PairResults* results,
                    Scratch* scratch);
 
-// After apply_experts: the length of each pair's weighted result, to buffers->pair_scalars.
+// After apply_experts: the length of each pair's weighted result, to results->scalars.
 template <typename Stored>
-void pair_lengths(const ExchangePlan& plan, int64_t D, ExpertBuffers* buffers);
+void pair_lengths(const ExchangePlan& plan, int64_t D, PairResults* results);
 
 // `hidden` alone, the same bits: what a backward pass needs where it was not kept.
 template <typename Stored>
@@ -35,14 +31,14 @@ void apply_experts_hidden(const std::vector<FeedForwardView>& experts, const Exc
                           const PlanRows& rows, at::Tensor* hidden, Scratch* scratch);
 
 // From d_out Stored, the gradients of the sums over a row's pairs: those of each pair's input, to
-// buffers->pair_rows, and of its weight, to buffers->pair_scalars; and the experts' gradients,
+// results->rows, and of its weight, to results->scalars; and the experts' gradients,
 // added to what they hold (`onto`) or written over it, by zeros where an expert has no pairs.
 // `hidden` is overwritten.
 template <typename Stored>
 void apply_experts_backward(const std::vector<FeedForwardView>& experts,
                             const std::vector<FeedForwardView>& gradients, bool onto,
                             const ExchangePlan& plan, const PlanRows& rows,
-                            const at::Tensor& hidden, const PlanRows& d_out, ExpertBuffers* buffers,
+                            const at::Tensor& hidden, const PlanRows& d_out, PairResults* results,
                             Scratch* scratch);
 
 }  // namespace emo

@@ -106,27 +106,27 @@ std::pair<int64_t, int64_t> of_whole_tokens(const int32_t* token_of_row, int64_t
 }  // namespace
 
 template <typename Stored>
-void sum_arrived_rows(const ExchangePlan& plan, const at::Tensor& pair_rows, at::Tensor* out) {
-  const int64_t D = out->size(1);
-  TORCH_CHECK(out->size(0) == plan.arrived_rows() && pair_rows.size(0) == plan.pairs,
-              "sum_arrived_rows: ", pair_rows.sizes(), " to ", out->sizes(), " for ", plan.pairs,
+void sum_arrived_rows(const ExchangePlan& plan, const at::Tensor& pair_rows, const at::Tensor& out) {
+  const int64_t D = out.size(1);
+  TORCH_CHECK(out.size(0) == plan.arrived_rows() && pair_rows.size(0) == plan.pairs,
+              "sum_arrived_rows: ", pair_rows.sizes(), " to ", out.sizes(), " for ", plan.pairs,
               " pairs of ", plan.arrived_rows(), " rows");
   const Sums<Stored, Stored> sums{plan.first_pair_of_row.data(),
                                   plan.pair_of_row.data(),
                                   pair_rows.const_data_ptr<Stored>(),
                                   nullptr,
                                   /*first=*/plan.own_rows,
-                                  out->mutable_data_ptr<Stored>()};
+                                  out.mutable_data_ptr<Stored>()};
   parallel_for(plan.arrived_rows(), kGrain, [&](int64_t begin, int64_t end) {
     sum_range<false>(sums, plan.own_rows + begin, plan.own_rows + end, D);
   });
 }
 
 template <typename Stored>
-void add_own_rows(const ExchangePlan& plan, const at::Tensor& pair_rows, at::Tensor* tokens) {
-  const int64_t D = tokens->size(1);
-  TORCH_CHECK(pair_rows.size(0) == plan.pairs && plan.own_tokens() <= tokens->size(0),
-              "add_own_rows: ", pair_rows.sizes(), " to ", tokens->sizes(), " for ", plan.pairs,
+void add_own_rows(const ExchangePlan& plan, const at::Tensor& pair_rows, const at::Tensor& tokens) {
+  const int64_t D = tokens.size(1);
+  TORCH_CHECK(pair_rows.size(0) == plan.pairs && plan.own_tokens() <= tokens.size(0),
+              "add_own_rows: ", pair_rows.sizes(), " to ", tokens.sizes(), " for ", plan.pairs,
               " pairs");
   const int32_t* token_of_row = plan.token_of_sent_row.data();
   const Sums<Stored, float> sums{plan.first_pair_of_row.data(),
@@ -134,16 +134,16 @@ void add_own_rows(const ExchangePlan& plan, const at::Tensor& pair_rows, at::Ten
                                  pair_rows.const_data_ptr<Stored>(),
                                  token_of_row,
                                  /*first=*/0,
-                                 tokens->mutable_data_ptr<float>()};
+                                 tokens.mutable_data_ptr<float>()};
   parallel_for(plan.own_rows, kGrain, [&](int64_t begin, int64_t end) {
     const auto [first, last] = of_whole_tokens(token_of_row, plan.own_rows, begin, end);
     sum_range<true>(sums, first, last, D);
   });
 }
 
-template void sum_arrived_rows<float>(const ExchangePlan&, const at::Tensor&, at::Tensor*);
-template void sum_arrived_rows<Bf16>(const ExchangePlan&, const at::Tensor&, at::Tensor*);
-template void add_own_rows<float>(const ExchangePlan&, const at::Tensor&, at::Tensor*);
-template void add_own_rows<Bf16>(const ExchangePlan&, const at::Tensor&, at::Tensor*);
+template void sum_arrived_rows<float>(const ExchangePlan&, const at::Tensor&, const at::Tensor&);
+template void sum_arrived_rows<Bf16>(const ExchangePlan&, const at::Tensor&, const at::Tensor&);
+template void add_own_rows<float>(const ExchangePlan&, const at::Tensor&, const at::Tensor&);
+template void add_own_rows<Bf16>(const ExchangePlan&, const at::Tensor&, const at::Tensor&);
 
 }  // namespace emo

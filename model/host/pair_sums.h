@@ -11,10 +11,10 @@ namespace emo {
 
 // out Stored [R - own_rows, D]: the sum for each row that arrived.
 template <typename Stored>
-void sum_arrived_rows(const ExchangePlan& plan, const at::Tensor& pair_rows, at::Tensor* out);
+void sum_arrived_rows(const ExchangePlan& plan, const at::Tensor& pair_rows, const at::Tensor& out);
 
 // tokens f32 [T, D]: adds the sum for each own row to its token.
 template <typename Stored>
-void add_own_rows(const ExchangePlan& plan, const at::Tensor& pair_rows, at::Tensor* tokens);
+void add_own_rows(const ExchangePlan& plan, const at::Tensor& pair_rows, const at::Tensor& tokens);
 
 }  // namespace emo

@@ -2,8 +2,6 @@
 
 #include <c10/util/Exception.h>
 
-#include <cmath>
-
 #include "model/host/bf16.h"
 #include "model/host/simd.h"
 #include "parallel/parallel_for.h"
@@ -29,22 +27,6 @@ EMO_SIMD void rotate_heads(int64_t heads, int64_t half, const float* cosines, co
 
 }  // namespace
 
-RopeTable::RopeTable(int64_t positions, int64_t head_dim, double theta)
-    : positions_(positions),
-      half_(head_dim / 2),
-      cosines_(positions * half_),
-      sines_(positions * half_) {
-  for (int64_t i = 0; i < half_; ++i) {
-    const auto frequency = static_cast<float>(
-        std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(head_dim)));
-    for (int64_t position = 0; position < positions; ++position) {
-      const float angle = static_cast<float>(position) * frequency;
-      cosines_[position * half_ + i] = std::cos(angle);
-      sines_[position * half_ + i] = std::sin(angle);
-    }
-  }
-}
-
 template <typename Stored>
 void rotate(const RopeTable& table, Rotation rotation, int64_t T, const int32_t* positions,
             int64_t heads, int64_t head_dim, int64_t stride, Stored* x) {
@@ -53,10 +35,13 @@ void rotate(const RopeTable& table, Rotation rotation, int64_t T, const int32_t*
                 " in a table of ", table.positions());
   }
   const float direction = rotation == Rotation::kForward ? 1.0f : -1.0f;
+  const int64_t half = head_dim / 2;
+  const auto* cosines = table.cosines.const_data_ptr<float>();
+  const auto* sines = table.sines.const_data_ptr<float>();
   parallel_for(T, 64, [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; ++t) {
-      vectorised<rotate_heads<Stored>>(heads, head_dim / 2, table.cosines(positions[t]),
-                                       table.sines(positions[t]), direction, x + t * stride);
+      vectorised<rotate_heads<Stored>>(heads, half, cosines + positions[t] * half,
+                                       sines + positions[t] * half, direction, x + t * stride);
     }
   });
 }

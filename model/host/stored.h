@@ -12,10 +12,10 @@ namespace emo {
 template <typename Stored>
 constexpr at::ScalarType kStoredType = c10::CppTypeToScalarType<Stored>::value;
 
-// Calls f with a value of the type that `precision` stores.
+// Calls f with a value of the C++ type of `type`, float or Bf16.
 template <typename F>
-auto with_element(Precision precision, const F& f) {
-  return precision == Precision::kBf16 ? f(Bf16()) : f(0.0f);
+auto with_stored(at::ScalarType type, const F& f) {
+  return type == at::kBFloat16 ? f(Bf16()) : f(0.0f);
 }
 
 // shape_buffer (parallel/buffers.h), and where the memory is.

@@ -404,7 +404,7 @@ void check_model(const RunConfig& c, const Say& say) {
 void check_device(const RunConfig& c, const Say& say) {
   if (c.parallel.device == DeviceKind::kCpu) return;
   const at::ScalarType type = c.parallel.precision == Precision::kBf16 ? at::kBFloat16 : at::kFloat;
-  for (const device::Limit& limit :
+  for (const Limit& limit :
        device::limits_of(c.model, type, c.parallel.device == DeviceKind::kCuda)) {
     say(("model." + limit.field).c_str(), limit.why);
   }

@@ -1,80 +1,13 @@
 #include "train/optimizer/optimizer.h"
 
-#include <ATen/ops/from_blob.h>
 #include <ATen/ops/zeros.h>
-
-#include <algorithm>
-#include <cmath>
-#include <vector>
-
-#include "model/host/simd.h"
-#include "parallel/parallel_for.h"
 
 namespace emo {
 namespace {
 
-constexpr int64_t kBlock = 1 << 14;  // floats of one partial sum
-
-EMO_SIMD double sum_of_squares(int64_t count, const float* x) {
-  double sum = 0;
-#pragma omp simd reduction(+ : sum)
-  for (int64_t i = 0; i < count; ++i) sum += static_cast<double>(x[i]) * x[i];
-  return sum;
-}
-
-// On all threads; the same bits with any number of them.
-double blocked_sum_of_squares(int64_t count, const float* x) {
-  const int64_t blocks = (count + kBlock - 1) / kBlock;
-  std::vector<double> partial(blocks);
-  parallel_for(blocks, 4, [&](int64_t begin, int64_t end) {
-    for (int64_t b = begin; b < end; ++b) {
-      partial[b] = vectorised<sum_of_squares>(std::min(kBlock, count - b * kBlock), x + b * kBlock);
-    }
-  });
-  double sum = 0;
-  for (const double p : partial) sum += p;
-  return sum;
-}
-
-EMO_SIMD void update(int64_t count, const AdamWFactors& f, float gradient_scale,
-                     const float* gradient, float* parameter, float* m, float* v) {
-  for (int64_t i = 0; i < count; ++i) {
-    const float g = gradient[i] * gradient_scale;
-    m[i] = f.beta1 * m[i] + (1 - f.beta1) * g;
-    v[i] = f.beta2 * v[i] + (1 - f.beta2) * g * g;
-    const float denominator = std::sqrt(v[i]) * f.root_correction + f.epsilon;
-    parameter[i] = parameter[i] * f.keep - f.step_size * m[i] / denominator;
-  }
-}
-
-// The squares of what this rank owns of a buffer and trains.
-double owned_squares(const Sharding& sharding, const std::vector<Span>& trained,
-                     const at::Tensor& gradients) {
-  double sum = 0;
-  for (size_t bucket = 0; bucket < sharding.buckets.size(); ++bucket) {
-    const float* part = gradients.const_data_ptr<float>() + sharding.begin_in(bucket, gradients);
-    for (const Span& span : trained_of_part(sharding, bucket, trained)) {
-      sum += blocked_sum_of_squares(span.end - span.begin, part + span.begin);
-    }
-  }
-  return sum;
-}
-
-// Updates what this rank owns of a bucket and trains.
-void update_part(const AdamWFactors& factors, double gradient_scale, const Sharding& sharding,
-                 size_t bucket, const std::vector<Span>& trained, const at::Tensor& gradients,
-                 const at::Tensor& parameters, const at::Tensor& m, const at::Tensor& v) {
-  const float* gradient = gradients.const_data_ptr<float>() + sharding.begin_in(bucket, gradients);
-  float* parameter = parameters.mutable_data_ptr<float>() + sharding.part_begin(bucket);
-  float* first = m.mutable_data_ptr<float>() + sharding.owned_begin(bucket);
-  float* second = v.mutable_data_ptr<float>() + sharding.owned_begin(bucket);
-  for (const Span& span : trained_of_part(sharding, bucket, trained)) {
-    parallel_for(span.end - span.begin, kBlock, [&](int64_t begin, int64_t end) {
-      const int64_t at = span.begin + begin;
-      vectorised<update>(end - begin, factors, static_cast<float>(gradient_scale), gradient + at,
-                         parameter + at, first + at, second + at);
-    });
-  }
+FlatBuffers owned_zeros(const ParameterLayout& layout, const at::TensorOptions& options) {
+  return {at::zeros({layout.dense.owned_size()}, options),
+          at::zeros({layout.experts.owned_size()}, options)};
 }
 
 at::Tensor gather(Communicator& group, const Sharding& sharding, const at::Tensor& owned) {
@@ -92,15 +25,37 @@ at::Tensor owned_of(const Sharding& sharding, const at::Tensor& whole) {
   return sharding.ranks == 1 ? whole : owned_parts(sharding, whole);
 }
 
+// The two buffers of a layout, what is trained of each.
+struct Half {
+  const Sharding& sharding;
+  at::Tensor FlatBuffers::* buffer;
+  const std::vector<Span>& trained;
+};
+std::vector<Half> halves(const ParameterLayout& layout, const TrainedParts& trained) {
+  return {{layout.dense, &FlatBuffers::dense, trained.dense},
+          {layout.experts, &FlatBuffers::experts, trained.experts}};
+}
+
+// A span of this rank's part of a bucket, in a buffer that is whole or holds owned parts side by
+// side; of an undefined one, undefined.
+at::Tensor part(const Half& half, size_t bucket, const Span& span, const FlatBuffers& buffers) {
+  const at::Tensor& buffer = buffers.*half.buffer;
+  if (!buffer.defined()) return buffer;
+  const int64_t begin = half.sharding.begin_in(bucket, buffer);
+  return buffer.slice(0, begin + span.begin, begin + span.end);
+}
+
 }  // namespace
 
 OptimizerState make_optimizer_state(const ParameterLayout& layout) {
-  const auto moments = [&] {
-    const auto options = at::TensorOptions().dtype(at::kFloat);
-    return FlatBuffers{at::zeros({layout.dense.owned_size()}, options),
-                       at::zeros({layout.experts.owned_size()}, options)};
-  };
-  return {0, moments(), moments()};
+  return {0, owned_zeros(layout, at::kFloat), owned_zeros(layout, at::kFloat), {}};
+}
+
+OptimizerState make_optimizer_state(const Model& model) {
+  const auto options = model.parameters.dense.options().dtype(at::kFloat);
+  const bool own_masters = model.parameters.dense.scalar_type() == at::kFloat;
+  return {0, owned_zeros(model.layout, options), owned_zeros(model.layout, options),
+          own_masters ? FlatBuffers() : owned_zeros(model.layout, options)};
 }
 
 FlatBuffers gather_owned(const Mesh& mesh, const ParameterLayout& layout,
@@ -113,33 +68,41 @@ FlatBuffers owned_moments(const ParameterLayout& layout, const FlatBuffers& whol
   return {owned_of(layout.dense, whole.dense), owned_of(layout.experts, whole.experts)};
 }
 
-double gradient_norm(const Mesh& mesh, const ParameterLayout& layout, const TrainedParts& trained,
-                     const FlatBuffers& gradients) {
-  double squares = owned_squares(layout.dense, trained.dense, gradients.dense) +
-                   owned_squares(layout.experts, trained.experts, gradients.experts);
-  mesh.world->all_reduce(at::from_blob(&squares, {1}, at::kDouble), ReduceOp::kSum);
-  return std::sqrt(squares);
+at::Tensor gradient_squares(const Model& model, const TrainedParts& trained,
+                            const FlatBuffers& gradients) {
+  at::Tensor sum;
+  for (const Half& half : halves(model.layout, trained)) {
+    std::vector<at::Tensor> parts;
+    for (size_t bucket = 0; bucket < half.sharding.buckets.size(); ++bucket) {
+      for (const Span& span : trained_of_part(half.sharding, bucket, half.trained)) {
+        parts.push_back(part(half, bucket, span, gradients));
+      }
+    }
+    const at::Tensor squares = model.backend->sum_of_squares(parts);
+    sum = sum.defined() ? sum.add(squares) : squares;
+  }
+  return sum;
 }
 
-double clip_factor(double norm, double limit) {
-  return limit > 0 ? std::min(1.0, limit / (norm + 1e-6)) : 1.0;
-}
-
-void adamw_step(const ParameterLayout& layout, const TrainedParts& trained,
-                const AdamWUpdate& update, const FlatBuffers& gradients, FlatBuffers* parameters,
-                OptimizerState* state, const std::function<void(size_t)>& after_bucket) {
+void adamw_step(const TrainedParts& trained, const AdamWUpdate& update,
+                const FlatBuffers& gradients, Model* model, OptimizerState* state,
+                const std::function<void(size_t)>& after_bucket) {
   ++state->step;
-  const auto factors = [&](bool decayed) {
-    return adamw_factors(update.options, update.learning_rate, state->step, decayed);
-  };
-  for (size_t bucket = 0; bucket < layout.dense.buckets.size(); ++bucket) {
-    // Padding is zero and stays so.
-    update_part(factors(bucket != kEmbeddingBucket), update.gradient_scale, layout.dense, bucket,
-                trained.dense, gradients.dense, parameters->dense, state->exp_avg.dense,
-                state->exp_avg_sq.dense);
-    update_part(factors(true), update.gradient_scale, layout.experts, bucket, trained.experts,
-                gradients.experts, parameters->experts, state->exp_avg.experts,
-                state->exp_avg_sq.experts);
+  const bool own_masters = !state->master.dense.defined();
+  for (size_t bucket = 0; bucket < model->layout.dense.buckets.size(); ++bucket) {
+    const AdamWFactors factors = adamw_factors(update.options, update.learning_rate, state->step,
+                                               bucket != kEmbeddingBucket);
+    for (const Half& half : halves(model->layout, trained)) {
+      // Padding is zero and stays so.
+      for (const Span& span : trained_of_part(half.sharding, bucket, half.trained)) {
+        const at::Tensor parameter = part(half, bucket, span, model->parameters);
+        model->backend->adamw(factors, update.control, part(half, bucket, span, gradients),
+                              own_masters ? parameter : part(half, bucket, span, state->master),
+                              part(half, bucket, span, state->exp_avg),
+                              part(half, bucket, span, state->exp_avg_sq),
+                              own_masters ? at::Tensor() : parameter);
+      }
+    }
     if (after_bucket) after_bucket(bucket);
   }
 }

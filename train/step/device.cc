@@ -10,7 +10,8 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "model/device/limits.h"
+#include "model/device/backend.h"
+#include "model/host/backend.h"
 #include "parallel/agreement.h"
 #include "parallel/mpi_communicator.h"
 #ifdef EMO_WITH_CUDA
@@ -62,10 +63,14 @@ absl::StatusOr<Mesh> open_mesh_on(DeviceKind device, int64_t dp, int64_t ep) {
   return make_mesh(std::move(world), dp, ep);
 }
 
-absl::Status check_limits(const ModelConfig& config, DeviceKind device, at::ScalarType type) {
-  if (device == DeviceKind::kCpu) return absl::OkStatus();
-  const std::vector<device::Limit> limits =
-      device::limits_of(config, type, device == DeviceKind::kCuda);
+std::shared_ptr<Backend> backend_for(DeviceKind device, Precision precision) {
+  if (device == DeviceKind::kCpu) return host_backend();
+  const at::ScalarType type = precision == Precision::kBf16 ? at::kBFloat16 : at::kFloat;
+  return device::make_backend(device_of(device), type);
+}
+
+absl::Status check_limits(const ModelConfig& config, DeviceKind device, Precision precision) {
+  const std::vector<Limit> limits = backend_for(device, precision)->limits(config);
   return limits.empty() ? absl::OkStatus() : absl::InvalidArgumentError(limits.front().why);
 }
 

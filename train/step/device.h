@@ -3,11 +3,12 @@
 #pragma once
 
 #include <c10/core/Device.h>
-#include <c10/core/ScalarType.h>
 
+#include <memory>
 #include <string>
 
 #include "absl/status/statusor.h"
+#include "model/backend.h"
 #include "parallel/mesh.h"
 #include "train/config/run_config.h"
 
@@ -19,8 +20,11 @@ namespace emo {
 absl::StatusOr<Mesh> open_mesh_for(const RunConfig& config);
 absl::StatusOr<Mesh> open_mesh_on(DeviceKind device, int64_t dp, int64_t ep);
 
-// InvalidArgument where the device cannot compute such a model with parameters of this type.
-absl::Status check_limits(const ModelConfig& config, DeviceKind device, at::ScalarType type);
+// What computes there: on a device with parameters of this precision.
+std::shared_ptr<Backend> backend_for(DeviceKind device, Precision precision);
+
+// InvalidArgument where that cannot compute such a model.
+absl::Status check_limits(const ModelConfig& config, DeviceKind device, Precision precision);
 
 // This rank's device.
 at::Device device_of(DeviceKind device);

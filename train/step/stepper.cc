@@ -2,80 +2,90 @@
 
 #include <utility>
 
-#include "model/device/inference.h"
+#include "parallel/sharding.h"
 #include "train/step/device.h"
-#include "train/step/device_step.h"
 
 namespace emo {
 namespace {
 
-class CpuStepper : public Stepper {
- public:
-  CpuStepper(const RunConfig& config, const Mesh& mesh, ExpertOrder order)
-      : mesh_(mesh),
-        state_(config.model, config.routing, config.data.sequence_length, mesh.position(),
-               state_options_of(config, std::move(order))) {}
-  Model* model() override { return &state_.model; }
-  OptimizerState* optimizer() override { return &state_.optimizer; }
-  void copy_from_host() override {}  // it computes where they are
-  StepResult step(const StepBatches& batches, const StepOptions& options) override {
-    return training_step(mesh_, batches.micro_batches, batches.divisor_share, options, &state_);
-  }
-  void wait_for_parameters() override { emo::wait_for_parameters(&state_); }
-  void copy_to_host() override { emo::wait_for_parameters(&state_); }
-  FlatBuffers gradients() override { return gather_gradients(mesh_, &state_); }
-  std::unique_ptr<Inference> inference() override {
-    emo::wait_for_parameters(&state_);
-    return make_inference(&state_.model, mesh_, &state_.memory.buffers);
-  }
+StateOptions state_options(const RunConfig& config, const ExpertOrder& order) {
+  StateOptions options = state_options_of(config, order);
+  options.backend = backend_for(config.parallel.device, config.parallel.precision);
+  return options;
+}
 
- private:
-  const Mesh& mesh_;
-  TrainingState state_;
+// The two buffers of a layout, and the ranks that share each.
+struct Half {
+  Communicator& group;
+  const Sharding& sharding;
+  at::Tensor FlatBuffers::* buffer;
 };
-
-class DeviceStepper : public Stepper {
- public:
-  DeviceStepper(const RunConfig& config, const Mesh& mesh, const ExpertOrder& order)
-      : mesh_(mesh),
-        model_(config.model, config.routing, config.data.sequence_length, mesh.position(), order),
-        optimizer_(make_optimizer_state(model_.layout)),
-        state_(config.model, config.routing, config.data.sequence_length, mesh.position(),
-               device_of(config.parallel.device),
-               config.parallel.precision == Precision::kBf16 ? at::kBFloat16 : at::kFloat,
-               state_options_of(config, order)) {}
-  Model* model() override { return &model_; }
-  OptimizerState* optimizer() override { return &optimizer_; }
-  void copy_from_host() override { emo::copy_from_host(model_, optimizer_, &state_); }
-  StepResult step(const StepBatches& batches, const StepOptions& options) override {
-    return training_step(mesh_, batches.micro_batches, batches.divisor_share, options, &state_);
-  }
-  void wait_for_parameters() override { emo::wait_for_parameters(&state_); }
-  void copy_to_host() override { emo::copy_to_host(mesh_, &state_, &model_, &optimizer_); }
-  FlatBuffers gradients() override {
-    const FlatBuffers whole = gather_owned(mesh_, state_.model.layout, state_.owned_gradients);
-    return {whole.dense.cpu(), whole.experts.cpu()};
-  }
-  std::unique_ptr<Inference> inference() override {
-    emo::wait_for_parameters(&state_);
-    return device::make_inference(&state_.model, mesh_);
-  }
-
- private:
-  const Mesh& mesh_;
-  Model model_;
-  OptimizerState optimizer_;
-  DeviceState state_;
-};
+std::vector<Half> halves(const Mesh& mesh, const ParameterLayout& layout) {
+  return {{*mesh.world, layout.dense, &FlatBuffers::dense},
+          {*mesh.dp, layout.experts, &FlatBuffers::experts}};
+}
 
 }  // namespace
 
-std::unique_ptr<Stepper> make_stepper(const RunConfig& config, const Mesh& mesh,
-                                      ExpertOrder order) {
-  if (config.parallel.device == DeviceKind::kCpu) {
-    return std::make_unique<CpuStepper>(config, mesh, std::move(order));
+Stepper::Stepper(const RunConfig& config, const Mesh& mesh, const ExpertOrder& order)
+    : mesh_(mesh),
+      state_(config.model, config.routing, config.data.sequence_length, mesh.position(),
+             state_options(config, order)) {
+  if (config.parallel.device == DeviceKind::kCpu) return;
+  host_.emplace(config, mesh, order);
+}
+
+Stepper::HostCopy::HostCopy(const RunConfig& config, const Mesh& mesh, const ExpertOrder& order)
+    : model(config.model, config.routing, /*positions=*/1, mesh.position(), order),
+      optimizer(make_optimizer_state(model.layout)) {}
+
+void Stepper::copy_from_host() {
+  if (!host_) return;
+  wait_for_parameters();
+  load_parameters(host_->model.parameters, &state_.model);
+  OptimizerState& to = state_.optimizer;
+  to.step = host_->optimizer.step;
+  for (const Half& half : halves(mesh_, state_.model.layout)) {
+    const at::Tensor& master = to.master.*half.buffer;
+    if (master.defined()) {
+      master.copy_(owned_parts(half.sharding, host_->model.parameters.*half.buffer));
+    }
+    (to.exp_avg.*half.buffer).copy_(host_->optimizer.exp_avg.*half.buffer);
+    (to.exp_avg_sq.*half.buffer).copy_(host_->optimizer.exp_avg_sq.*half.buffer);
   }
-  return std::make_unique<DeviceStepper>(config, mesh, order);
+}
+
+void Stepper::copy_to_host() {
+  wait_for_parameters();
+  if (!host_) return;
+  const OptimizerState& from = state_.optimizer;
+  host_->optimizer.step = from.step;
+  for (const Half& half : halves(mesh_, state_.model.layout)) {
+    const at::Tensor& master = from.master.*half.buffer;
+    const at::Tensor& parameters = host_->model.parameters.*half.buffer;
+    if (master.defined()) {
+      put_owned_parts(half.sharding, master.cpu(), parameters);
+      all_gather_buckets(half.group, half.sharding, parameters);
+    } else {
+      parameters.copy_(state_.model.parameters.*half.buffer);
+    }
+    (host_->optimizer.exp_avg.*half.buffer).copy_(from.exp_avg.*half.buffer);
+    (host_->optimizer.exp_avg_sq.*half.buffer).copy_(from.exp_avg_sq.*half.buffer);
+  }
+}
+
+StepResult Stepper::step(const StepBatches& batches, const StepOptions& options) {
+  return training_step(mesh_, batches.micro_batches, batches.divisor_share, options, &state_);
+}
+
+FlatBuffers Stepper::gradients() {
+  const FlatBuffers whole = gather_gradients(mesh_, &state_);
+  return {whole.dense.cpu(), whole.experts.cpu()};
+}
+
+std::unique_ptr<Inference> Stepper::inference() {
+  wait_for_parameters();
+  return std::make_unique<Inference>(&state_.model, mesh_, &state_.memory.buffers);
 }
 
 }  // namespace emo

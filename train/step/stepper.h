@@ -1,8 +1,9 @@
-// What takes a run's training steps, on the CPU (training_step.h) or on a device (device_step.h):
-// all that the trainer and the benchmark need of either.
+// What takes a run's training steps (training_step.h), on the host or a device: all that the trainer
+// and the benchmark need.
 #pragma once
 
 #include <memory>
+#include <optional>
 
 #include "model/inference.h"
 #include "train/config/run_config.h"
@@ -18,31 +19,41 @@ namespace emo {
 //      gradients() for those of that step; inference() to evaluate
 class Stepper {
  public:
-  virtual ~Stepper() = default;
+  // `mesh` must outlive it; see open_mesh_for() (train/step/device.h).
+  Stepper(const RunConfig& config, const Mesh& mesh, const ExpertOrder& order);
 
-  // In host memory: what a checkpoint holds. They are as the last copy_to_host() left them.
-  virtual Model* model() = 0;
-  virtual OptimizerState* optimizer() = 0;
+  // In host memory, fp32: what a checkpoint holds. They are as the last copy_to_host() left them.
+  // Where a device keeps parameters in bf16, these are the masters.
+  Model* model() { return host_ ? &host_->model : &state_.model; }
+  OptimizerState* optimizer() { return host_ ? &host_->optimizer : &state_.optimizer; }
 
   // Local. What model() and optimizer() hold now is what the next step begins with. Must be called
   // once before the first step.
-  virtual void copy_from_host() = 0;
+  void copy_from_host();
   // Collective. One step, as training_step(). It returns while updated parameters still travel.
-  virtual StepResult step(const StepBatches& batches, const StepOptions& options) = 0;
+  StepResult step(const StepBatches& batches, const StepOptions& options);
   // Local. Waits until this rank has the updated parameters where it computes; the next step does
   // so itself, this is for who measures one step alone.
-  virtual void wait_for_parameters() = 0;
+  void wait_for_parameters() { emo::wait_for_parameters(&state_); }
   // Collective. Waits, then brings model() and optimizer() up to date.
-  virtual void copy_to_host() = 0;
+  void copy_to_host();
   // Collective. The last step's gradients of all ranks, whole, in the model's layout, on the host;
   // they stand until the next step.
-  virtual FlatBuffers gradients() = 0;
+  FlatBuffers gradients();
   // Collective. For an evaluation between steps, where the run computes; it stands until the next
-  // step. On the CPU in fp32, on a device in the run's precision.
-  virtual std::unique_ptr<Inference> inference() = 0;
-};
+  // step. On the host in fp32, on a device in the run's precision.
+  std::unique_ptr<Inference> inference();
 
-// `mesh` must outlive it; see open_mesh_for() (train/step/device.h).
-std::unique_ptr<Stepper> make_stepper(const RunConfig& config, const Mesh& mesh, ExpertOrder order);
+ private:
+  // Copies for the host, where a device computes.
+  struct HostCopy {
+    Model model;
+    OptimizerState optimizer;
+    HostCopy(const RunConfig& config, const Mesh& mesh, const ExpertOrder& order);
+  };
+  const Mesh& mesh_;
+  TrainingState state_;
+  std::optional<HostCopy> host_;
+};
 
 }  // namespace emo

@@ -1,127 +1,153 @@
 #include "train/step/training_step.h"
 
-#include <utility>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/from_blob.h>
+
+#include <cmath>
 
 #include "parallel/sharding.h"
 
 namespace emo {
+namespace {
+
+// Backward passes of a step: one for each slice.
+int64_t passes_of(const std::vector<MicroBatch>& micro_batches) {
+  int64_t passes = 0;
+  for (const MicroBatch& slices : micro_batches) passes += static_cast<int64_t>(slices.size());
+  return passes;
+}
+
+double sum_over(Communicator& world, int64_t share) {
+  world.all_reduce(at::from_blob(&share, {1}, at::kLong), ReduceOp::kSum);
+  return static_cast<double>(share);
+}
+
+PassOptions pass_of(const Mesh& mesh, double divisor, const StepOptions& options,
+                    TrainingState* state, GradientReduction* reduction) {
+  Profile* profile = options.profile;
+  PassOptions pass;
+  pass.ep = mesh.ep.get();
+  pass.world = mesh.world.get();
+  pass.settings = options.pass;
+  pass.loss = {divisor, options.lm_z_weight};
+  pass.profile = profile;
+  pass.before_parameters = [=](size_t bucket) {
+    const Timed timed(profile, Work::kExchange);
+    state->updates.wait(bucket);
+  };
+  pass.before_gradients = [=](size_t bucket) {
+    const Timed timed(profile, Work::kExchange);
+    return reduction->before(bucket);
+  };
+  pass.after_gradients = [=](size_t bucket) {
+    const Timed timed(profile, Work::kExchange);
+    reduction->after(bucket);
+  };
+  return pass;
+}
+
+// What a step adds up over all ranks, where the model computes: f64, the numbers of state.sums, then
+// the squares of all gradients, each counted once, on its owner.
+struct StepTotals {
+  at::Tensor all;
+  double divisor = 0;
+  std::vector<std::vector<ExchangeCounters>> exchange;
+  int64_t num_sums() const { return all.numel() - 1; }
+  at::Tensor squares() const { return all.slice(0, num_sums()); }
+};
+
+// The forward and backward passes of all micro-batches, then one all-reduce for everything that the
+// step adds up.
+StepTotals add_up(const Mesh& mesh, const std::vector<MicroBatch>& micro_batches,
+                  int64_t divisor_share, const StepOptions& options, TrainingState* state) {
+  const Gradients& gradients = state->gradients;
+  std::vector<ExchangeCounters>& traffic = state->memory.buffers.traffic;
+  StepTotals totals;
+  totals.divisor = sum_over(*mesh.world, divisor_share);
+  GradientReduction reduction(mesh, state->model.layout, {gradients.layout, gradients.buffers},
+                              state->owned_gradients, passes_of(micro_batches));
+  const PassOptions pass = pass_of(mesh, totals.divisor, options, state, &reduction);
+  traffic.assign(state->model.config.n_layers, {});
+  state->balance.start_step();
+  state->sums.all().zero_();
+  for (const MicroBatch& slices : micro_batches) {
+    forward_backward(state->model, slices, pass, &state->balance, &state->memory, gradients,
+                     state->sums);
+  }
+
+  Timed timed(options.profile, Work::kExchange);
+  reduction.finish();
+  timed.switch_to(Work::kOptimizer);
+  totals.all = at::cat({state->sums.all(), gradient_squares(state->model, state->trained,
+                                                            state->owned_gradients)});
+  timed.switch_to(Work::kExchange);
+  mesh.world->all_reduce(totals.all, ReduceOp::kSum);
+  if (options.want_exchange && mesh.ep->size() > 1) {
+    totals.exchange = gather_counters(*mesh.world, traffic);
+  }
+  return totals;
+}
+
+// Changes what this rank owns of the parameters, a bucket at a time, and sends each on its way.
+void update(const Mesh& mesh, const StepTotals& totals, const StepOptions& options,
+            TrainingState* state) {
+  Timed timed(options.profile, Work::kOptimizer);
+  Model& model = state->model;
+  AdamWUpdate update{options.adamw, options.learning_rate, {}};
+  model.backend->clip_control(totals.all, totals.squares(), options.clip, &update.control);
+  adamw_step(state->trained, update, state->owned_gradients, &model, &state->optimizer,
+             [&](size_t bucket) {
+               timed.switch_to(Work::kExchange);
+               state->updates.add(bucket, all_gather_bucket(*mesh.world, model.layout.dense, bucket,
+                                                            model.parameters.dense));
+               state->updates.add(bucket, all_gather_bucket(*mesh.dp, model.layout.experts, bucket,
+                                                            model.parameters.experts));
+               timed.switch_to(Work::kOptimizer);
+             });
+}
+
+// Waits for the device.
+StepResult result_of(StepTotals totals, const StepSums& sums) {
+  const at::Tensor host = totals.all.cpu();
+  StepResult result;
+  result.sums = sums.read(host.slice(0, 0, totals.num_sums()));
+  result.divisor = totals.divisor;
+  result.gradient_norm = std::sqrt(host.const_data_ptr<double>()[totals.num_sums()]);
+  result.exchange = std::move(totals.exchange);
+  return result;
+}
+
+}  // namespace
+
+bool StepResult::finite() const {
+  return std::isfinite(sums.cross_entropy) && std::isfinite(gradient_norm);
+}
 
 TrainingState::TrainingState(const ModelConfig& config, const RoutingContract& contract,
                              int64_t sequence_length, const GridPosition& position,
                              const StateOptions& options)
-    : model(config, contract, sequence_length, position, options.order),
+    : model(config, contract, sequence_length, position, options.order, options.backend),
       gradients(model, options.gradients),
       owned_gradients(make_owned_gradients(model.layout, {gradients.layout, gradients.buffers})),
       trained(trained_parts(config, model.layout, options.freeze)),
-      optimizer(make_optimizer_state(model.layout)),
-      balance(config.moe_layers(), config.routed_experts(), contract.balance_scope) {}
-
-namespace {
-
-class CpuStep : public StepParts {
- public:
-  CpuStep(const Mesh& mesh, const std::vector<MicroBatch>& micro_batches,
-          const StepOptions& options, TrainingState* state)
-      : mesh_(mesh),
-        micro_batches_(micro_batches),
-        options_(options),
-        state_(*state),
-        reduction_(mesh, state->model.layout, {state->gradients.layout, state->gradients.buffers},
-                   state->owned_gradients, passes_of(micro_batches)) {}
-
-  void begin(double divisor) override {
-    const ModelConfig& config = state_.model.config;
-    pass_.ep = mesh_.ep.get();
-    pass_.world = mesh_.world.get();
-    pass_.settings = options_.pass;
-    pass_.loss = {divisor, options_.lm_z_weight};
-    pass_.profile = options_.profile;
-    pass_.before_parameters = [this](size_t bucket) {
-      const Timed timed(options_.profile, Work::kExchange);
-      state_.updates.wait(bucket);
-    };
-    pass_.before_gradients = [this](size_t bucket) {
-      const Timed timed(options_.profile, Work::kExchange);
-      return reduction_.before(bucket);
-    };
-    pass_.after_gradients = [this](size_t bucket) {
-      const Timed timed(options_.profile, Work::kExchange);
-      reduction_.after(bucket);
-    };
-    result_.divisor = divisor;
-    result_.sums = make_loss_sums(config.moe_layers(), config.routed_experts());
-    state_.balance.start_step();
-    traffic().assign(config.n_layers, {});
-  }
-
-  void accumulate(size_t m) override {
-    forward_backward(state_.model, micro_batches_[m], pass_, &state_.balance, &state_.memory,
-                     &state_.gradients, &result_.sums);
-  }
-
-  void reduce() override {
-    Timed timed(options_.profile, Work::kExchange);
-    reduction_.finish();
-    all_reduce_sums(*mesh_.world, &result_.sums);
-    if (options_.want_exchange && mesh_.ep->size() > 1) {
-      result_.exchange = gather_counters(*mesh_.world, traffic());
-    }
-    timed.switch_to(Work::kOptimizer);
-    result_.gradient_norm =
-        gradient_norm(mesh_, state_.model.layout, state_.trained, state_.owned_gradients);
-  }
-
-  void clip() override { scale_ = clip_factor(result_.gradient_norm, options_.clip); }
-
-  void update() override {
-    if (!result_.finite()) return;
-    Timed timed(options_.profile, Work::kOptimizer);
-    Model& model = state_.model;
-    adamw_step(model.layout, state_.trained, {options_.adamw, options_.learning_rate, scale_},
-               state_.owned_gradients, &model.parameters, &state_.optimizer, [&](size_t bucket) {
-                 timed.switch_to(Work::kExchange);
-                 send_updated(bucket);
-                 timed.switch_to(Work::kOptimizer);
-               });
-  }
-
-  StepResult result() override { return std::move(result_); }
-
- private:
-  std::vector<ExchangeCounters>& traffic() { return state_.memory.buffers.traffic; }
-  void send_updated(size_t bucket) {
-    const ParameterLayout& layout = state_.model.layout;
-    const FlatBuffers& buffers = state_.model.parameters;
-    state_.updates.add(bucket,
-                       all_gather_bucket(*mesh_.world, layout.dense, bucket, buffers.dense));
-    state_.updates.add(bucket,
-                       all_gather_bucket(*mesh_.dp, layout.experts, bucket, buffers.experts));
-  }
-
-  const Mesh& mesh_;
-  const std::vector<MicroBatch>& micro_batches_;
-  const StepOptions& options_;
-  TrainingState& state_;
-  GradientReduction reduction_;
-  PassOptions pass_;
-  StepResult result_;
-  double scale_ = 1;  // of the gradients
-};
-
-}  // namespace
+      optimizer(make_optimizer_state(model)),
+      balance(config.moe_layers(), config.routed_experts(), contract.balance_scope,
+              model.device()),
+      sums(config.moe_layers(), config.routed_experts(), model.device()) {}
 
 StepResult compute_gradients(const Mesh& mesh, const std::vector<MicroBatch>& micro_batches,
                              int64_t divisor_share, const StepOptions& options,
                              TrainingState* state) {
-  CpuStep step(mesh, micro_batches, options, state);
-  compute_gradients(*mesh.world, micro_batches.size(), divisor_share, &step);
-  return step.result();
+  return result_of(add_up(mesh, micro_batches, divisor_share, options, state), state->sums);
 }
 
 StepResult training_step(const Mesh& mesh, const std::vector<MicroBatch>& micro_batches,
                          int64_t divisor_share, const StepOptions& options, TrainingState* state) {
-  CpuStep step(mesh, micro_batches, options, state);
-  return take_step(*mesh.world, micro_batches.size(), divisor_share, &step);
+  StepTotals totals = add_up(mesh, micro_batches, divisor_share, options, state);
+  update(mesh, totals, options, state);
+  StepResult result = result_of(std::move(totals), state->sums);
+  if (!result.finite()) --state->optimizer.step;  // nothing was updated
+  return result;
 }
 
 FlatBuffers gather_gradients(const Mesh& mesh, TrainingState* state) {

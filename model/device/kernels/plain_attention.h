@@ -4,12 +4,9 @@
 
 #include <ATen/core/Tensor.h>
 
-namespace emo::device {
+#include "model/spans.h"
 
-// Spans by token: begin and end i32 [T] of the span that it lies in.
-struct TokenSpans {
-  at::Tensor begin, end;
-};
+namespace emo::device {
 
 constexpr int64_t kMostHeadDim = 256;
 

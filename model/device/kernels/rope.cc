@@ -8,7 +8,7 @@ namespace emo::device {
 namespace {
 
 template <typename S, int N>
-void rotate_pairs(const RopeTensors& table, float direction, const at::Tensor& position_of,
+void rotate_pairs(const RopeTable& table, float direction, const at::Tensor& position_of,
                   int64_t heads, int64_t head_dim, const at::Tensor& xs) {
   const auto half = static_cast<int>(head_dim / 2);
   const auto pairs = static_cast<int>(heads) * half;  // of a row
@@ -41,7 +41,7 @@ void rotate_pairs(const RopeTensors& table, float direction, const at::Tensor& p
 
 }  // namespace
 
-void rotate(const RopeTensors& table, Rotation rotation, const at::Tensor& positions, int64_t heads,
+void rotate(const RopeTable& table, Rotation rotation, const at::Tensor& positions, int64_t heads,
             int64_t head_dim, const at::Tensor& x) {
   const float direction = rotation == Rotation::kForward ? 1.0f : -1.0f;
   with_packs(std::gcd(head_dim / 2, x.size(1)), {x, table.cosines, table.sines},

@@ -5,7 +5,7 @@
 #include <ATen/core/Tensor.h>
 
 #include "model/config.h"
-#include "model/device/kernels/spans.h"
+#include "model/spans.h"
 
 namespace emo::device {
 

@@ -3,7 +3,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "model/device/kernels/spans.h"
+#include "model/spans.h"
 
 namespace emo::device {
 

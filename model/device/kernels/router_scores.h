@@ -4,7 +4,7 @@
 
 #include <ATen/core/Tensor.h>
 
-#include "model/device/kernels/spans.h"
+#include "model/spans.h"
 
 namespace emo::device {
 

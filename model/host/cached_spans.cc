@@ -1,19 +1,10 @@
-#include "model/host/key_value_cache.h"
+#include "model/host/cached_spans.h"
 
-#include <ATen/ops/empty.h>
 #include <c10/util/Exception.h>
 
 #include <cstring>
 
 namespace emo {
-
-KeyValueCache::KeyValueCache(const ModelConfig& config, int64_t sequences, int64_t tokens,
-                             const at::TensorOptions& options)
-    : capacity(tokens), lengths(sequences, 0) {
-  for (int64_t layer = 0; layer < config.n_layers; ++layer) {
-    layers.push_back(at::empty({sequences, tokens, 2 * config.d_model}, options));
-  }
-}
 
 std::vector<CachedSpan> append(KeyValueCache* cache, int64_t layer, const int32_t* span_ends,
                                const float* qkv) {
@@ -33,12 +24,6 @@ std::vector<CachedSpan> append(KeyValueCache* cache, int64_t layer, const int32_
     spans.push_back({keys_values, length});
   }
   return spans;
-}
-
-void advance(KeyValueCache* cache, const int32_t* span_ends) {
-  for (size_t i = 0; i < cache->slots.size(); ++i) {
-    cache->lengths[cache->slots[i]] += span_ends[i + 1] - span_ends[i];
-  }
 }
 
 }  // namespace emo

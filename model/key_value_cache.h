@@ -8,7 +8,6 @@
 #include <vector>
 
 #include "model/config.h"
-#include "model/host/attention.h"
 
 namespace emo {
 
@@ -24,13 +23,6 @@ struct KeyValueCache {
   KeyValueCache(const ModelConfig& config, int64_t sequences, int64_t tokens,
                 const at::TensorOptions& options = at::kFloat);
 };
-
-// Copies the keys and values of the spans [span_ends[i], span_ends[i + 1]) of qkv f32 [T, 3 D],
-// rotated already, behind what their slots hold in this layer, which is on the host, and says where
-// each span's now are.
-// Fails where a slot is full. The lengths stay until advance().
-std::vector<CachedSpan> append(KeyValueCache* cache, int64_t layer, const int32_t* span_ends,
-                               const float* qkv);
 
 // After the last layer: the spans' tokens now count as seen.
 void advance(KeyValueCache* cache, const int32_t* span_ends);

@@ -1,6 +1,5 @@
-#include "model/router.h"
+#include "model/host/router.h"
 
-#include <ATen/ops/empty.h>
 #include <c10/util/Exception.h>
 
 #include <algorithm>
@@ -10,6 +9,7 @@
 #include "model/host/router_softmax.h"
 #include "model/host/simd.h"
 #include "model/score_distributions.h"
+#include "parallel/buffers.h"
 #include "parallel/parallel_for.h"
 
 namespace emo {
@@ -19,12 +19,6 @@ namespace {
 struct Masks {
   std::vector<float> softmax;     // what the score softmax runs over
   std::vector<float> selectable;  // what may be chosen
-};
-
-// Sums of one piece of tokens, added up over pieces in order.
-struct PieceSums {
-  double z_squares = 0;
-  double entropy = 0;
 };
 
 // The K largest of p [E] among the selectable, best first, ties to the lower index.
@@ -53,33 +47,24 @@ struct RouteArrays {
   const float* logits;
   int32_t* experts;
   float* weights;
+  float* entropy;
   float* masked_logsumexp;
   float* full_logsumexp;  // null where not needed
   const int32_t* labels;  // null: the losses are of all tokens
   bool in_losses(int64_t t) const { return labels == nullptr || labels[t] >= 0; }
 };
 
-EMO_SIMD PieceSums route_piece(const Piece& piece, const ScoreDistributions& which,
-                               const RouteArrays& a, const float* softmax_mask,
-                               const float* selectable, const float* all, float* score_sum,
-                               float* masked, float* full) {
-  PieceSums sums;
+EMO_SIMD void route_piece(const Piece& piece, const ScoreDistributions& which,
+                          const RouteArrays& a, const float* softmax_mask, const float* selectable,
+                          const float* all, float* score_sum, float* masked, float* full) {
   for (int64_t t = piece.begin; t < piece.end; ++t) {
     const float* z = a.logits + t * a.E;
-    float entropy = 0;
     float ignored = 0;
-    float lse = softmax(a.E, z, softmax_mask, masked, &entropy);
-    a.masked_logsumexp[t] = lse;
-    sums.entropy += entropy;
-    if (a.full_logsumexp != nullptr) {
-      const float full_lse = softmax(a.E, z, all, full, &ignored);
-      a.full_logsumexp[t] = full_lse;
-      if (which.z_full) lse = full_lse;
-    }
+    a.masked_logsumexp[t] = softmax(a.E, z, softmax_mask, masked, &a.entropy[t]);
+    if (a.full_logsumexp != nullptr) a.full_logsumexp[t] = softmax(a.E, z, all, full, &ignored);
     choose_top_k(a.E, a.K, which.before ? masked : full, selectable, a.experts + t * a.K,
                  a.weights + t * a.K);
     if (!a.in_losses(t)) continue;
-    sums.z_squares += static_cast<double>(lse) * lse;
     if (which.balance_zeroed) {
       for (int64_t e = 0; e < a.E; ++e) score_sum[e] += full[e] * softmax_mask[e];
     } else {
@@ -87,7 +72,6 @@ EMO_SIMD PieceSums route_piece(const Piece& piece, const ScoreDistributions& whi
       for (int64_t e = 0; e < a.E; ++e) score_sum[e] += seen[e];
     }
   }
-  return sums;
 }
 
 // Adds to dz [E] the gradient of  sum_e b_e d_e + sum_k w_k d_{e_k} + c * lse^2  where d is the
@@ -150,39 +134,46 @@ void keep_given_pools(const std::vector<uint8_t>& given, int64_t E, std::vector<
   }
 }
 
+// A tensor of this shape in the memory that `tensor` has, filled.
+template <typename Number>
+void fill_tensor(const std::vector<Number>& values, at::IntArrayRef shape, at::Tensor* tensor) {
+  shape_buffer(tensor, shape, c10::CppTypeToScalarType<Number>::value);
+  std::copy(values.begin(), values.end(), tensor->mutable_data_ptr<Number>());
+}
+
 void check_input(const RouterInput& input) {
   const int64_t T = input.logits.size(0);
   const int64_t E = input.logits.size(1);
-  const int64_t spans = input.span_ends.numel() - 1;
-  const auto* ends = input.span_ends.const_data_ptr<int32_t>();
-  TORCH_CHECK(static_cast<int64_t>(input.pool_sizes.size()) == spans && ends[0] == 0 &&
-                  ends[spans] == T && input.top_k >= 1 && input.top_k <= E,
-              "route: ", input.pool_sizes.size(), " pool sizes for ", spans, " spans that end at ",
-              ends[spans], " of ", T, " tokens, top ", input.top_k, " of ", E);
+  const int64_t spans = input.spans.N;
+  const auto* ends = input.spans.ends.const_data_ptr<int32_t>();
+  TORCH_CHECK(input.pool_sizes.numel() == spans && ends[0] == 0 && ends[spans] == T &&
+                  input.top_k >= 1 && input.top_k <= E,
+              "route: ", input.pool_sizes.numel(), " pool sizes for ", spans,
+              " spans that end at ", ends[spans], " of ", T, " tokens, top ", input.top_k, " of ",
+              E);
 }
 
 // The documents' pools and what is told of them.
 void route_documents(const RouterInput& input, const std::vector<Piece>& pieces,
                      const std::vector<float>& usable, Routing* routing) {
   const int64_t E = input.logits.size(1);
-  const int64_t spans = input.span_ends.numel() - 1;
-  routing->documents = 0;
-  routing->document_entropy = routing->pool_size = 0;
+  const int64_t N = input.spans.N;
   if (input.pool.kind == PoolPolicy::Kind::kNone) {
-    routing->pools.assign(spans * E, 1);
+    shape_buffer(&routing->pools, {N, E}, at::kByte).fill_(1);
+    routing->document_entropy.reset();
+    routing->pool_sizes.reset();
     return;
   }
-  routing->documents = spans;
-  std::vector<int64_t> sizes = input.pool_sizes;
+  const auto* drawn = input.pool_sizes.const_data_ptr<int32_t>();
+  std::vector<int64_t> sizes(drawn, drawn + N);
   const DocumentScores scores =
-      score_documents(pieces, input.span_ends.const_data_ptr<int32_t>(), spans, E,
+      score_documents(pieces, input.spans.ends.const_data_ptr<int32_t>(), N, E,
                       input.logits.const_data_ptr<float>(), usable.data());
-  routing->pools = choose_pools(scores, E, input.pool, &sizes);
-  keep_given_pools(input.subset.pools, E, &routing->pools);
-  for (int64_t span = 0; span < spans; ++span) {
-    routing->document_entropy += scores.entropy[span];
-    routing->pool_size += static_cast<double>(std::min(sizes[span], E));
-  }
+  std::vector<uint8_t> pools = choose_pools(scores, E, input.pool, &sizes);
+  keep_given_pools(input.subset.pools, E, &pools);
+  fill_tensor(pools, {N, E}, &routing->pools);
+  fill_tensor(scores.entropy, {N}, &routing->document_entropy);
+  fill_tensor(std::vector<int32_t>(sizes.begin(), sizes.end()), {N}, &routing->pool_sizes);
 }
 
 // Memory for what is told of each token.
@@ -190,17 +181,18 @@ RouteArrays shape_tokens(const RouterInput& input, const ScoreDistributions& whi
                          Routing* routing) {
   const int64_t T = input.logits.size(0);
   const int64_t K = input.top_k;
-  routing->experts = at::empty({T, K}, at::TensorOptions().dtype(at::kInt));
-  routing->weights = at::empty({T, K}, at::TensorOptions().dtype(at::kFloat));
-  routing->masked_logsumexp.resize(T);
-  routing->full_logsumexp.resize(which.full ? T : 0);
+  const auto floats = [](at::Tensor* tensor, at::IntArrayRef shape) {
+    return shape_buffer(tensor, shape).mutable_data_ptr<float>();
+  };
+  if (!which.full) routing->full_logsumexp.reset();
   return {input.logits.size(1),
           K,
           input.logits.const_data_ptr<float>(),
-          routing->experts.mutable_data_ptr<int32_t>(),
-          routing->weights.mutable_data_ptr<float>(),
-          routing->masked_logsumexp.data(),
-          which.full ? routing->full_logsumexp.data() : nullptr,
+          shape_buffer(&routing->experts, {T, K}, at::kInt).mutable_data_ptr<int32_t>(),
+          floats(&routing->weights, {T, K}),
+          floats(&routing->token_entropy, {T}),
+          floats(&routing->masked_logsumexp, {T}),
+          which.full ? floats(&routing->full_logsumexp, {T}) : nullptr,
           labels_of(input)};
 }
 
@@ -210,7 +202,7 @@ void route_tokens(const RouterInput& input, const std::vector<Piece>& pieces,
                   const RouteArrays& arrays, Routing* routing) {
   const int64_t E = arrays.E;
   const auto count = static_cast<int64_t>(pieces.size());
-  std::vector<PieceSums> sums(count);
+  const auto* pools = routing->pools.const_data_ptr<uint8_t>();
   std::vector<float> score_sums(count * E, 0.0f);
   parallel_for(count, 2, [&](int64_t begin, int64_t end) {
     std::vector<float> masked(E), full_scores(E);
@@ -219,28 +211,27 @@ void route_tokens(const RouterInput& input, const std::vector<Piece>& pieces,
     for (int64_t p = begin; p < end; ++p) {
       if (pieces[p].span != span) {
         span = pieces[p].span;
-        masks = masks_of(routing->pools.data() + span * E, input.subset.kept, usable);
+        masks = masks_of(pools + span * E, input.subset.kept, usable);
       }
-      sums[p] = vectorised<route_piece>(
-          pieces[p], which, arrays, masks.softmax.data(), masks.selectable.data(), usable.data(),
-          score_sums.data() + p * E, masked.data(), full_scores.data());
+      vectorised<route_piece>(pieces[p], which, arrays, masks.softmax.data(),
+                              masks.selectable.data(), usable.data(), score_sums.data() + p * E,
+                              masked.data(), full_scores.data());
     }
   });
-  routing->z_squares = routing->token_entropy = 0;
-  routing->score_sum.assign(E, 0.0);
+  std::vector<double> score_sum(E);
   for (int64_t p = 0; p < count; ++p) {
-    routing->z_squares += sums[p].z_squares;
-    routing->token_entropy += sums[p].entropy;
-    for (int64_t e = 0; e < E; ++e) routing->score_sum[e] += score_sums[p * E + e];
+    for (int64_t e = 0; e < E; ++e) score_sum[e] += score_sums[p * E + e];
   }
+  fill_tensor(score_sum, {E}, &routing->score_sum);
 }
 
 void count_choices(int64_t T, const RouteArrays& arrays, Routing* routing) {
-  routing->counts.assign(arrays.E, 0);
+  std::vector<int64_t> counts(arrays.E);
   for (int64_t slot = 0; slot < T * arrays.K; ++slot) {
     const int32_t e = arrays.experts[slot];
-    if (e >= 0 && arrays.in_losses(slot / arrays.K)) ++routing->counts[e];
+    if (e >= 0 && arrays.in_losses(slot / arrays.K)) ++counts[e];
   }
+  fill_tensor(counts, {arrays.E}, &routing->counts);
 }
 
 }  // namespace
@@ -249,7 +240,7 @@ void route(const RouterInput& input, const RoutingContract& contract, Routing* r
   check_input(input);
   const ScoreDistributions which(contract);
   const std::vector<Piece> pieces =
-      pieces_of(input.span_ends.const_data_ptr<int32_t>(), input.span_ends.numel() - 1);
+      pieces_of(input.spans.ends.const_data_ptr<int32_t>(), input.spans.N);
   const std::vector<float> usable = usable_experts(input, input.logits.size(1));
   route_documents(input, pieces, usable, routing);
   const RouteArrays arrays = shape_tokens(input, which, routing);
@@ -258,22 +249,25 @@ void route(const RouterInput& input, const RoutingContract& contract, Routing* r
 }
 
 void route_backward(const RouterInput& input, const RoutingContract& contract,
-                    const Routing& routing, const at::Tensor& d_weights,
-                    const std::vector<float>& balance, float z, const at::Tensor& d_logits) {
+                    const Routing& routing, const at::Tensor& d_weights, const at::Tensor& balances,
+                    float z, at::Tensor* d_logits) {
   const int64_t E = input.logits.size(1);
   const int64_t K = input.top_k;
   const ScoreDistributions which(contract);
-  TORCH_CHECK(input.subset.kept.empty() && static_cast<int64_t>(balance.size()) == E &&
-                  d_weights.sizes() == routing.weights.sizes() &&
-                  d_logits.sizes() == input.logits.sizes(),
+  TORCH_CHECK(input.subset.kept.empty() && balances.numel() == E &&
+                  d_weights.sizes() == routing.weights.sizes(),
               "route_backward: shapes, or a subset, which is for evaluation only");
-  const auto* ends = input.span_ends.const_data_ptr<int32_t>();
-  const std::vector<Piece> pieces = pieces_of(ends, input.span_ends.numel() - 1);
+  const auto* ends = input.spans.ends.const_data_ptr<int32_t>();
+  const std::vector<Piece> pieces = pieces_of(ends, input.spans.N);
+  const auto* pools = routing.pools.const_data_ptr<uint8_t>();
+  const auto* balance = balances.const_data_ptr<float>();
+  const auto* masked_lse = routing.masked_logsumexp.const_data_ptr<float>();
+  const auto* full_lse = which.full ? routing.full_logsumexp.const_data_ptr<float>() : nullptr;
   const auto* logits = input.logits.const_data_ptr<float>();
   const auto* experts = routing.experts.const_data_ptr<int32_t>();
   const auto* dw = d_weights.const_data_ptr<float>();
   const int32_t* labels = labels_of(input);
-  auto* d_out = d_logits.mutable_data_ptr<float>();
+  auto* d_out = shape_buffer(d_logits, input.logits.sizes()).mutable_data_ptr<float>();
   const std::vector<float> all(E, 1.0f);
   const std::vector<float> none(E, 0.0f);
   parallel_for(static_cast<int64_t>(pieces.size()), 2, [&](int64_t begin, int64_t end) {
@@ -283,14 +277,14 @@ void route_backward(const RouterInput& input, const RoutingContract& contract,
     for (int64_t p = begin; p < end; ++p) {
       if (pieces[p].span != span) {
         span = pieces[p].span;
-        masks = masks_of(routing.pools.data() + span * E, {}, all);
+        masks = masks_of(pools + span * E, {}, all);
         for (int64_t e = 0; e < E; ++e) zeroed[e] = balance[e] * masks.softmax[e];
       }
       // What the loss says about the softmax over the pool, and what about that over all.
-      const float* b_masked = which.balance_full ? none.data() : balance.data();
+      const float* b_masked = which.balance_full ? none.data() : balance;
       const float* b_full = !which.balance_full    ? none.data()
                             : which.balance_zeroed ? zeroed.data()
-                                                   : balance.data();
+                                                   : balance;
       for (int64_t t = pieces[p].begin; t < pieces[p].end; ++t) {
         float* dz = d_out + t * E;
         std::fill_n(dz, E, 0.0f);
@@ -298,12 +292,12 @@ void route_backward(const RouterInput& input, const RoutingContract& contract,
         const float z_of_token = in_losses ? z : 0;
         if (which.before || !which.z_full) {
           vectorised<add_softmax_gradient>(
-              E, logits + t * E, masks.softmax.data(), routing.masked_logsumexp[t],
+              E, logits + t * E, masks.softmax.data(), masked_lse[t],
               in_losses ? b_masked : none.data(), which.z_full ? 0 : z_of_token,
               which.before ? K : 0, experts + t * K, dw + t * K, d.data(), dz);
         }
         if (which.full) {
-          vectorised<add_softmax_gradient>(E, logits + t * E, all.data(), routing.full_logsumexp[t],
+          vectorised<add_softmax_gradient>(E, logits + t * E, all.data(), full_lse[t],
                                            in_losses ? b_full : none.data(),
                                            which.z_full ? z_of_token : 0, which.before ? 0 : K,
                                            experts + t * K, dw + t * K, d.data(), dz);

@@ -9,34 +9,34 @@
 #include "model/config.h"
 #include "model/parameters.h"
 
-namespace emo::device {
+namespace emo {
 
 // The matrices of one SwiGLU feed-forward.
-struct FeedForwardTensors {
+struct FeedForwardWeights {
   at::Tensor gate_up;  // [2 F, D]
   at::Tensor down;     // [D, F]
 };
 
-struct LayerTensors {
+struct LayerWeights {
   at::Tensor attention_norm;               // [D]
   at::Tensor qkv;                          // [3 D, D]
   at::Tensor q_norm, k_norm;               // [D]; undefined without ModelConfig::qk_norm
   at::Tensor attention_out;                // [D, D]
   at::Tensor feed_forward_norm;            // [D]
   at::Tensor router;                       // [E, D]; undefined in a dense layer
-  std::vector<FeedForwardTensors> always;  // shared experts, or the dense layer's one
-  FeedForwardTensors routed;               // [experts here, 2 F, D], [experts here, D, F]
+  std::vector<FeedForwardWeights> always;  // shared experts, or the dense layer's one
+  FeedForwardWeights routed;               // [experts here, 2 F, D], [experts here, D, F]
 };
 
-struct ModelTensors {
+struct ModelWeights {
   at::Tensor embedding;  // [V, D]
-  std::vector<LayerTensors> layers;
+  std::vector<LayerWeights> layers;
   at::Tensor final_norm;  // [D]
   at::Tensor head;        // [V, D]
 };
 
 // Views, which keep the buffers alive.
-ModelTensors bind_tensors(const ModelConfig& config, const ParameterLayout& layout,
+ModelWeights bind_weights(const ModelConfig& config, const ParameterLayout& layout,
                           const FlatBuffers& buffers);
 
-}  // namespace emo::device
+}  // namespace emo

@@ -1,13 +1,11 @@
-#include "model/device/weights.h"
+#include "model/weights.h"
 
 #include <c10/util/Exception.h>
 
 #include <string>
 #include <unordered_map>
 
-#include "model/device/matrix.h"
-
-namespace emo::device {
+namespace emo {
 namespace {
 
 // Finds parameters by name and cuts views out of the buffers.
@@ -32,6 +30,7 @@ class Binder {
     return buffer.as_strided(shape, strides, parameter.offset);
   }
   int64_t offset(const std::string& name) const { return find(name).offset; }
+  at::Tensor no_experts(at::IntArrayRef shape) const { return buffers_.experts.new_empty(shape); }
 
  private:
   const ParameterInfo& find(const std::string& name) const {
@@ -43,14 +42,14 @@ class Binder {
   std::unordered_map<std::string, const ParameterInfo*> by_name_;
 };
 
-FeedForwardTensors feed_forward(const Binder& binder, const std::string& prefix, int64_t D,
+FeedForwardWeights feed_forward(const Binder& binder, const std::string& prefix, int64_t D,
                                 int64_t F) {
   return {binder.view(prefix + "gate_proj.weight", {2 * F, D}),
           binder.view(prefix + "down_proj.weight", {D, F})};
 }
 
 // This rank's experts of a layer: they lie one after another at equal distances.
-FeedForwardTensors routed_experts(const ModelConfig& config, const ParameterLayout& layout,
+FeedForwardWeights routed_experts(const ModelConfig& config, const ParameterLayout& layout,
                                   const Binder& binder, int64_t layer, const std::string& prefix) {
   const int64_t D = config.d_model;
   const int64_t F = config.d_expert;
@@ -60,21 +59,24 @@ FeedForwardTensors routed_experts(const ModelConfig& config, const ParameterLayo
   const auto name = [&](int64_t i) {
     return prefix + "experts." + std::to_string(placement.expert_at(begin + i)) + ".";
   };
-  const int64_t distance = 3 * F * D;
+  if (count == 0) return {binder.no_experts({0, 2 * F, D}), binder.no_experts({0, D, F})};
+  const int64_t first = binder.offset(name(0) + "gate_proj.weight");
+  // Of one there is no next: any distance will do.
+  const int64_t distance =
+      count > 1 ? binder.offset(name(1) + "gate_proj.weight") - first : 3 * F * D;
   for (int64_t i = 0; i < count; ++i) {
-    TORCH_CHECK(binder.offset(name(i) + "gate_proj.weight") ==
-                    binder.offset(name(0) + "gate_proj.weight") + i * distance,
-                "experts of ", prefix, " do not lie at equal distances");
+    TORCH_CHECK(binder.offset(name(i) + "gate_proj.weight") == first + i * distance, "experts of ",
+                prefix, " do not lie at equal distances");
   }
   return {binder.strided(name(0) + "gate_proj.weight", {count, 2 * F, D}, {distance, D, 1}),
           binder.strided(name(0) + "down_proj.weight", {count, D, F}, {distance, F, 1})};
 }
 
-LayerTensors bind_layer(const ModelConfig& config, const ParameterLayout& layout,
+LayerWeights bind_layer(const ModelConfig& config, const ParameterLayout& layout,
                         const Binder& binder, int64_t layer) {
   const int64_t D = config.d_model;
   const std::string prefix = "model.layers." + std::to_string(layer) + ".";
-  LayerTensors w;
+  LayerWeights w;
   w.attention_norm = binder.view(prefix + "pre_attention_layernorm.weight", {D});
   w.qkv = binder.view(prefix + "self_attn.q_proj.weight", {3 * D, D});
   if (config.qk_norm) {
@@ -98,10 +100,10 @@ LayerTensors bind_layer(const ModelConfig& config, const ParameterLayout& layout
 
 }  // namespace
 
-ModelTensors bind_tensors(const ModelConfig& config, const ParameterLayout& layout,
+ModelWeights bind_weights(const ModelConfig& config, const ParameterLayout& layout,
                           const FlatBuffers& buffers) {
   const Binder binder(layout, buffers);
-  ModelTensors w;
+  ModelWeights w;
   w.embedding = binder.view("model.embed_tokens.weight", {config.vocab_size, config.d_model});
   w.final_norm = binder.view("model.norm.weight", {config.d_model});
   w.head = binder.view("lm_head.weight", {config.vocab_size, config.d_model});
@@ -111,4 +113,4 @@ ModelTensors bind_tensors(const ModelConfig& config, const ParameterLayout& layo
   return w;
 }
 
-}  // namespace emo::device
+}  // namespace emo
