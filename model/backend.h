@@ -89,7 +89,7 @@ class Backend {
   Backend& operator=(const Backend&) = delete;
 
   // What it is.
-  virtual at::TensorOptions parameters() const = 0;  // where they lie, and their type
+  virtual at::TensorOptions parameters() const = 0;              // where they lie, and their type
   virtual at::ScalarType stored(Precision precision) const = 0;  // in a pass of this precision
   virtual std::vector<Limit> limits(const ModelConfig& config) const = 0;
   // Whether activations and buffers stay in memory from pass to pass; else they are given back as
@@ -227,8 +227,8 @@ class Backend {
   // f64 [1]: the sum of the squares of all numbers of f32 tensors; in a fixed order.
   virtual at::Tensor sum_of_squares(const std::vector<at::Tensor>& parts) = 0;
   // control f32 [2] from a step's sums f64, whose first is the cross-entropy, and the gradients'
-  // squares f64 [1]: the factor that clips the norm to `limit`, min(1, limit / (norm + 1e-6)), 0: no
-  // limit; and 1, or 0 where one of both is not finite.
+  // squares f64 [1]: the factor that clips the norm to `limit`, min(1, limit / (norm + 1e-6)), 0:
+  // no limit; and 1, or 0 where one of both is not finite.
   virtual void clip_control(const at::Tensor& sums, const at::Tensor& squares, double limit,
                             at::Tensor* control) = 0;
   // AdamW (adamw.h): updates master, m and v f32 [n] by gradient f32 [n] * control[0], and what

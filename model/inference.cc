@@ -132,9 +132,8 @@ const std::vector<float>& Inference::token_losses(const Slice& slice,
   run(slice, options);
   const LabelledTokens tokens = labelled_tokens(slice);
   const auto count = static_cast<int64_t>(tokens.rows.size());
-  const at::Tensor losses =
-      model_.backend->head_losses(head_input(tokens.rows), tensor_of(tokens.labels),
-                                  model_.weights.head);
+  const at::Tensor losses = model_.backend->head_losses(
+      head_input(tokens.rows), tensor_of(tokens.labels), model_.weights.head);
   const auto* loss = losses.const_data_ptr<float>();
   loss_.assign(slice.num_tokens(), 0);
   for (int64_t i = 0; i < count; ++i) loss_[tokens.rows[i]] = loss[i];

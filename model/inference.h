@@ -76,8 +76,8 @@ class Inference {
  private:
   // Makes the table of positions long enough first.
   PlacedSlice place(const Slice& slice, const InferenceOptions& options);
-  void run_layer(const PlacedSlice& slice, const InferenceOptions& options,
-                 const PassOptions& pass, int64_t layer, const at::Tensor& x, at::Tensor* y);
+  void run_layer(const PlacedSlice& slice, const InferenceOptions& options, const PassOptions& pass,
+                 int64_t layer, const at::Tensor& x, at::Tensor* y);
   void show(const InferenceOptions& options, int64_t layer, const at::Tensor& y) const;
   // Of the last block's output x_: these rows as the head sees them, Stored [rows, D].
   const at::Tensor& head_input(const std::vector<int64_t>& rows);

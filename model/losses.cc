@@ -38,9 +38,8 @@ LossSums StepSums::read(const at::Tensor& copy) const {
   for (double* field : {&sums.cross_entropy, &sums.z_squares, &sums.labels}) *field = *number++;
   sums.layers.resize(layers_);
   for (RouterSums& layer : sums.layers) {
-    for (double* field :
-         {&layer.balance, &layer.z_squares, &layer.token_entropy, &layer.tokens,
-          &layer.document_entropy, &layer.pool_size, &layer.documents}) {
+    for (double* field : {&layer.balance, &layer.z_squares, &layer.token_entropy, &layer.tokens,
+                          &layer.document_entropy, &layer.pool_size, &layer.documents}) {
       *field = *number++;
     }
     layer.counts.assign(number, number + experts_);

@@ -30,8 +30,13 @@ std::vector<LayerPlacement> placements_of(const ParameterLayout& layout, at::Dev
 }
 
 BlockContext block_context(const Model& model, const PassOptions& options) {
-  return {*model.backend,   model.config, model.contract, model.rope,
-          model.placements, options,      model.backend->stored(options.settings.precision)};
+  return {*model.backend,
+          model.config,
+          model.contract,
+          model.rope,
+          model.placements,
+          options,
+          model.backend->stored(options.settings.precision)};
 }
 
 void announce(const std::function<void(size_t)>& listener, size_t bucket) {
@@ -179,8 +184,7 @@ RouterLosses router_losses(const Model& model, double divisor, LayerPlace at,
                                   model.config.routed_top_k(at.layer), divisor, &losses.balance);
   const bool labelled = model.contract.losses_over == LossTokens::kLabelled;
   model.backend->add_router_sums(routing, model.contract, losses.balance,
-                                 labelled ? slice.labels : at::Tensor(),
-                                 sums.layer(at.moe_layer));
+                                 labelled ? slice.labels : at::Tensor(), sums.layer(at.moe_layer));
   losses.balance.mul_(weights.balance);
   losses.z = weights.z;
   return losses;
@@ -237,9 +241,9 @@ void forward_backward(const Model& model, const MicroBatch& slices, const PassOp
                       BalanceCounts* counts, PassMemory* memory, const Gradients& gradients,
                       const StepSums& sums) {
   TORCH_CHECK(!slices.empty(), "a micro-batch without slices: give one without rows");
-  TORCH_CHECK(options.settings.subsets.empty() && !options.settings.routed_off &&
-                  options.cache == nullptr,
-              "settings of an evaluation in a training pass");
+  TORCH_CHECK(
+      options.settings.subsets.empty() && !options.settings.routed_off && options.cache == nullptr,
+      "settings of an evaluation in a training pass");
   memory->slices.resize(slices.size());
   std::vector<const Routing*> routings;  // [slices x MoE layers]
   int64_t tokens = 0;
@@ -249,8 +253,7 @@ void forward_backward(const Model& model, const MicroBatch& slices, const PassOp
     for (int64_t layer = 0; layer < model.config.n_layers; ++layer) {
       if (!model.config.is_dense(layer)) routings.push_back(&a->blocks[layer].moe.routing);
     }
-    tokens +=
-        model.contract.losses_over == LossTokens::kAll ? a->slice.T : a->slice.num_labels;
+    tokens += model.contract.losses_over == LossTokens::kAll ? a->slice.T : a->slice.num_labels;
   }
   // Counts travel behind the head and the cross-entropy; the backward pass is the first to need
   // them.

@@ -32,9 +32,9 @@ struct Model {
   ModelWeights weights;                    // views of `parameters`
   RopeTable rope;
 
-  // Allocates; parameters are zero until initialise(), a checkpoint or load_parameters() fills them.
-  // `positions`: of the longest row or document that a pass will see. Without a back end: on the
-  // host. Fails where the back end has limits for such a model.
+  // Allocates; parameters are zero until initialise(), a checkpoint or load_parameters() fills
+  // them. `positions`: of the longest row or document that a pass will see. Without a back end: on
+  // the host. Fails where the back end has limits for such a model.
   Model(const ModelConfig& config, const RoutingContract& contract, int64_t positions,
         const GridPosition& position = {}, const ExpertOrder& order = {},
         std::shared_ptr<Backend> backend = nullptr);
@@ -96,8 +96,8 @@ PlacedSlice place_slice(const Model& model, const Slice& slice, const PassSettin
 // The first step of forward(): writes the rows of the embedding to x Residual [T, D].
 void forward_embedding(const Model& model, const PlacedSlice& slice, at::Tensor* x);
 
-// Collective over ep. One block of forward(): from x Residual [T, D], writes y [T, D]. For those who
-// go through a model layer by layer, after forward_embedding().
+// Collective over ep. One block of forward(): from x Residual [T, D], writes y [T, D]. For those
+// who go through a model layer by layer, after forward_embedding().
 void forward_block(const Model& model, const PlacedSlice& slice, const PassOptions& options,
                    int64_t layer, const at::Tensor& x, BlockActivations* kept, PassBuffers* buffers,
                    at::Tensor* y);
@@ -110,10 +110,10 @@ void forward(const Model& model, const Slice& slice, const PassOptions& options,
 // `gradients` (but see before_gradients) and its losses to `sums`: all forward passes of its slices
 // first, then one all-reduce of the counts of expert choices, then the backward passes, so that the
 // balance loss sees the whole micro-batch. Gradients of one slice and of many differ by the order
-// of their sums alone. Of `memory` the routings stay until the next pass; all else may be given back.
-// On a device nothing waits for it but the plans of the exchange.
-// REQUIRES: options.world and options.loss are set; no settings of an evaluation;
-// counts->start_step() before a step's first micro-batch.
+// of their sums alone. Of `memory` the routings stay until the next pass; all else may be given
+// back. On a device nothing waits for it but the plans of the exchange. REQUIRES: options.world and
+// options.loss are set; no settings of an evaluation; counts->start_step() before a step's first
+// micro-batch.
 void forward_backward(const Model& model, const MicroBatch& slices, const PassOptions& options,
                       BalanceCounts* counts, PassMemory* memory, const Gradients& gradients,
                       const StepSums& sums);

@@ -95,7 +95,7 @@ void plan_exchange(Communicator& ep, const ExpertPlacement& placement, const at:
 // Rows on their way; where they go and the buffers of the exchange stay untouched until wait().
 struct RowsInFlight {
   std::unique_ptr<Pending> pending;  // null where nothing travels
-  ExchangeCounters* counters;        // to which the time until they are here is added; null: to none
+  ExchangeCounters* counters;  // to which the time until they are here is added; null: to none
   void wait();
 };
 

@@ -14,8 +14,8 @@
 #include "absl/strings/str_cat.h"
 #include "eval/bench/median.h"
 #include "eval/open/pool_option.h"
-#include "model/pool_sizes.h"
 #include "model/host/router.h"
+#include "model/pool_sizes.h"
 #include "parallel/expert_exchange.h"
 
 namespace emo {

@@ -25,8 +25,8 @@ absl::Status put_on_device(const MeshOptions& where, const Mesh& mesh, const Exp
   const Model& host = *opened->model;
   absl::Status status = check_limits(host.config, kind, precision);
   if (!status.ok()) return absl::InvalidArgumentError(absl::StrCat("--device: ", status.message()));
-  auto there = std::make_unique<Model>(host.config, host.contract, /*positions=*/1,
-                                       mesh.position(), order, backend_for(kind, precision));
+  auto there = std::make_unique<Model>(host.config, host.contract, /*positions=*/1, mesh.position(),
+                                       order, backend_for(kind, precision));
   load_parameters(host.parameters, there.get());
   opened->model = std::move(there);
   return absl::OkStatus();

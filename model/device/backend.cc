@@ -61,9 +61,7 @@ class DeviceBackend : public Backend {
     return limits_of(config, type_, device_.is_cuda());
   }
   bool keeps_memory() const override { return false; }
-  ExchangeCounters take_counters() override {
-    return std::exchange(counters_, ExchangeCounters());
-  }
+  ExchangeCounters take_counters() override { return std::exchange(counters_, ExchangeCounters()); }
 
   void embed(const at::Tensor& tokens, const at::Tensor& table, at::Tensor* x) override {
     *x = at::empty({tokens.size(0), table.size(1)}, table.options());
@@ -144,8 +142,7 @@ class DeviceBackend : public Backend {
     kept->out = device::attention_with_cache(slice, heads, qkv, cache->layers[layer]);
   }
 
-  void route(const RouterInput& input, const RoutingContract& contract,
-             Routing* routing) override {
+  void route(const RouterInput& input, const RoutingContract& contract, Routing* routing) override {
     *routing = device::route(input, contract);
   }
   void route_backward(const RouterInput& input, const RoutingContract& contract,
@@ -190,9 +187,8 @@ class DeviceBackend : public Backend {
     results->scalars = slot_lengths(plan_of(plan), results->rows);
   }
   void experts_backward(const FeedForwardWeights& weights, const FeedForwardWeights& gradients,
-                        bool onto, const Plan& plan, const PlanRows& rows,
-                        const at::Tensor& hidden, const PlanRows& d_out,
-                        PairResults* results) override {
+                        bool onto, const Plan& plan, const PlanRows& rows, const at::Tensor& hidden,
+                        const PlanRows& d_out, PairResults* results) override {
     const ExchangePlan& p = plan_of(plan);
     *results = apply_experts_backward(weights, gradients, onto, p, rows_of(p, rows), hidden,
                                       rows_of(p, d_out));

@@ -1,9 +1,9 @@
 // The operations of a model (model/backend.h) on a device: a GPU, or the CPU with the code of the
 // GPU, which tests compare with the host's.
 //
-// Parameters, the residual stream and all that is stored are of one type, fp32 or bf16. Memory comes
-// from libtorch's allocator and goes back to it. The host waits for the device in plan(), where
-// experts are spread over ranks, and nowhere else.
+// Parameters, the residual stream and all that is stored are of one type, fp32 or bf16. Memory
+// comes from libtorch's allocator and goes back to it. The host waits for the device in plan(),
+// where experts are spread over ranks, and nowhere else.
 #pragma once
 
 #include <ATen/core/Tensor.h>

@@ -170,9 +170,9 @@ RowsInFlight send_rows(Communicator& ep, const ExchangePlan& plan, const at::Ten
   *rows = at::empty({plan.rows, D}, tokens.options());
   const at::Tensor sent = at::empty({sum(plan.send_rows), D}, tokens.options());
   gather_rows(tokens, plan.token_of_row.slice(0, plan.own_rows), 1, sent);
-  RowsInFlight flight{ep.all_to_all_async(rows->slice(0, plan.own_rows), plan.receive_rows, sent,
-                                          plan.send_rows),
-                      nullptr};
+  RowsInFlight flight{
+      ep.all_to_all_async(rows->slice(0, plan.own_rows), plan.receive_rows, sent, plan.send_rows),
+      nullptr};
   gather_rows(tokens, plan.token_of_row.slice(0, 0, plan.own_rows), 1,
               rows->slice(0, 0, plan.own_rows));
   return flight;

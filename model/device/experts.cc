@@ -44,7 +44,6 @@ at::Tensor slot_lengths(const ExchangePlan& plan, const at::Tensor& pairs) {
   return of_slots.view(pair.sizes()).masked_fill(pair.lt(0), 0);
 }
 
-
 PairResults apply_experts_backward(const FeedForwardWeights& experts,
                                    const FeedForwardWeights& gradients, bool onto,
                                    const ExchangePlan& plan, const at::Tensor& rows,

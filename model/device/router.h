@@ -1,4 +1,5 @@
-// The router (model/router.h) on a device, a kernel for each quantity; nothing waits for the device.
+// The router (model/router.h) on a device, a kernel for each quantity; nothing waits for the
+// device.
 #pragma once
 
 #include <ATen/core/Tensor.h>

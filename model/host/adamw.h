@@ -1,5 +1,5 @@
-// AdamW (model/adamw.h) and sums of squares, as passes over flat fp32 memory on all threads; the same
-// bits with any number of them.
+// AdamW (model/adamw.h) and sums of squares, as passes over flat fp32 memory on all threads; the
+// same bits with any number of them.
 #pragma once
 
 #include <cstdint>

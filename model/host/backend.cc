@@ -147,8 +147,7 @@ class HostBackend : public Backend {
         linear_input_gradient(n, out, in, matrix<Stored>(dy), matrix<float>(w), 0,
                               matrix<float>(*dx));
       } else if constexpr (std::is_same_v<Stored, Bf16>) {
-        linear_input_gradient(n, out, in, matrix<Bf16>(dy), matrix<float>(w), 0,
-                              matrix<Bf16>(*dx));
+        linear_input_gradient(n, out, in, matrix<Bf16>(dy), matrix<float>(w), 0, matrix<Bf16>(*dx));
       } else {
         TORCH_CHECK(false, "linear_backward: from fp32 to ", type);
       }
@@ -193,9 +192,8 @@ class HostBackend : public Backend {
     const int64_t D = qkv.size(1) / 3;
     with_stored(qkv.scalar_type(), [&](auto element) {
       using Stored = decltype(element);
-      emo::qk_norm(T, D, {data(weights.q_norm), data(weights.k_norm)},
-                   static_cast<float>(epsilon), stored_data<Stored>(qkv),
-                   shape_stored<Stored>(&kept->raw, {T, 2 * D}),
+      emo::qk_norm(T, D, {data(weights.q_norm), data(weights.k_norm)}, static_cast<float>(epsilon),
+                   stored_data<Stored>(qkv), shape_stored<Stored>(&kept->raw, {T, 2 * D}),
                    data(shape_buffer(&kept->reciprocal, {T, 2})));
     });
   }
@@ -203,19 +201,18 @@ class HostBackend : public Backend {
                         const at::Tensor& d_qkv, const LayerWeights& gradients) override {
     with_stored(d_qkv.scalar_type(), [&](auto element) {
       using Stored = decltype(element);
-      emo::qk_norm_backward(d_qkv.size(0), d_qkv.size(1) / 3,
-                            {data(weights.q_norm), data(weights.k_norm)},
-                            stored_data<Stored>(kept.raw), data(kept.reciprocal),
-                            stored_data<Stored>(d_qkv),
-                            {data(gradients.q_norm), data(gradients.k_norm)}, &partial_);
+      emo::qk_norm_backward(
+          d_qkv.size(0), d_qkv.size(1) / 3, {data(weights.q_norm), data(weights.k_norm)},
+          stored_data<Stored>(kept.raw), data(kept.reciprocal), stored_data<Stored>(d_qkv),
+          {data(gradients.q_norm), data(gradients.k_norm)}, &partial_);
     });
   }
   void rotate(const RopeTable& table, Rotation rotation, const PlacedSlice& slice, int64_t heads,
               const at::Tensor& qkv) override {
     const int64_t width = qkv.size(1);
     with_stored(qkv.scalar_type(), [&](auto element) {
-      emo::rotate(table, rotation, qkv.size(0), ints(slice.positions), 2 * heads,
-                  width / 3 / heads, width, stored_data<decltype(element)>(qkv));
+      emo::rotate(table, rotation, qkv.size(0), ints(slice.positions), 2 * heads, width / 3 / heads,
+                  width, stored_data<decltype(element)>(qkv));
     });
   }
   void attention(const PlacedSlice& slice, int64_t heads, const at::Tensor& qkv,
@@ -243,8 +240,7 @@ class HostBackend : public Backend {
     attend(shape, qkv, kept);
   }
 
-  void route(const RouterInput& input, const RoutingContract& contract,
-             Routing* routing) override {
+  void route(const RouterInput& input, const RoutingContract& contract, Routing* routing) override {
     emo::route(input, contract, routing);
   }
   void route_backward(const RouterInput& input, const RoutingContract& contract,
@@ -310,9 +306,8 @@ class HostBackend : public Backend {
     });
   }
   void experts_backward(const FeedForwardWeights& weights, const FeedForwardWeights& gradients,
-                        bool onto, const Plan& plan, const PlanRows& rows,
-                        const at::Tensor& hidden, const PlanRows& d_out,
-                        PairResults* results) override {
+                        bool onto, const Plan& plan, const PlanRows& rows, const at::Tensor& hidden,
+                        const PlanRows& d_out, PairResults* results) override {
     with_stored(rows.tokens.scalar_type(), [&](auto element) {
       apply_experts_backward<decltype(element)>(views_of(weights), views_of(gradients), onto,
                                                 plan_of(plan), rows, hidden, d_out, results,
@@ -381,9 +376,8 @@ void HostBackend::feed_forward(const FeedForwards& weights, const at::Tensor& x,
     using Stored = decltype(element);
     for (size_t i = 0; i < weights.size(); ++i) {
       const FeedForwardView view = view_of(weights[i]);
-      const FeedForwardMemory<Stored> memory{
-          shape_stored<Stored>(&(*hidden)[i], {T, 2 * view.F}),
-          shape_stored<Stored>(&act_, {T, view.F})};
+      const FeedForwardMemory<Stored> memory{shape_stored<Stored>(&(*hidden)[i], {T, 2 * view.F}),
+                                             shape_stored<Stored>(&act_, {T, view.F})};
       emo::feed_forward<Stored>(view, {T, stored_data<Stored>(x)}, memory, 1, data(y));
     }
   });
@@ -416,9 +410,9 @@ void HostBackend::feed_forward_backward(const FeedForwards& weights, const FeedF
       const FeedForwardMemory<Stored> memory{stored_data<Stored>((*hidden)[i]),
                                              shape_stored<Stored>(&act_, {T, view.F}),
                                              shape_stored<Stored>(&d_act_, {T, view.F})};
-      emo::feed_forward_backward<Stored>(view, {T, stored_data<Stored>(x)},
-                                         stored_data<Stored>(dy), memory, 1, view_of(gradients[i]),
-                                         i == 0 ? 0 : 1, data(*dx), nullptr);
+      emo::feed_forward_backward<Stored>(view, {T, stored_data<Stored>(x)}, stored_data<Stored>(dy),
+                                         memory, 1, view_of(gradients[i]), i == 0 ? 0 : 1,
+                                         data(*dx), nullptr);
     }
   });
 }

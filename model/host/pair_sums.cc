@@ -106,7 +106,8 @@ std::pair<int64_t, int64_t> of_whole_tokens(const int32_t* token_of_row, int64_t
 }  // namespace
 
 template <typename Stored>
-void sum_arrived_rows(const ExchangePlan& plan, const at::Tensor& pair_rows, const at::Tensor& out) {
+void sum_arrived_rows(const ExchangePlan& plan, const at::Tensor& pair_rows,
+                      const at::Tensor& out) {
   const int64_t D = out.size(1);
   TORCH_CHECK(out.size(0) == plan.arrived_rows() && pair_rows.size(0) == plan.pairs,
               "sum_arrived_rows: ", pair_rows.sizes(), " to ", out.sizes(), " for ", plan.pairs,

@@ -54,9 +54,9 @@ struct RouteArrays {
   bool in_losses(int64_t t) const { return labels == nullptr || labels[t] >= 0; }
 };
 
-EMO_SIMD void route_piece(const Piece& piece, const ScoreDistributions& which,
-                          const RouteArrays& a, const float* softmax_mask, const float* selectable,
-                          const float* all, float* score_sum, float* masked, float* full) {
+EMO_SIMD void route_piece(const Piece& piece, const ScoreDistributions& which, const RouteArrays& a,
+                          const float* softmax_mask, const float* selectable, const float* all,
+                          float* score_sum, float* masked, float* full) {
   for (int64_t t = piece.begin; t < piece.end; ++t) {
     const float* z = a.logits + t * a.E;
     float ignored = 0;
@@ -148,9 +148,8 @@ void check_input(const RouterInput& input) {
   const auto* ends = input.spans.ends.const_data_ptr<int32_t>();
   TORCH_CHECK(input.pool_sizes.numel() == spans && ends[0] == 0 && ends[spans] == T &&
                   input.top_k >= 1 && input.top_k <= E,
-              "route: ", input.pool_sizes.numel(), " pool sizes for ", spans,
-              " spans that end at ", ends[spans], " of ", T, " tokens, top ", input.top_k, " of ",
-              E);
+              "route: ", input.pool_sizes.numel(), " pool sizes for ", spans, " spans that end at ",
+              ends[spans], " of ", T, " tokens, top ", input.top_k, " of ", E);
 }
 
 // The documents' pools and what is told of them.
@@ -291,10 +290,10 @@ void route_backward(const RouterInput& input, const RoutingContract& contract,
         const bool in_losses = labels == nullptr || labels[t] >= 0;
         const float z_of_token = in_losses ? z : 0;
         if (which.before || !which.z_full) {
-          vectorised<add_softmax_gradient>(
-              E, logits + t * E, masks.softmax.data(), masked_lse[t],
-              in_losses ? b_masked : none.data(), which.z_full ? 0 : z_of_token,
-              which.before ? K : 0, experts + t * K, dw + t * K, d.data(), dz);
+          vectorised<add_softmax_gradient>(E, logits + t * E, masks.softmax.data(), masked_lse[t],
+                                           in_losses ? b_masked : none.data(),
+                                           which.z_full ? 0 : z_of_token, which.before ? K : 0,
+                                           experts + t * K, dw + t * K, d.data(), dz);
         }
         if (which.full) {
           vectorised<add_softmax_gradient>(E, logits + t * E, all.data(), full_lse[t],

@@ -12,8 +12,8 @@
 
 namespace emo {
 
-// The gap of a forward pass in one process and in fp32. Of `settings`, the seed, the pools and the
-// subsets count.
+// The gap of a forward pass in one process on the host, whose model it is, and in fp32. Of
+// `settings`, the seed, the pools and the subsets count.
 RoutingGap gap_of_pass(const Model& model, const Slice& slice, const PassSettings& settings);
 
 // "" where a reference run with this gap has no ties, else why it is no measure for others.

@@ -47,17 +47,17 @@ inline float moved_scale() {
   return moved != nullptr ? std::strtof(moved, nullptr) : 1.0f;
 }
 
-// Wide random parameters, so that few choices are near ties (tests/model/clear_routing.h finds
-// those that are) and every gradient is far from zero.
-// `moved`: each number is off by a random part of itself up to that, as rounding moves what is
-// computed.
+// Wide random parameters, wherever the model computes, so that few choices are near ties
+// (tests/model/clear_routing.h finds those that are) and every gradient is far from zero. `moved`:
+// each number is off by a random part of itself up to that, as rounding moves what is computed.
 inline void fill_random(const Model& model, uint64_t seed, float moved = 0) {
+  const FlatBuffers parameters = make_buffers(model.layout);  // on the host
   for (const ParameterInfo& p : model.layout.parameters) {
     uint64_t hash = seed;
     for (const char c : p.name) hash = hash * 1099511628211u + static_cast<uint8_t>(c);
     std::mt19937_64 random(hash);
     std::normal_distribution<float> normal(0, 1);
-    float* data = parameter_data(p, model.parameters);
+    float* data = parameter_data(p, parameters);
     const bool is_norm = p.shape.size() == 1;
     const bool is_input = p.name == "model.embed_tokens.weight";
     const float scale =
@@ -68,6 +68,8 @@ inline void fill_random(const Model& model, uint64_t seed, float moved = 0) {
     std::uniform_real_distribution<float> part(1 - moved, 1 + moved);
     for (int64_t i = 0; moved > 0 && i < p.numel(); ++i) data[i] *= part(random);
   }
+  model.parameters.dense.copy_(parameters.dense);
+  model.parameters.experts.copy_(parameters.experts);
 }
 
 }  // namespace emo

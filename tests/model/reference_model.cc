@@ -5,6 +5,7 @@
 #include <torch/csrc/autograd/variable.h>
 
 #include "model/pool_sizes.h"
+#include "tests/model/backends.h"
 
 namespace emo {
 namespace {
@@ -14,9 +15,7 @@ using Parameters = std::map<std::string, at::Tensor>;
 Parameters leaf_parameters(const Model& model) {
   Parameters parameters;
   for (const ParameterInfo& p : model.layout.parameters) {
-    at::Tensor t = at::from_blob(parameter_data(p, model.parameters), p.shape, at::kFloat)
-                       .to(at::kDouble)
-                       .clone();
+    at::Tensor t = parameter_view(p, model.parameters).to(at::kDouble).clone();
     t.set_requires_grad(true);
     parameters[p.name] = t;
   }
@@ -94,7 +93,7 @@ at::Tensor tokens_in_losses(const RoutingContract& contract, const Slice& batch)
 Routed route_slowly(const Model& model, const PassOptions& options, const at::Tensor& logits,
                     const Slice& batch, int64_t layer) {
   const RoutingContract& c = model.contract;
-  const int64_t E = logits.size(1), K = model.config.routed_top_k();
+  const int64_t E = logits.size(1), K = model.config.routed_top_k(layer);
   const PoolPolicy& pool = options.settings.pool_of(c);
   const std::vector<int64_t> sizes = draw_pool_sizes(pool, c.pool_draw, options.settings.seed,
                                                      batch.sequence_index, batch.ordinal, layer, E);
@@ -149,7 +148,7 @@ ReferenceResult reference_forward_backward(const Model& model, const Slice& batc
       x = x + feed_forward(h, p, prefix + "mlp.");
       continue;
     }
-    const int64_t E = c.routed_experts(), K = c.routed_top_k();
+    const int64_t E = c.routed_experts(layer), K = c.routed_top_k(layer);
     const at::Tensor logits = h.matmul(p.at(prefix + "mlp.gate.weight").slice(0, 0, E).t());
     const Routed r = route_slowly(model, options, logits, batch, layer);
     at::Tensor y = at::zeros_like(h);
@@ -157,7 +156,7 @@ ReferenceResult reference_forward_backward(const Model& model, const Slice& batc
       const at::Tensor weight = (r.weights * (r.experts == e).to(at::kDouble)).sum(-1, true);
       y = y + weight * feed_forward(h, p, prefix + "mlp.experts." + std::to_string(e) + ".");
     }
-    for (int64_t e = E; e < c.num_experts; ++e) {
+    for (int64_t e = E; e < c.experts(layer); ++e) {
       y = y + feed_forward(h, p, prefix + "mlp.experts." + std::to_string(e) + ".");
     }
     x = x + y;

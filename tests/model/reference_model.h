@@ -20,7 +20,8 @@ struct ReferenceResult {
   std::vector<at::Tensor> experts;              // per MoE layer i64 [T, K]
 };
 
-// fp64 throughout. `counted`: C_e and T_c come from this batch alone (scope micro_batch, one rank).
+// fp64 throughout, on the host. `counted`: C_e and T_c come from this batch alone (scope
+// micro_batch, one rank).
 ReferenceResult reference_forward_backward(const Model& model, const Slice& batch,
                                            const PassOptions& options, const LossOptions& loss);
 

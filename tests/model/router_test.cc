@@ -1,4 +1,4 @@
-#include "model/router.h"
+#include "model/host/router.h"
 
 #include <ATen/ATen.h>
 #include <gtest/gtest.h>
@@ -46,6 +46,15 @@ TEST(PoolSizes, AreUniformOverTheirRange) {
   for (int size = 3; size <= 7; ++size) EXPECT_NEAR(seen[size], 1000, 120);
 }
 
+std::vector<uint8_t> pools_of(const Routing& routing) {
+  const auto* in = routing.pools.const_data_ptr<uint8_t>();
+  return {in, in + routing.pools.numel()};
+}
+
+int64_t pool_size(const RouterInput& input, int64_t document) {
+  return input.pool_sizes[document].item<int32_t>();
+}
+
 RouterInput random_input(int64_t T, int64_t E, int64_t documents, std::mt19937_64* random) {
   std::set<int32_t> ends = {static_cast<int32_t>(T)};
   while (static_cast<int64_t>(ends.size()) < std::min(documents, T)) {
@@ -57,10 +66,12 @@ RouterInput random_input(int64_t T, int64_t E, int64_t documents, std::mt19937_6
   input.logits = at::empty({T, E});
   std::normal_distribution<float> normal(0, 2);
   for (int64_t i = 0; i < T * E; ++i) input.logits.mutable_data_ptr<float>()[i] = normal(*random);
-  input.span_ends = at::tensor(with_zero, at::kInt);
+  input.spans = make_spans(at::tensor(with_zero, at::kInt), T, at::kCPU);
+  std::vector<int32_t> sizes;
   for (size_t d = 0; d < ends.size(); ++d) {
-    input.pool_sizes.push_back(4 + static_cast<int64_t>((*random)() % static_cast<uint64_t>(E)));
+    sizes.push_back(4 + static_cast<int32_t>((*random)() % static_cast<uint64_t>(E)));
   }
+  input.pool_sizes = tensor_of(sizes);
   input.top_k = 4;
   return input;
 }
@@ -69,9 +80,9 @@ RouterInput random_input(int64_t T, int64_t E, int64_t documents, std::mt19937_6
 std::vector<uint8_t> slow_pools(const RouterInput& input, double* smallest_gap) {
   const int64_t E = input.logits.size(1);
   const auto* z = input.logits.const_data_ptr<float>();
-  const auto* ends = input.span_ends.const_data_ptr<int32_t>();
+  const auto* ends = input.spans.ends.const_data_ptr<int32_t>();
   std::vector<uint8_t> pools;
-  for (size_t d = 0; d < input.pool_sizes.size(); ++d) {
+  for (int64_t d = 0; d < input.spans.N; ++d) {
     std::vector<double> q(E);
     for (int64_t t = ends[d]; t < ends[d + 1]; ++t) {
       double sum = 0;
@@ -82,7 +93,7 @@ std::vector<uint8_t> slow_pools(const RouterInput& input, double* smallest_gap) 
     std::iota(ranked.begin(), ranked.end(), 0);
     std::stable_sort(ranked.begin(), ranked.end(),
                      [&](int64_t a, int64_t b) { return q[a] > q[b]; });
-    const int64_t size = std::min(input.pool_sizes[d], E);
+    const int64_t size = std::min(pool_size(input, d), E);
     std::vector<uint8_t> pool(E);
     for (int64_t i = 0; i < size; ++i) pool[ranked[i]] = 1;
     if (size < E)
@@ -106,7 +117,8 @@ TEST(Router, PoolsEqualThoseOfASlowLoop) {
         if (gap < 1e-5) continue;  // a tie within rounding: either choice is right
         Routing routing;
         route(input, contract, &routing);
-        EXPECT_EQ(routing.pools, expected) << documents << " documents, " << T << " tokens, " << E;
+        EXPECT_EQ(pools_of(routing), expected)
+            << documents << " documents, " << T << " tokens, " << E;
         ++compared;
       }
     }
@@ -119,11 +131,11 @@ TEST(Router, ChoosesTheLargestInsideThePoolOnly) {
   const RouterInput input = random_input(200, 21, 9, &random);
   Routing routing;
   route(input, RoutingContract(), &routing);
-  const auto* ends = input.span_ends.const_data_ptr<int32_t>();
+  const auto* ends = input.spans.ends.const_data_ptr<int32_t>();
   const auto* z = input.logits.const_data_ptr<float>();
-  for (size_t d = 0; d < input.pool_sizes.size(); ++d) {
-    const uint8_t* pool = routing.pools.data() + d * 21;
-    EXPECT_EQ(std::accumulate(pool, pool + 21, 0), std::min<int64_t>(input.pool_sizes[d], 21));
+  for (int64_t d = 0; d < input.spans.N; ++d) {
+    const uint8_t* pool = routing.pools.const_data_ptr<uint8_t>() + d * 21;
+    EXPECT_EQ(std::accumulate(pool, pool + 21, 0), std::min<int64_t>(pool_size(input, d), 21));
     for (int64_t t = ends[d]; t < ends[d + 1]; ++t) {
       std::vector<int32_t> ranked;
       double sum = 0;
@@ -144,12 +156,12 @@ TEST(Router, ChoosesTheLargestInsideThePoolOnly) {
 TEST(Router, TiesKeepTheLowerIndex) {
   RouterInput input;
   input.logits = at::zeros({6, 9});
-  input.span_ends = at::tensor(std::vector<int32_t>{0, 2, 6}, at::kInt);
-  input.pool_sizes = {5, 4};
+  input.spans = make_spans(tensor_of({0, 2, 6}), 6, at::kCPU);
+  input.pool_sizes = tensor_of({5, 4});
   input.top_k = 3;
   Routing routing;
   route(input, RoutingContract(), &routing);
-  EXPECT_EQ(routing.pools,
+  EXPECT_EQ(pools_of(routing),
             (std::vector<uint8_t>{1, 1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0, 0, 0}));
   for (int64_t t = 0; t < 6; ++t) {
     for (int64_t k = 0; k < 3; ++k) EXPECT_EQ(routing.experts[t][k].item<int32_t>(), k);
@@ -161,12 +173,13 @@ TEST(Router, ResultDoesNotDependOnNeighboursInTheBatch) {
   const RouterInput all = random_input(500, 31, 12, &random);
   Routing whole;
   route(all, RoutingContract(), &whole);
-  const auto* ends = all.span_ends.const_data_ptr<int32_t>();
-  for (size_t d = 0; d < all.pool_sizes.size(); ++d) {
+  const auto* ends = all.spans.ends.const_data_ptr<int32_t>();
+  for (int64_t d = 0; d < all.spans.N; ++d) {
     RouterInput alone = all;
     alone.logits = all.logits.slice(0, ends[d], ends[d + 1]).contiguous();
-    alone.span_ends = at::tensor(std::vector<int32_t>{0, ends[d + 1] - ends[d]}, at::kInt);
-    alone.pool_sizes = {all.pool_sizes[d]};
+    const int32_t length = ends[d + 1] - ends[d];
+    alone.spans = make_spans(tensor_of({0, length}), length, at::kCPU);
+    alone.pool_sizes = all.pool_sizes.slice(0, d, d + 1);
     Routing routing;
     route(alone, RoutingContract(), &routing);
     EXPECT_TRUE(at::equal(routing.weights, whole.weights.slice(0, ends[d], ends[d + 1])));
@@ -209,8 +222,8 @@ TEST(Router, TakesGivenPoolsAndChoosesTheOthers) {
   RouterInput input = random_input(30, 8, 2, &random);
   RoutingContract contract;
   input.pool = {PoolPolicy::Kind::kRange, 3, 3, 0, {}};
-  const int64_t spans = input.span_ends.numel() - 1;
-  input.pool_sizes.assign(spans, 3);
+  const int64_t spans = input.spans.N;
+  input.pool_sizes = at::full({spans}, 3, at::kInt);
   Routing chosen;
   route(input, contract, &chosen);
   std::vector<uint8_t> given(spans * 8, 0);
@@ -218,10 +231,10 @@ TEST(Router, TakesGivenPoolsAndChoosesTheOthers) {
   input.subset.pools = given;
   Routing routing;
   route(input, contract, &routing);
-  std::vector<uint8_t> expected = chosen.pools;
+  std::vector<uint8_t> expected = pools_of(chosen);
   std::copy_n(given.end() - 8, 8, expected.end() - 8);
-  EXPECT_EQ(routing.pools, expected);
-  const auto* ends = input.span_ends.const_data_ptr<int32_t>();
+  EXPECT_EQ(pools_of(routing), expected);
+  const auto* ends = input.spans.ends.const_data_ptr<int32_t>();
   for (int64_t t = ends[spans - 1]; t < 30; ++t) {
     for (int64_t k = 0; k < 2; ++k) {
       EXPECT_GE(routing.experts[t][k].item<int32_t>(), 1);

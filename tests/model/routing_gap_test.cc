@@ -5,16 +5,18 @@
 
 #include <cmath>
 
+#include "model/host/router.h"
+
 namespace emo {
 namespace {
 
 // Two documents of one token each; scores are proportional to the numbers given.
 RouterInput input_of(const std::vector<float>& first, const std::vector<float>& second,
-                     std::vector<int64_t> pool_sizes, int64_t top_k) {
+                     const std::vector<int32_t>& pool_sizes, int64_t top_k) {
   RouterInput input;
   input.logits = at::stack({at::tensor(first), at::tensor(second)}).log();
-  input.span_ends = at::tensor({0, 1, 2}, at::kInt);
-  input.pool_sizes = std::move(pool_sizes);
+  input.spans = make_spans(tensor_of({0, 1, 2}), 2, at::kCPU);
+  input.pool_sizes = tensor_of(pool_sizes);
   input.top_k = top_k;
   return input;
 }
@@ -23,7 +25,7 @@ RoutingGap gap_of(RouterInput input, const RoutingContract& contract) {
   input.pool = contract.pool;
   Routing routing;
   route(input, contract, &routing);
-  return routing_gap(input, routing);
+  return routing_gap(input, routing.pools);
 }
 
 TEST(RoutingGap, IsTheSmallestOfAllChoices) {

@@ -1,32 +1,33 @@
+// Both back ends, one list of tests: every loss and gradient against the model written plainly, and
+// what changes no bit against itself.
 #include "model/transformer.h"
 
 #include <ATen/ATen.h>
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include "model/pool_sizes.h"
+#include <cstring>
+#include <set>
+#include <tuple>
+
+#include "data/rows/loader.h"
+#include "eval/verify/golden_folder.h"
 #include "parallel/self_communicator.h"
+#include "tests/model/backends.h"
 #include "tests/model/clear_routing.h"
 #include "tests/model/random_batch.h"
 #include "tests/model/reference_model.h"
 #include "tests/model/sample_configs.h"
+#include "tests/model/transformer_cases.h"
 #include "train/step/batch_tensors.h"
 
 namespace emo {
 namespace {
 
-constexpr int64_t kPositions = 64;
+using ::testing::HasSubstr;
+using ::testing::ThrowsMessage;
 
-struct Case {
-  const char* name;
-  double mean_length;
-  PoolPolicy::Kind pool;
-  MaskTime mask;
-  ScoresSeen balance_sees, z_sees;
-  int64_t shared;
-  std::vector<int64_t> dense;
-  bool qk_norm = false;
-  LossTokens losses_over = LossTokens::kAll;
-};
+constexpr int64_t kPositions = 72;  // of a row: more than one piece of a document
 
 struct Pass {
   LossSums sums;
@@ -35,72 +36,85 @@ struct Pass {
   const Activations& activations() const { return memory.slices[0]; }
 };
 
-Pass run(const Model& model, const Slice& batch, const PassOptions& options,
+// Gradients of routed experts begin as what a pass must not see.
+Pass run(const Model& model, const MicroBatch& slices, const PassOptions& options,
          const LossOptions& loss) {
   Pass pass;
   pass.gradients = std::make_unique<Gradients>(model);
-  pass.sums = make_loss_sums(model.config.moe_layers(), model.config.routed_experts());
+  for (const ParameterInfo& p : model.layout.parameters) {
+    if (p.buffer != ParameterBuffer::kExperts) continue;
+    pass.gradients->buffers.experts.slice(0, p.offset, p.offset + p.numel()).fill_(std::nan(""));
+  }
+  StepSums sums(model.config.moe_layers(), model.config.routed_experts(), model.device());
   BalanceCounts counts(model.config.moe_layers(), model.config.routed_experts(),
-                       model.contract.balance_scope);
+                       model.contract.balance_scope, model.device());
   const auto world = self_communicator();
   PassOptions with_ep = options;
   with_ep.ep = with_ep.world = world.get();
   with_ep.loss = loss;
+  std::set<size_t> written;  // by the first slice
+  with_ep.before_gradients = [&](size_t bucket) { return !written.insert(bucket).second; };
   counts.start_step();
-  forward_backward(model, {batch}, with_ep, &counts, &pass.memory, pass.gradients.get(),
-                   &pass.sums);
+  forward_backward(model, slices, with_ep, &counts, &pass.memory, *pass.gradients, sums);
+  pass.sums = sums.read(sums.all());
   return pass;
 }
 
-// Both ways of computing this pass make the same choices.
-void fill_with_clear_routing(const Model& model, uint64_t seed, const Slice& batch,
-                             const PassSettings& settings, float moved = 0) {
-  const uint64_t clear = seed_with_clear_routing(seed, [&](uint64_t tried) {
-    fill_random(model, tried);
-    return too_close(gap_of_pass(model, batch, settings).choice());
+MicroBatch cut(const Batch& rows, int64_t slices) {
+  MicroBatch micro_batch;
+  for (int64_t s = 0; s < slices; ++s) micro_batch.push_back(to_tensors(rows_of(rows, s, slices)));
+  return micro_batch;
+}
+
+Model model_on(On where, const ModelConfig& config, const RoutingContract& contract) {
+  return {config, contract, kPositions, {}, {}, make_backend_on(where)};
+}
+
+// Weights with which both ways of computing this pass make the same choices; the seed. `host` is
+// filled with them.
+uint64_t seed_of_clear_routing(const Model& host, uint64_t seed, const Slice& batch,
+                               const PassSettings& settings) {
+  return seed_with_clear_routing(seed, [&](uint64_t tried) {
+    fill_random(host, tried);
+    return too_close(gap_of_pass(host, batch, settings).choice());
   });
-  if (moved > 0) fill_random(model, clear, moved);
 }
 
 double largest_difference(const at::Tensor& a, const at::Tensor& b) {
   return (a - b).abs().max().item<double>();
 }
 
-class AgainstReference : public ::testing::TestWithParam<Case> {};
+bool same_gradients(const Pass& a, const Pass& b) {
+  return at::equal(a.gradients->buffers.dense, b.gradients->buffers.dense) &&
+         at::equal(a.gradients->buffers.experts, b.gradients->buffers.experts);
+}
+
+class AgainstReference : public ::testing::TestWithParam<std::tuple<On, TransformerCase>> {};
 
 // Every loss and every gradient of the hand-written passes equals autograd's, in fp64, of the model
 // written plainly.
 TEST_P(AgainstReference, LossesAndGradients) {
-  const Case& c = GetParam();
-  ModelConfig config = small_config();
-  config.num_shared_experts = c.shared;
-  config.top_k = 3 + c.shared;
-  config.dense_layers = c.dense;
-  config.d_ffn = 20;
-  config.qk_norm = c.qk_norm;
-  RoutingContract contract;
-  contract.pool.kind = c.pool;
-  contract.pool.min = 4;
-  contract.pool.max = 13;
-  contract.pool.top_p = 0.6;
-  contract.mask = c.mask;
-  contract.balance_sees = c.balance_sees;
-  contract.z_sees = c.z_sees;
-  contract.losses_over = c.losses_over;
+  const auto& [where, c] = GetParam();
+  const ModelConfig config = config_of(c, where);
+  RoutingContract contract = contract_of(c);
   contract.balance_weight = 0.7;
   contract.z_weight = 0.05;
-  const Model model(config, contract, kPositions);
-  Batch rows = random_batch(3, 40, config.vocab_size, c.mean_length, 11);
+  const Model model = model_on(where, config, contract);
+  const Model host(config, contract, kPositions);
+  Batch rows = random_batch(4, kPositions, config.vocab_size, c.mean_length, 11);
   if (c.losses_over == LossTokens::kLabelled) predict_answers_alone(&rows);
   const Slice batch = to_tensors(rows);
+  const MicroBatch slices = cut(rows, c.slices);
   PassOptions options;
   options.settings.seed = 42;
+  options.settings.recompute = c.recompute;
   const LossOptions loss{117.0, 1e-2};
-  fill_with_clear_routing(model, 3, batch, options.settings, kRounding);
-  const Pass moved = run(model, batch, options, loss);
-  fill_with_clear_routing(model, 3, batch, options.settings);
-  const ReferenceResult expected = reference_forward_backward(model, batch, options, loss);
-  const Pass pass = run(model, batch, options, loss);
+  const uint64_t seed = seed_of_clear_routing(host, 3, batch, options.settings);
+  const ReferenceResult expected = reference_forward_backward(host, batch, options, loss);
+  fill_random(model, seed, kRounding);
+  const Pass moved = run(model, slices, options, loss);
+  fill_random(model, seed);
+  const Pass pass = run(model, slices, options, loss);
   EXPECT_NEAR(pass.sums.cross_entropy, expected.cross_entropy, 1e-5 * expected.cross_entropy);
   for (int64_t layer = 0; layer < config.moe_layers(); ++layer) {
     EXPECT_NEAR(pass.sums.layers[layer].balance, expected.balance[layer],
@@ -108,84 +122,64 @@ TEST_P(AgainstReference, LossesAndGradients) {
     EXPECT_NEAR(pass.sums.layers[layer].z_squares / loss.divisor, expected.z[layer],
                 1e-5 * expected.z[layer]);
   }
+  // A GPU adds in other orders: 3e-5 was seen where the gradients of few tokens cancel.
+  const double bound = model.device().is_cuda() ? 5e-5 : 2e-5;
   for (const ParameterInfo& p : model.layout.parameters) {
     const auto gradient = [&](const Pass& of) {
-      return at::from_blob(parameter_data(p, of.gradients->buffers), p.shape, at::kFloat)
-          .to(at::kDouble);
+      return parameter_view(p, of.gradients->buffers).to(at::kDouble);
     };
     const at::Tensor& wanted = expected.gradients.at(p.name);
     const double largest = std::max(wanted.abs().max().item<double>(), 5e-3);
     const double difference = largest_difference(gradient(pass), wanted);
     const double by_rounding = largest_difference(gradient(pass), gradient(moved));
-    EXPECT_LE(difference, allowed_difference(2e-5, largest, by_rounding))
+    EXPECT_LE(difference, allowed_difference(bound, largest, by_rounding))
         << p.name << ", largest " << largest;
     EXPECT_EQ(too_sensitive(p.name, largest, by_rounding), "");
   }
 }
 
-constexpr auto kRange = PoolPolicy::Kind::kRange;
-constexpr auto kBefore = MaskTime::kBeforeSoftmax, kAfter = MaskTime::kAfterSoftmax;
-constexpr auto kLabelled = LossTokens::kLabelled;
-constexpr auto kMasked = ScoresSeen::kMasked, kFull = ScoresSeen::kFull;
-INSTANTIATE_TEST_SUITE_P(
-    All, AgainstReference,
-    ::testing::Values(
-        Case{"emo", 8, kRange, kBefore, kMasked, kMasked, 1, {}},
-        Case{"one_token_documents", 1, kRange, kBefore, kMasked, kMasked, 1, {}},
-        Case{"whole_rows", 0, kRange, kBefore, kMasked, kMasked, 1, {}},
-        Case{"two_shared", 8, kRange, kBefore, kMasked, kMasked, 2, {}},
-        Case{"no_shared", 8, kRange, kBefore, kMasked, kMasked, 0, {}},
-        Case{"full_balance", 8, kRange, kBefore, kFull, kMasked, 1, {}},
-        Case{"full_z", 8, kRange, kBefore, kMasked, kFull, 1, {}},
-        Case{"full_both", 8, kRange, kBefore, kFull, kFull, 1, {}},
-        Case{"after_full", 8, kRange, kAfter, kFull, kFull, 1, {}},
-        Case{"after_masked", 8, kRange, kAfter, kMasked, kMasked, 1, {}},
-        Case{"after_masked_z", 8, kRange, kAfter, kFull, kMasked, 1, {}},
-        Case{"top_p", 8, PoolPolicy::Kind::kTopP, kBefore, kMasked, kMasked, 1, {}},
-        Case{"standard", 8, PoolPolicy::Kind::kNone, kBefore, kMasked, kMasked, 1, {}},
-        Case{"dense_first", 8, kRange, kBefore, kMasked, kMasked, 1, {0}},
-        Case{"dense", 8, PoolPolicy::Kind::kNone, kBefore, kMasked, kMasked, 1, {0, 1, 2}},
-        Case{"qk_norm", 8, kRange, kBefore, kMasked, kMasked, 0, {1}, true},
-        Case{"labelled", 8, kRange, kBefore, kMasked, kMasked, 1, {}, false, kLabelled},
-        Case{"labelled_full", 8, kRange, kBefore, kFull, kFull, 1, {}, false, kLabelled},
-        Case{"labelled_after", 8, kRange, kAfter, kMasked, kFull, 1, {}, false, kLabelled},
-        Case{"labelled_standard",
-             8,
-             PoolPolicy::Kind::kNone,
-             kBefore,
-             kMasked,
-             kMasked,
-             1,
-             {1},
-             false,
-             kLabelled}),
-    [](const auto& test) { return test.param.name; });
+INSTANTIATE_TEST_SUITE_P(All, AgainstReference,
+                         ::testing::Combine(both_backends(),
+                                            ::testing::ValuesIn(transformer_cases())),
+                         [](const auto& test) {
+                           return name_of(std::get<0>(test.param)) + "_" +
+                                  std::get<1>(test.param).name;
+                         });
+
+class OnBackEnds : public ::testing::TestWithParam<On> {
+ protected:
+  static ModelConfig config(const TransformerCase& c = {}) { return config_of(c, GetParam()); }
+};
+INSTANTIATE_TEST_SUITE_P(All, OnBackEnds, both_backends(),
+                         [](const auto& test) { return name_of(test.param); });
+
+RoutingContract contract_with_pools(int64_t min, int64_t max) {
+  RoutingContract contract;
+  contract.pool.min = min;
+  contract.pool.max = max;
+  return contract;
+}
 
 // Pools of E and of E + 1 are the standard MoE, bit for bit, under both masks.
-TEST(Pools, OfAllExpertsAreTheStandardMoeBitForBit) {
+TEST_P(OnBackEnds, PoolsOfAllExpertsAreTheStandardMoeBitForBit) {
   for (const MaskTime mask : {kBefore, kAfter}) {
-    ModelConfig config = small_config();
     RoutingContract standard;
     standard.mask = mask;
-    standard.pool.kind = PoolPolicy::Kind::kNone;
-    const Slice batch = to_tensors(random_batch(4, 48, config.vocab_size, 7, 5));
+    standard.pool.kind = kNone;
+    const MicroBatch batch = cut(random_batch(4, 48, config().vocab_size, 7, 5), 1);
     const LossOptions loss{188.0, 1e-5};
-    const Model reference(config, standard, kPositions);
+    const Model reference = model_on(GetParam(), config(), standard);
     fill_random(reference, 8);
-    PassOptions options;
-    const Pass expected = run(reference, batch, options, loss);
-    for (const int64_t size : {config.routed_experts(), config.routed_experts() + 1}) {
-      RoutingContract contract = standard;
-      contract.pool.kind = kRange;
-      contract.pool.min = contract.pool.max = size;
-      const Model model(config, contract, kPositions);
+    const Pass expected = run(reference, batch, {}, loss);
+    for (const int64_t size : {config().routed_experts(), config().routed_experts() + 1}) {
+      RoutingContract contract = contract_with_pools(size, size);
+      contract.mask = mask;
+      const Model model = model_on(GetParam(), config(), contract);
       fill_random(model, 8);
-      const Pass pass = run(model, batch, options, loss);
-      EXPECT_TRUE(at::equal(pass.gradients->buffers.dense, expected.gradients->buffers.dense));
-      EXPECT_TRUE(at::equal(pass.gradients->buffers.experts, expected.gradients->buffers.experts));
-      EXPECT_TRUE(at::equal(pass.activations().normalised, expected.activations().normalised));
+      const Pass pass = run(model, batch, {}, loss);
+      EXPECT_TRUE(same_gradients(pass, expected));
       EXPECT_EQ(pass.sums.cross_entropy, expected.sums.cross_entropy);
-      for (int64_t layer = 0; layer < config.n_layers; ++layer) {
+      for (int64_t layer = 0; layer < config().n_layers; ++layer) {
         EXPECT_EQ(pass.sums.layers[layer].counts, expected.sums.layers[layer].counts);
         EXPECT_EQ(pass.sums.layers[layer].balance, expected.sums.layers[layer].balance);
         EXPECT_EQ(pass.sums.layers[layer].z_squares, expected.sums.layers[layer].z_squares);
@@ -194,47 +188,18 @@ TEST(Pools, OfAllExpertsAreTheStandardMoeBitForBit) {
   }
 }
 
-// One copy a rank and one copy an expert give the same numbers.
-TEST(Exchange, NaivePathAgrees) {
-  const ModelConfig config = small_config();
-  RoutingContract contract;
-  contract.pool.min = 4;
-  contract.pool.max = 13;
-  const Model model(config, contract, kPositions);
-  const Slice batch = to_tensors(random_batch(2, 48, config.vocab_size, 9, 6));
-  PassOptions options;
-  fill_with_clear_routing(model, 4, batch, options.settings);
-  const Pass fast = run(model, batch, options, {94.0, 1e-5});
-  options.settings.exchange = ExchangeMode::kOncePerExpert;
-  const Pass naive = run(model, batch, options, {94.0, 1e-5});
-  EXPECT_NEAR(fast.sums.cross_entropy, naive.sums.cross_entropy, 1e-6 * naive.sums.cross_entropy);
-  const auto expect_equal = [](const at::Tensor& found, const at::Tensor& expected) {
-    const double largest = expected.abs().max().item<double>();
-    EXPECT_LE((found - expected).abs().max().item<double>(), 1e-5 * largest);
-  };
-  expect_equal(fast.gradients->buffers.experts, naive.gradients->buffers.experts);
-  expect_equal(fast.gradients->buffers.dense, naive.gradients->buffers.dense);
-}
-
 // What is computed again is the same to the bit, and no statistic is counted twice.
-TEST(Recompute, ChangesNothing) {
-  ModelConfig config = small_config();
-  config.dense_layers = {1};
-  config.d_ffn = 20;
-  config.num_shared_experts = 2;
-  RoutingContract contract;
-  contract.pool.min = 4;
-  contract.pool.max = 12;
-  const Model model(config, contract, kPositions);
+TEST_P(OnBackEnds, RecomputingChangesNothing) {
+  const TransformerCase c{.name = "", .shared = 2, .dense = {1}, .qk_norm = true};
+  const Model model = model_on(GetParam(), config(c), contract_with_pools(4, 12));
   fill_random(model, 4);
-  const Slice batch = to_tensors(random_batch(2, 48, config.vocab_size, 9, 6));
+  const MicroBatch batch = cut(random_batch(2, 48, model.config.vocab_size, 9, 6), 1);
   PassOptions options;
   const Pass kept = run(model, batch, options, {94.0, 1e-5});
   for (const Recompute recompute : {Recompute::kMoe, Recompute::kBlock}) {
     options.settings.recompute = recompute;
     const Pass again = run(model, batch, options, {94.0, 1e-5});
-    EXPECT_TRUE(at::equal(kept.gradients->buffers.dense, again.gradients->buffers.dense));
-    EXPECT_TRUE(at::equal(kept.gradients->buffers.experts, again.gradients->buffers.experts));
+    EXPECT_TRUE(same_gradients(kept, again));
     EXPECT_EQ(kept.sums.cross_entropy, again.sums.cross_entropy);
     for (size_t layer = 0; layer < kept.sums.layers.size(); ++layer) {
       EXPECT_EQ(kept.sums.layers[layer].counts, again.sums.layers[layer].counts);
@@ -242,6 +207,77 @@ TEST(Recompute, ChangesNothing) {
       EXPECT_EQ(kept.sums.layers[layer].documents, again.sums.layers[layer].documents);
       EXPECT_EQ(kept.sums.layers[layer].tokens, again.sums.layers[layer].tokens);
     }
+  }
+}
+
+// A rank without rows has no losses and no gradients, and does not fail.
+TEST_P(OnBackEnds, TakeNoRows) {
+  const Model model = model_on(GetParam(), config(), {});
+  fill_random(model, 4);
+  PassOptions options;
+  options.settings.pool.emplace().min = 4;
+  const Pass pass =
+      run(model, cut(random_batch(0, 48, model.config.vocab_size, 9, 6), 1), options, {10.0, 1e-5});
+  EXPECT_EQ(pass.sums.cross_entropy, 0);
+  EXPECT_EQ(pass.gradients->buffers.dense.abs().max().item<float>(), 0);
+  EXPECT_EQ(pass.gradients->buffers.experts.abs().max().item<float>(), 0);
+}
+
+// Memory that was used for a larger batch, and with recomputation, gives the same bits.
+TEST_P(OnBackEnds, ActivationsCarryNothingFromPassToPass) {
+  const Model model = model_on(GetParam(), config(), contract_with_pools(4, 12));
+  fill_random(model, 4);
+  const auto world = self_communicator();
+  PassOptions options;
+  options.ep = world.get();
+  Activations used;
+  PassBuffers used_buffers;
+  for (const int64_t rows : {3, 1, 4, 2}) {
+    options.settings.recompute = static_cast<Recompute>(rows % 3);
+    options.settings.precision = static_cast<Precision>(rows % 2);
+    const Slice batch = to_tensors(random_batch(rows, 48, model.config.vocab_size, 9, rows));
+    Activations fresh;
+    PassBuffers fresh_buffers;
+    forward(model, batch, options, &used, &used_buffers);
+    forward(model, batch, options, &fresh, &fresh_buffers);
+    EXPECT_TRUE(at::equal(used.normalised.y, fresh.normalised.y)) << rows;
+  }
+}
+
+// What stands outside the vocabulary or the table of positions is an error, not a read behind it.
+TEST_P(OnBackEnds, RefuseWhatTheyCannotLookUp) {
+  const Model model = model_on(GetParam(), config(), {});
+  Slice batch = to_tensors(random_batch(1, kPositions, 61, 9, 5));
+  const auto place = [&] { place_slice(model, batch, {}); };
+  EXPECT_NO_THROW(place());
+  batch.tokens[0][3] = 61;
+  EXPECT_THAT(place, ThrowsMessage<c10::Error>(HasSubstr("a token is 61, must be below 61")));
+  batch.tokens[0][3] = -1;
+  EXPECT_THAT(place, ThrowsMessage<c10::Error>(HasSubstr("a token is -1")));
+  batch.tokens[0][3] = 0;
+  batch.labels[0][5] = 61;
+  EXPECT_THAT(place, ThrowsMessage<c10::Error>(HasSubstr("a label is 61")));
+  batch.labels[0][5] = -100;
+  batch.positions[0][7] = kPositions;
+  EXPECT_THAT(place, ThrowsMessage<c10::Error>(HasSubstr("a position is 72, must be below 72")));
+}
+
+// One copy a rank and one copy an expert give the same numbers.
+TEST(Exchange, NaivePathAgrees) {
+  const ModelConfig config = small_config();
+  const Model model(config, contract_with_pools(4, 13), kPositions);
+  const Batch rows = random_batch(2, 48, config.vocab_size, 9, 6);
+  PassOptions options;
+  seed_of_clear_routing(model, 4, to_tensors(rows), options.settings);
+  const Pass fast = run(model, cut(rows, 1), options, {94.0, 1e-5});
+  options.settings.exchange = ExchangeMode::kOncePerExpert;
+  const Pass naive = run(model, cut(rows, 1), options, {94.0, 1e-5});
+  EXPECT_NEAR(fast.sums.cross_entropy, naive.sums.cross_entropy, 1e-6 * naive.sums.cross_entropy);
+  for (const ParameterInfo& p : model.layout.parameters) {
+    const at::Tensor expected = parameter_view(p, naive.gradients->buffers);
+    EXPECT_LE(largest_difference(parameter_view(p, fast.gradients->buffers), expected),
+              1e-5 * std::max(expected.abs().max().item<double>(), 5e-3))
+        << p.name;
   }
 }
 
@@ -257,10 +293,10 @@ TEST(Precision, Bf16StaysNearFp32) {
   config.d_ffn = 20;
   config.top_k = config.num_experts;
   RoutingContract contract;
-  contract.pool.kind = PoolPolicy::Kind::kNone;
+  contract.pool.kind = kNone;
   const Model model(config, contract, kPositions);
   fill_random(model, 4);
-  const Slice batch = to_tensors(random_batch(4, 48, config.vocab_size, 9, 6));
+  const MicroBatch batch = cut(random_batch(4, 48, config.vocab_size, 9, 6), 1);
   PassOptions options;
   const LossOptions loss{188.0, 1e-5};
   const Pass fp32 = run(model, batch, options, loss);
@@ -277,13 +313,13 @@ TEST(Precision, Bf16StaysNearFp32) {
   double largest = 0;
   for (const ParameterInfo& p : model.layout.parameters) {
     const auto gradient = [&](const Pass& pass) {
-      return at::from_blob(parameter_data(p, pass.gradients->buffers), p.shape, at::kFloat);
+      return parameter_view(p, pass.gradients->buffers);
     };
     largest = std::max(largest, gradient(fp32).norm().item<double>());
   }
   for (const ParameterInfo& p : model.layout.parameters) {
     const auto gradient = [&](const Pass& pass) {
-      return at::from_blob(parameter_data(p, pass.gradients->buffers), p.shape, at::kFloat);
+      return parameter_view(p, pass.gradients->buffers);
     };
     if (gradient(fp32).norm().item<double>() < 1e-2 * largest) continue;
     EXPECT_GT(cosine(gradient(bf16), gradient(fp32)), 0.99) << p.name;
@@ -299,12 +335,9 @@ TEST(Precision, Bf16StaysNearFp32) {
 // another order, and a few tokens choose another expert, as against fp32.
 TEST(Precision, Bf16WithEveryWayThroughTheExperts) {
   const ModelConfig config = small_config();
-  RoutingContract contract;
-  contract.pool.min = 4;
-  contract.pool.max = 13;
-  const Model model(config, contract, kPositions);
+  const Model model(config, contract_with_pools(4, 13), kPositions);
   fill_random(model, 4);
-  const Slice batch = to_tensors(random_batch(4, 48, config.vocab_size, 9, 6));
+  const MicroBatch batch = cut(random_batch(4, 48, config.vocab_size, 9, 6), 1);
   PassOptions options;
   const LossOptions loss{188.0, 1e-5};
   const Pass fp32 = run(model, batch, options, loss);
@@ -313,8 +346,7 @@ TEST(Precision, Bf16WithEveryWayThroughTheExperts) {
   for (const Recompute recompute : {Recompute::kMoe, Recompute::kBlock}) {
     options.settings.recompute = recompute;
     const Pass again = run(model, batch, options, loss);
-    EXPECT_TRUE(at::equal(bf16.gradients->buffers.dense, again.gradients->buffers.dense));
-    EXPECT_TRUE(at::equal(bf16.gradients->buffers.experts, again.gradients->buffers.experts));
+    EXPECT_TRUE(same_gradients(bf16, again));
   }
   options.settings.recompute = Recompute::kNone;
   options.settings.exchange = ExchangeMode::kOncePerExpert;
@@ -325,44 +357,6 @@ TEST(Precision, Bf16WithEveryWayThroughTheExperts) {
     EXPECT_GT(cosine(found.dense, bf16.gradients->buffers.dense), 0.99);
     EXPECT_GT(cosine(found.experts, bf16.gradients->buffers.experts), 0.98);
   }
-}
-
-// Memory that was used for a larger batch, and with recomputation, gives the same bits.
-TEST(Activations, CarryNothingFromPassToPass) {
-  const ModelConfig config = small_config();
-  RoutingContract contract;
-  contract.pool.min = 4;
-  contract.pool.max = 12;
-  const Model model(config, contract, kPositions);
-  fill_random(model, 4);
-  const auto world = self_communicator();
-  PassOptions options;
-  options.ep = world.get();
-  Activations used;
-  PassBuffers used_buffers;
-  for (const int64_t rows : {3, 1, 4, 2}) {
-    options.settings.recompute = static_cast<Recompute>(rows % 3);
-    options.settings.precision = static_cast<Precision>(rows % 2);
-    const Slice batch = to_tensors(random_batch(rows, 48, config.vocab_size, 9, rows));
-    Activations fresh;
-    PassBuffers fresh_buffers;
-    forward(model, batch, options, &used, &used_buffers);
-    forward(model, batch, options, &fresh, &fresh_buffers);
-    EXPECT_TRUE(at::equal(used.normalised, fresh.normalised)) << rows;
-  }
-}
-
-// A rank without rows has no losses and no gradients, and does not fail.
-TEST(Transformer, TakesNoRows) {
-  const ModelConfig config = small_config();
-  const Model model(config, RoutingContract(), kPositions);
-  fill_random(model, 4);
-  PassOptions options;
-  options.settings.pool.emplace().min = 4;
-  const Pass pass =
-      run(model, to_tensors(random_batch(0, 48, config.vocab_size, 9, 6)), options, {10.0, 1e-5});
-  EXPECT_EQ(pass.sums.cross_entropy, 0);
-  EXPECT_EQ(pass.gradients->buffers.dense.abs().max().item<float>(), 0);
 }
 
 TEST(Parameters, CountsOfTheReleasedModels) {

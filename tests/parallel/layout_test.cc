@@ -8,6 +8,7 @@
 #include "data/rows/loader.h"
 #include "eval/verify/golden_folder.h"
 #include "parallel/self_communicator.h"
+#include "tests/model/backends.h"
 #include "tests/model/clear_routing.h"
 #include "tests/model/random_batch.h"
 #include "tests/model/sample_configs.h"
@@ -27,8 +28,17 @@ struct Outcome {
   std::vector<Batch> batches;  // this rank's
 };
 
-struct HowToRun {
+// Widths that the back end can compute.
+ModelConfig config_on(On where) {
   ModelConfig config = small_config();
+  if (where == On::kDevice) config.d_expert = 12;
+  return config;
+}
+
+struct HowToRun {
+  explicit HowToRun(On on = On::kHost) : where(on), config(config_on(on)) {}
+  On where;
+  ModelConfig config;
   Recompute recompute = Recompute::kNone;
   int64_t slices = 1;
   ExpertOrder order = {};
@@ -42,15 +52,17 @@ struct HowToRun {
 void leave_stale_gradients(TrainingState* state) {
   for (const ParameterInfo& p : state->model.layout.parameters) {
     if (p.buffer != ParameterBuffer::kExperts) continue;
-    std::fill_n(parameter_data(p, state->gradients.buffers), p.numel(), std::nanf(""));
+    state->gradients.buffers.experts.slice(0, p.offset, p.offset + p.numel()).fill_(std::nan(""));
   }
 }
 
 Outcome run(const Mesh& mesh, const RoutingContract& contract, const std::vector<Batch>& global,
-            const HowToRun& how = {}) {
+            const HowToRun& how) {
   Outcome outcome;
-  outcome.state = std::make_unique<TrainingState>(how.config, contract, 48, mesh.position(),
-                                                  StateOptions{how.order, how.gradients});
+  StateOptions state_options{how.order, how.gradients};
+  state_options.backend = make_backend_on(how.where, test_device());
+  outcome.state =
+      std::make_unique<TrainingState>(how.config, contract, 48, mesh.position(), state_options);
   fill_random(outcome.state->model, how.weights);
   if (how.gradients == GradientMemory::kWhole) leave_stale_gradients(outcome.state.get());
   std::vector<MicroBatch> micro_batches;
@@ -72,20 +84,23 @@ Outcome run(const Mesh& mesh, const RoutingContract& contract, const std::vector
   return outcome;
 }
 
-// The reference. Chooses how->weights, so that its routing is clear.
+// The reference, on the same back end; tests/model/ compares back ends. Chooses how->weights, so that
+// its routing is clear.
 Outcome run_in_one_process(const RoutingContract& contract, const std::vector<Batch>& global,
                            HowToRun* how) {
   const auto alone = make_mesh(self_communicator(), 1, 1);
   Outcome one;
   PassSettings settings;
   settings.seed = kPoolSeed;
+  const Model host(how->config, contract, 48);
   how->weights = seed_with_clear_routing(how->weights, [&](uint64_t seed) {
     how->weights = seed;
     one = run(*alone, contract, global, *how);
+    fill_random(host, seed);
     double gap = RoutingGap::kNone;
     for (const Batch& batch : global) {
       const Slice tensors = to_tensors(batch);
-      gap = std::min(gap, gap_of_pass(one.state->model, tensors, settings).choice());
+      gap = std::min(gap, gap_of_pass(host, tensors, settings).choice());
     }
     return too_close(gap);
   });
@@ -105,17 +120,16 @@ bool pools_equal(const Outcome& mine, const Outcome& one, const Batch& all, int6
     first += end <= rows.begin * all.sequence_length ? 1 : 0;
   const auto count = static_cast<int64_t>(mine.batches.back().routing_ends.size());
   for (size_t layer = 0; layer < mine.state->memory.slices[0].blocks.size(); ++layer) {
-    const auto& here = mine.state->memory.slices[0].blocks[layer].moe.routing.pools;
-    const auto& there = one.state->memory.slices[0].blocks[layer].moe.routing.pools;
-    const int64_t E = small_config().routed_experts();
-    if (static_cast<int64_t>(here.size()) != count * E) return false;
-    if (!std::equal(here.begin(), here.end(), there.begin() + first * E)) return false;
+    const at::Tensor here = mine.state->memory.slices[0].blocks[layer].moe.routing.pools.cpu();
+    const at::Tensor there = one.state->memory.slices[0].blocks[layer].moe.routing.pools.cpu();
+    if (here.size(0) != count) return false;
+    if (!at::equal(here, there.slice(0, first, first + count))) return false;
   }
   return true;
 }
 
 at::Tensor gradient_of(const ParameterInfo& parameter, const Outcome& outcome) {
-  return at::from_blob(parameter_data(parameter, outcome.gradients), parameter.shape, at::kFloat);
+  return parameter_view(parameter, outcome.gradients);
 }
 
 // The first tensor whose gradient is not `near` (found, expected) that of one process; "" where
@@ -162,10 +176,10 @@ struct LayoutCase {
   int64_t slices = 1;                      //
   LossTokens losses_over = LossTokens::kAll;
 };
-class Layouts : public ::testing::TestWithParam<LayoutCase> {};
+class Layouts : public ::testing::TestWithParam<std::tuple<On, LayoutCase>> {};
 
 TEST_P(Layouts, EqualOneProcess) {
-  const LayoutCase& c = GetParam();
+  const auto& [where, c] = GetParam();
   Communicator& world = test_world();
   RoutingContract contract;
   contract.pool.kind = c.pool;
@@ -182,7 +196,7 @@ TEST_P(Layouts, EqualOneProcess) {
       std::fill_n(global.back().labels.begin(), 48, kIgnoredLabel);
     }
   }
-  HowToRun how;
+  HowToRun how(where);
   const Outcome one = run_in_one_process(contract, global, &how);
   how.recompute = c.recompute;
   how.slices = c.slices;
@@ -214,30 +228,39 @@ constexpr auto kRange = PoolPolicy::Kind::kRange;
 constexpr auto kLabelled = LossTokens::kLabelled;
 INSTANTIATE_TEST_SUITE_P(
     All, Layouts,
-    ::testing::Values(
-        LayoutCase{8, 1, BalanceScope::kMicroBatch, false, kRange},
-        LayoutCase{3, 1, BalanceScope::kMicroBatch, false, kRange},  // one rank of four has none
-        LayoutCase{5, 3, BalanceScope::kMicroBatch, true, kRange},
-        LayoutCase{5, 3, BalanceScope::kGlobalBatch, false, kRange},
-        LayoutCase{7, 2, BalanceScope::kMicroBatch, false, PoolPolicy::Kind::kNone},
-        LayoutCase{1, 2, BalanceScope::kGlobalBatch, true, kRange},
-        LayoutCase{5, 2, BalanceScope::kMicroBatch, false, kRange, Recompute::kMoe},
-        LayoutCase{5, 2, BalanceScope::kGlobalBatch, false, kRange, Recompute::kBlock},
-        LayoutCase{8, 1, BalanceScope::kMicroBatch, false, kRange, Recompute::kBlock, 2},
-        LayoutCase{7, 2, BalanceScope::kGlobalBatch, true, kRange, Recompute::kBlock, 3},
-        LayoutCase{6, 1, BalanceScope::kMicroBatch, false, kRange, Recompute::kNone, 2},
-        LayoutCase{6, 1, BalanceScope::kMicroBatch, false, kRange, Recompute::kMoe, 2},
-        LayoutCase{5, 2, BalanceScope::kMicroBatch, false, kRange, Recompute::kNone, 1, kLabelled},
-        // No label in the losses at all.
-        LayoutCase{1, 2, BalanceScope::kMicroBatch, true, kRange, Recompute::kNone, 1, kLabelled},
-        LayoutCase{7, 2, BalanceScope::kGlobalBatch, true, kRange, Recompute::kBlock, 2,
-                   kLabelled}));
+    ::testing::Combine(
+        both_backends(),
+        ::testing::Values(
+            LayoutCase{8, 1, BalanceScope::kMicroBatch, false, kRange},
+            LayoutCase{3, 1, BalanceScope::kMicroBatch, false,
+                       kRange},  // one rank of four has none
+            LayoutCase{5, 3, BalanceScope::kMicroBatch, true, kRange},
+            LayoutCase{5, 3, BalanceScope::kGlobalBatch, false, kRange},
+            LayoutCase{7, 2, BalanceScope::kMicroBatch, false, PoolPolicy::Kind::kNone},
+            LayoutCase{1, 2, BalanceScope::kGlobalBatch, true, kRange},
+            LayoutCase{5, 2, BalanceScope::kMicroBatch, false, kRange, Recompute::kMoe},
+            LayoutCase{5, 2, BalanceScope::kGlobalBatch, false, kRange, Recompute::kBlock},
+            LayoutCase{8, 1, BalanceScope::kMicroBatch, false, kRange, Recompute::kBlock, 2},
+            LayoutCase{7, 2, BalanceScope::kGlobalBatch, true, kRange, Recompute::kBlock, 3},
+            LayoutCase{6, 1, BalanceScope::kMicroBatch, false, kRange, Recompute::kNone, 2},
+            LayoutCase{6, 1, BalanceScope::kMicroBatch, false, kRange, Recompute::kMoe, 2},
+            LayoutCase{5, 2, BalanceScope::kMicroBatch, false, kRange, Recompute::kNone, 1,
+                       kLabelled},
+            // No label in the losses at all.
+            LayoutCase{1, 2, BalanceScope::kMicroBatch, true, kRange, Recompute::kNone, 1,
+                       kLabelled},
+            LayoutCase{7, 2, BalanceScope::kGlobalBatch, true, kRange, Recompute::kBlock, 2,
+                       kLabelled})));
+
+class OnBackEnds : public ::testing::TestWithParam<On> {};
+INSTANTIATE_TEST_SUITE_P(All, OnBackEnds, both_backends(),
+                         [](const auto& test) { return name_of(test.param); });
 
 // ZeRO stage 2: gradients that are kept in parts, folded over each other while they are summed, are
 // those of one process, whatever the number of passes that add to them.
-TEST(GradientsInParts, EqualOneProcess) {
+TEST_P(OnBackEnds, GradientsInPartsEqualOneProcess) {
   Communicator& world = test_world();
-  HowToRun how;
+  HowToRun how(GetParam());
   how.config.n_layers = 5;  // more than fit in memory at once
   how.config.dense_layers = {3};
   how.config.d_ffn = 16;
@@ -267,9 +290,9 @@ TEST(GradientsInParts, EqualOneProcess) {
 }
 
 // Where experts lie is not what they compute: any order of them gives the one process's results.
-TEST(PlacedExperts, EqualOneProcess) {
+TEST_P(OnBackEnds, PlacedExpertsEqualOneProcess) {
   Communicator& world = test_world();
-  HowToRun how;
+  HowToRun how(GetParam());
   RoutingContract contract;
   contract.pool.min = 4;
   contract.pool.max = 20;
@@ -297,9 +320,9 @@ TEST(PlacedExperts, EqualOneProcess) {
 }
 
 // The reference's 127 routed experts, spread over all ranks: on 8 of them 16 seven times and 15.
-TEST(UnevenExperts, EqualOneProcess) {
+TEST_P(OnBackEnds, UnevenExpertsEqualOneProcess) {
   Communicator& world = test_world();
-  HowToRun how;
+  HowToRun how(GetParam());
   how.config.num_experts = 128;
   how.config.num_shared_experts = 1;
   how.config.top_k = 8;
@@ -403,14 +426,16 @@ class CountingCommunicator : public Communicator {
 
 // Beside the exchange inside ep, a micro-batch has one collective: the counts of all its layers and
 // slices.
-TEST(GlobalBalance, TakesOneCollectivePerMicroBatch) {
+TEST_P(OnBackEnds, TakeOneCollectivePerMicroBatch) {
   Communicator& world = test_world();
   CountingCommunicator counting(&world);
   RoutingContract contract;
   contract.pool.min = 4;
   contract.pool.max = 20;
   const auto mesh = make_mesh(world.split(0, world.rank()), 1, world.size());
-  TrainingState state(small_config(), contract, 48, mesh->position());
+  StateOptions state_options;
+  state_options.backend = make_backend_on(GetParam(), test_device());
+  TrainingState state(config_on(GetParam()), contract, 48, mesh->position(), state_options);
   fill_random(state.model, 21);
   const Batch mine = rows_of(random_batch(5, 48, 61, 9, 50), world.rank(), world.size());
   PassOptions options;
@@ -418,19 +443,18 @@ TEST(GlobalBalance, TakesOneCollectivePerMicroBatch) {
   options.world = &counting;
   options.loss = {240.0, 1e-5};
   options.settings.recompute = Recompute::kBlock;
-  LossSums sums = make_loss_sums(small_config().moe_layers(), small_config().routed_experts());
   for (int64_t slices = 1; slices <= 3; ++slices) {
     MicroBatch batch;
     for (int64_t s = 0; s < slices; ++s) batch.push_back(to_tensors(rows_of(mine, s, slices)));
-    forward_backward(state.model, batch, options, &state.balance, &state.memory, &state.gradients,
-                     &sums);
+    forward_backward(state.model, batch, options, &state.balance, &state.memory, state.gradients,
+                     state.sums);
     EXPECT_TRUE(on_all_ranks(counting.all_reduces() == slices));  // one more each time
   }
 }
 
 // Micro-batches do not change what does not look across tokens of different micro-batches: with the
 // balance loss off, one of 6 rows and three of 2 rows give the same gradients.
-TEST(Accumulation, OfMicroBatchesIsTheWholeBatch) {
+TEST_P(OnBackEnds, AccumulationOfMicroBatchesIsTheWholeBatch) {
   Communicator& world = test_world();
   RoutingContract contract;
   contract.pool.min = 4;
@@ -440,11 +464,11 @@ TEST(Accumulation, OfMicroBatchesIsTheWholeBatch) {
   std::vector<Batch> parts;
   for (int64_t m = 0; m < 3; ++m) parts.push_back(rows_of(all, m, 3));
   const auto mesh = make_mesh(world.split(0, world.rank()), 0, 1);
-  HowToRun how;
+  HowToRun how(GetParam());
   run_in_one_process(contract, {all}, &how);
   const Outcome whole = run(*mesh, contract, {all}, how);
   const Outcome split = run(*mesh, contract, parts, how);
-  const at::Tensor a = whole.gradients.dense, b = split.gradients.dense;
+  const at::Tensor a = whole.gradients.dense.cpu(), b = split.gradients.dense.cpu();
   EXPECT_TRUE(
       on_all_ranks((a - b).abs().max().item<float>() <= 1e-5 * a.abs().max().item<float>()));
 }

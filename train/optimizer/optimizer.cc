@@ -28,7 +28,7 @@ at::Tensor owned_of(const Sharding& sharding, const at::Tensor& whole) {
 // The two buffers of a layout, what is trained of each.
 struct Half {
   const Sharding& sharding;
-  at::Tensor FlatBuffers::* buffer;
+  at::Tensor FlatBuffers::*buffer;
   const std::vector<Span>& trained;
 };
 std::vector<Half> halves(const ParameterLayout& layout, const TrainedParts& trained) {
@@ -56,6 +56,13 @@ OptimizerState make_optimizer_state(const Model& model) {
   const bool own_masters = model.parameters.dense.scalar_type() == at::kFloat;
   return {0, owned_zeros(model.layout, options), owned_zeros(model.layout, options),
           own_masters ? FlatBuffers() : owned_zeros(model.layout, options)};
+}
+
+void load_masters(const ParameterLayout& layout, const FlatBuffers& parameters,
+                  OptimizerState* state) {
+  if (!state->master.dense.defined()) return;
+  state->master.dense.copy_(owned_parts(layout.dense, parameters.dense));
+  state->master.experts.copy_(owned_parts(layout.experts, parameters.experts));
 }
 
 FlatBuffers gather_owned(const Mesh& mesh, const ParameterLayout& layout,

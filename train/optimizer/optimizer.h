@@ -27,6 +27,11 @@ OptimizerState make_optimizer_state(const ParameterLayout& layout);
 // Where the model computes. The masters are zero until load_masters().
 OptimizerState make_optimizer_state(const Model& model);
 
+// What this rank owns of whole fp32 parameters in this layout, anywhere, becomes the masters, where
+// there are any.
+void load_masters(const ParameterLayout& layout, const FlatBuffers& parameters,
+                  OptimizerState* state);
+
 // Collective over the mesh. What each rank owns of gradients or moments, as whole buffers in the
 // parameters' layout. Where this rank owns everything, the same tensors. `owned`: side by side, or
 // whole buffers of which the other parts do not count.
@@ -35,8 +40,8 @@ FlatBuffers gather_owned(const Mesh& mesh, const ParameterLayout& layout, const 
 // The way back: what this rank owns of whole buffers, side by side.
 FlatBuffers owned_moments(const ParameterLayout& layout, const FlatBuffers& whole);
 
-// f64 [1]: the squares of the gradients that this rank owns and trains. Local. `gradients`, here and
-// below: what this rank owns side by side, or whole buffers.
+// f64 [1]: the squares of the gradients that this rank owns and trains. Local. `gradients`, here
+// and below: what this rank owns side by side, or whole buffers.
 at::Tensor gradient_squares(const Model& model, const TrainedParts& trained,
                             const FlatBuffers& gradients);
 

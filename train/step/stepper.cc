@@ -14,15 +14,16 @@ StateOptions state_options(const RunConfig& config, const ExpertOrder& order) {
   return options;
 }
 
-// The two buffers of a layout, and the ranks that share each.
-struct Half {
-  Communicator& group;
-  const Sharding& sharding;
-  at::Tensor FlatBuffers::* buffer;
-};
-std::vector<Half> halves(const Mesh& mesh, const ParameterLayout& layout) {
-  return {{*mesh.world, layout.dense, &FlatBuffers::dense},
-          {*mesh.dp, layout.experts, &FlatBuffers::experts}};
+// Collective over `group`. Of all ranks, to a whole buffer on the host.
+void gather_masters(Communicator& group, const Sharding& sharding, const at::Tensor& masters,
+                    const at::Tensor& whole) {
+  put_owned_parts(sharding, masters.cpu(), whole);
+  all_gather_buckets(group, sharding, whole);
+}
+
+void copy_buffers(const FlatBuffers& from, const FlatBuffers& to) {
+  to.dense.copy_(from.dense);
+  to.experts.copy_(from.experts);
 }
 
 }  // namespace
@@ -45,14 +46,9 @@ void Stepper::copy_from_host() {
   load_parameters(host_->model.parameters, &state_.model);
   OptimizerState& to = state_.optimizer;
   to.step = host_->optimizer.step;
-  for (const Half& half : halves(mesh_, state_.model.layout)) {
-    const at::Tensor& master = to.master.*half.buffer;
-    if (master.defined()) {
-      master.copy_(owned_parts(half.sharding, host_->model.parameters.*half.buffer));
-    }
-    (to.exp_avg.*half.buffer).copy_(host_->optimizer.exp_avg.*half.buffer);
-    (to.exp_avg_sq.*half.buffer).copy_(host_->optimizer.exp_avg_sq.*half.buffer);
-  }
+  load_masters(state_.model.layout, host_->model.parameters, &to);
+  copy_buffers(host_->optimizer.exp_avg, to.exp_avg);
+  copy_buffers(host_->optimizer.exp_avg_sq, to.exp_avg_sq);
 }
 
 void Stepper::copy_to_host() {
@@ -60,18 +56,15 @@ void Stepper::copy_to_host() {
   if (!host_) return;
   const OptimizerState& from = state_.optimizer;
   host_->optimizer.step = from.step;
-  for (const Half& half : halves(mesh_, state_.model.layout)) {
-    const at::Tensor& master = from.master.*half.buffer;
-    const at::Tensor& parameters = host_->model.parameters.*half.buffer;
-    if (master.defined()) {
-      put_owned_parts(half.sharding, master.cpu(), parameters);
-      all_gather_buckets(half.group, half.sharding, parameters);
-    } else {
-      parameters.copy_(state_.model.parameters.*half.buffer);
-    }
-    (host_->optimizer.exp_avg.*half.buffer).copy_(from.exp_avg.*half.buffer);
-    (host_->optimizer.exp_avg_sq.*half.buffer).copy_(from.exp_avg_sq.*half.buffer);
+  if (from.master.dense.defined()) {
+    const ParameterLayout& layout = state_.model.layout;
+    gather_masters(*mesh_.world, layout.dense, from.master.dense, host_->model.parameters.dense);
+    gather_masters(*mesh_.dp, layout.experts, from.master.experts, host_->model.parameters.experts);
+  } else {
+    copy_buffers(state_.model.parameters, host_->model.parameters);
   }
+  copy_buffers(from.exp_avg, host_->optimizer.exp_avg);
+  copy_buffers(from.exp_avg_sq, host_->optimizer.exp_avg_sq);
 }
 
 StepResult Stepper::step(const StepBatches& batches, const StepOptions& options) {

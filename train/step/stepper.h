@@ -1,5 +1,5 @@
-// What takes a run's training steps (training_step.h), on the host or a device: all that the trainer
-// and the benchmark need.
+// What takes a run's training steps (training_step.h), on the host or a device: all that the
+// trainer and the benchmark need.
 #pragma once
 
 #include <memory>

@@ -46,8 +46,8 @@ PassOptions pass_of(const Mesh& mesh, double divisor, const StepOptions& options
   return pass;
 }
 
-// What a step adds up over all ranks, where the model computes: f64, the numbers of state.sums, then
-// the squares of all gradients, each counted once, on its owner.
+// What a step adds up over all ranks, where the model computes: f64, the numbers of state.sums,
+// then the squares of all gradients, each counted once, on its owner.
 struct StepTotals {
   at::Tensor all;
   double divisor = 0;
@@ -78,8 +78,8 @@ StepTotals add_up(const Mesh& mesh, const std::vector<MicroBatch>& micro_batches
   Timed timed(options.profile, Work::kExchange);
   reduction.finish();
   timed.switch_to(Work::kOptimizer);
-  totals.all = at::cat({state->sums.all(), gradient_squares(state->model, state->trained,
-                                                            state->owned_gradients)});
+  totals.all = at::cat(
+      {state->sums.all(), gradient_squares(state->model, state->trained, state->owned_gradients)});
   timed.switch_to(Work::kExchange);
   mesh.world->all_reduce(totals.all, ReduceOp::kSum);
   if (options.want_exchange && mesh.ep->size() > 1) {
@@ -131,8 +131,7 @@ TrainingState::TrainingState(const ModelConfig& config, const RoutingContract& c
       owned_gradients(make_owned_gradients(model.layout, {gradients.layout, gradients.buffers})),
       trained(trained_parts(config, model.layout, options.freeze)),
       optimizer(make_optimizer_state(model)),
-      balance(config.moe_layers(), config.routed_experts(), contract.balance_scope,
-              model.device()),
+      balance(config.moe_layers(), config.routed_experts(), contract.balance_scope, model.device()),
       sums(config.moe_layers(), config.routed_experts(), model.device()) {}
 
 StepResult compute_gradients(const Mesh& mesh, const std::vector<MicroBatch>& micro_batches,

@@ -9,9 +9,9 @@
 
 #include "eval/generation/sampling.h"
 #include "eval/loss/sequence_batch.h"
-#include "model/device/inference.h"
-#include "model/host/key_value_cache.h"
+#include "model/device/backend.h"
 #include "model/inference.h"
+#include "model/key_value_cache.h"
 #include "parallel/self_communicator.h"
 #include "tests/model/clear_routing.h"
 #include "tests/model/random_batch.h"
@@ -37,15 +37,10 @@ class Decoder {
  public:
   explicit Decoder(const Case& c)
       : case_(c),
-        model_(c.config, c.contract, 200),
+        model_(c.config, c.contract, 200, {}, {},
+               c.on_device ? device::make_backend(at::kCPU, at::kFloat) : nullptr),
         mesh_(make_mesh(self_communicator(), 1, 1).value()),
-        on_device_(c.on_device
-                       ? std::make_unique<device::DeviceModel>(
-                             c.config, c.contract, GridPosition{}, 200, at::Device(at::kCPU),
-                             at::kFloat, ExpertOrder(), GradientMemory::kNone)
-                       : nullptr),
-        inference_(c.on_device ? device::make_inference(on_device_.get(), mesh_)
-                               : make_inference(&model_, mesh_)) {
+        inference_(&model_, mesh_) {
     std::mt19937_64 random(3);
     for (const int64_t length : c.lengths) {
       tokens_.emplace_back();
@@ -55,7 +50,6 @@ class Decoder {
     }
     seed_with_clear_routing(5, [&](uint64_t seed) {
       fill_random(model_, seed);
-      if (on_device_ != nullptr) device::load_parameters(model_.parameters, on_device_.get());
       return too_close(gap_of_one_pass());
     });
   }
@@ -92,12 +86,15 @@ class Decoder {
     std::vector<float> last;
     options.want_states = true;
     options.after_block = [&](const BlockView& block) {
-      if (chosen != nullptr) chosen->push_back(*block.pools);
-      gap_.take(routing_gap(*inference_, options, batch, block));
+      if (chosen != nullptr) {
+        const auto* in = block.pools.const_data_ptr<uint8_t>();
+        chosen->emplace_back(in, in + block.pools.numel());
+      }
+      gap_.take(routing_gap(inference_, options, batch, block));
       const auto* y = block.y.const_data_ptr<float>();
       last.assign(y, y + block.y.numel());
     };
-    inference_->run(batch, options);
+    inference_.run(batch, options);
     return last;
   }
 
@@ -112,13 +109,13 @@ class Decoder {
   }
 
   KeyValueCache make_cache(int64_t sequences, int64_t tokens) const {
-    return inference_->make_cache(sequences, tokens);
+    return inference_.make_cache(sequences, tokens);
   }
 
   void compare() {
     const size_t N = case_.lengths.size();
     const int64_t D = case_.config.d_model;
-    KeyValueCache cache = inference_->make_cache(static_cast<int64_t>(N), 190);
+    KeyValueCache cache = inference_.make_cache(static_cast<int64_t>(N), 190);
     std::vector<int64_t> at(N, 0);
     std::vector<int64_t> next = case_.prompts;
     Pools pools;
@@ -153,8 +150,7 @@ class Decoder {
   Model model_;
   std::vector<std::vector<int32_t>> tokens_;
   const Mesh mesh_;
-  const std::unique_ptr<device::DeviceModel> on_device_;
-  const std::unique_ptr<Inference> inference_;
+  Inference inference_;
   RoutingGap gap_;  // of the passes so far
 };
 

@@ -6,10 +6,11 @@
 #include <cmath>
 
 #include "model/device/attention.h"
+#include "model/device/backend.h"
 #include "model/device/exchange.h"
-#include "model/device/kernels/adamw.h"
 #include "model/device/kernels/cross_entropy.h"
 #include "model/device/kernels/embedding.h"
+#include "model/device/kernels/plain_attention.h"
 #include "model/device/kernels/rms_norm.h"
 #include "model/device/kernels/rope.h"
 #include "model/device/kernels/router_choice.h"
@@ -20,10 +21,10 @@
 #include "model/host/attention.h"
 #include "model/host/document_pools.h"
 #include "model/host/rms_norm.h"
+#include "model/host/backend.h"
 #include "model/host/rope.h"
 #include "parallel/self_communicator.h"
 #include "tests/model/device/device_under_test.h"
-#include "train/optimizer/optimizer.h"
 
 namespace emo {
 namespace {
@@ -74,15 +75,13 @@ TEST_P(Kernels, RmsNorm) {
 
 TEST_P(Kernels, Rope) {
   const int64_t T = 29, H = 3, hd = 10, stride = 41;
-  const RopeTable table(50, hd, 10000);
-  const device::RopeTensors tensors{
-      on(at::from_blob(const_cast<float*>(table.cosines(0)), {50, hd / 2}, at::kFloat)),
-      on(at::from_blob(const_cast<float*>(table.sines(0)), {50, hd / 2}, at::kFloat))};
+  const RopeTable table = make_rope_table(50, hd, 10000, at::kCPU);
+  const RopeTable there{on(table.cosines), on(table.sines)};
   const at::Tensor positions = at::randint(0, 50, {T}).to(at::kInt);
   for (const Rotation rotation : {Rotation::kForward, Rotation::kBackward}) {
     const at::Tensor x = random({T, stride}), found = typed(x);
     rotate(table, rotation, T, positions.const_data_ptr<int32_t>(), H, hd, stride, data(x));
-    device::rotate(tensors, rotation, on(positions), H, hd, found);
+    device::rotate(there, rotation, on(positions), H, hd, found);
     expect_close(found, x, tolerance());
   }
 }
@@ -157,7 +156,7 @@ struct AttentionCase {
   int64_t H, hd, T = 240;
   at::Tensor ends = ints({0, 1, 9, 160, 240});
   at::Tensor out, lse, d_qkv;  // of the CPU path
-  device::DeviceSlice batch;
+  PlacedSlice batch;
 
   AttentionCase(int64_t heads, int64_t head_dim, const at::Tensor& qkv, const at::Tensor& d_out)
       : H(heads), hd(head_dim) {
@@ -167,7 +166,7 @@ struct AttentionCase {
     const AttentionShape shape{H, hd, ends.const_data_ptr<int32_t>(), 4};
     attention(shape, data(qkv), data(out), data(lse), &scratch);
     attention_backward(shape, data(qkv), data(out), data(lse), data(d_out), data(d_qkv), &scratch);
-    device::TokenSpans spans{at::zeros({T}, at::kInt), at::zeros({T}, at::kInt)};
+    TokenSpans spans{at::zeros({T}, at::kInt), at::zeros({T}, at::kInt)};
     for (int64_t span = 0; span < 4; ++span) {
       const int64_t begin = ends[span].item<int64_t>(), end = ends[span + 1].item<int64_t>();
       spans.begin.slice(0, begin, end).fill_(begin);
@@ -199,7 +198,7 @@ TEST_P(Kernels, Attention) {
     const int64_t H = 2, T = 240;
     const at::Tensor qkv = random({T, 3 * H * hd}), d_out = random({T, H * hd});
     const AttentionCase c(H, hd, qkv, d_out);
-    const device::AttentionKept kept = device::attention(c.batch, H, typed(qkv));
+    const AttentionKept kept = device::attention(c.batch, H, typed(qkv));
     expect_close(kept.out, c.out, tolerance());
     const at::Tensor d_qkv = device::attention_backward(c.batch, H, typed(qkv), kept, typed(d_out));
     expect_close(d_qkv, c.d_qkv, 2 * tolerance());
@@ -253,7 +252,7 @@ TEST_P(Kernels, GroupedProductsAreOneForEachExpert) {
   }
 }
 
-device::Spans spans_of(const std::vector<int32_t>& ends) {
+Spans spans_of(const std::vector<int32_t>& ends) {
   const auto N = static_cast<int64_t>(ends.size()) - 1;
   const std::vector<Piece> pieces = pieces_of(ends.data(), N);
   std::vector<int32_t> span_of, piece_ends = {0}, first = {0};
@@ -309,7 +308,7 @@ TEST(RouterKernels, ScoresThatAreNoNumbersStillMakePools) {
 }
 
 TEST(RouterKernels, TopKTiesKeepTheLowerIndexAndSmallPoolsLeaveSlotsUnused) {
-  const device::Spans spans = spans_of({0, 1, 3});
+  const Spans spans = spans_of({0, 1, 3});
   const at::Tensor logits = at::tensor({1.0f, 3.0f, 3.0f, 0.0f, 3.0f,  //
                                         0.0f, 0.0f, 0.0f, 0.0f, 0.0f,  //
                                         5.0f, 1.0f, 2.0f, 2.0f, 9.0f})
@@ -326,7 +325,7 @@ TEST(RouterKernels, SumsOverPiecesDocumentsAndExperts) {
   at::manual_seed(5);
   const std::vector<int32_t> ends = {0, 130, 131, 300};
   const int64_t T = 300, E = 7, K = 2;
-  const device::Spans spans = spans_of(ends);
+  const Spans spans = spans_of(ends);
   ASSERT_EQ(spans.pieces, 3 + 1 + 3);
   const at::Tensor logits = at::randn({T, E});
   const at::Tensor lse = on(at::empty({T})), entropy = on(at::empty({T}));
@@ -399,47 +398,41 @@ TEST(ExchangePlan, OfOneRankSortsAndPads) {
   EXPECT_EQ((pairs < 0).sum().item<int64_t>(), (experts < 0).sum().item<int64_t>());
 }
 
-TEST(AdamWKernel, IsTheCpuPathsOverSeveralSteps) {
+TEST(AdamWKernel, IsTheHostsOverSeveralSteps) {
   at::manual_seed(11);
   const int64_t n = 5003;
-  ParameterLayout layout;  // one bucket behind an empty embedding's
-  layout.dense.buckets = {{0, 0}, {0, n}};
-  layout.experts.buckets = {{0, 0}, {0, 0}};
-  FlatBuffers parameters{at::randn({n}), at::empty({0})};
-  OptimizerState state = make_optimizer_state(layout);
-  const at::Tensor master = on(parameters.dense.clone()), m = on(at::zeros({n})),
-                   v = on(at::zeros({n})), bf16 = on(at::zeros({n}, at::kBFloat16));
-  const AdamWOptions options;
+  const auto host = host_backend();
+  const auto there = device::make_backend(device_under_test(), at::kBFloat16);
+  const at::Tensor parameter = at::randn({n}), first = at::zeros({n}), second = at::zeros({n});
+  const at::Tensor master = on(parameter.clone()), m = on(at::zeros({n})), v = on(at::zeros({n})),
+                   bf16 = on(at::zeros({n}, at::kBFloat16));
   for (int64_t step = 1; step <= 3; ++step) {
-    const FlatBuffers gradients{at::randn({n}), at::empty({0})};
-    const at::Tensor partial = on(at::empty({2}, at::kDouble)), control = on(at::empty({2}));
-    device::block_squares(on(gradients.dense), partial);
-    const at::Tensor squares = partial.sum().view({1});
-    const double norm = gradients.dense.to(at::kDouble).norm().item<double>();
-    EXPECT_NEAR(squares.sqrt().item<double>(), norm, 1e-9 * norm);
-    device::clip_control(on(at::ones({1}, at::kDouble)), squares, 2.0, control);
-    EXPECT_FLOAT_EQ(control[0].item<float>(), static_cast<float>(clip_factor(norm, 2.0)));
-    EXPECT_EQ(control[1].item<float>(), 1);
-    adamw_step(layout, {{{0, n}}, {}}, {options, 0.1, clip_factor(norm, 2.0)}, gradients,
-               &parameters, &state);
-    const auto t = static_cast<double>(step);
-    device::adamw(
-        {0.9f, 0.95f, 1e-8f, 1 - 0.1f * 0.1f, static_cast<float>(0.1 / (1 - std::pow(0.9, t))),
-         static_cast<float>(1 / std::sqrt(1 - std::pow(0.95, t)))},
-        control, on(gradients.dense), master, m, v, bf16);
-    expect_close(master, parameters.dense, 1e-6);
-    expect_close(m, state.exp_avg.dense, 1e-6);
-    expect_close(v, state.exp_avg_sq.dense, 1e-6);
+    const at::Tensor gradient = at::randn({n}), loss = at::ones({1}, at::kDouble);
+    const at::Tensor squares = there->sum_of_squares({on(gradient.slice(0, 0, 4097)),
+                                                      on(gradient.slice(0, 4097))});
+    const at::Tensor expected = host->sum_of_squares({gradient});
+    expect_close(squares, expected, 1e-12);
+    at::Tensor control, control_there;
+    host->clip_control(loss, expected, 2.0, &control);
+    there->clip_control(on(loss), squares, 2.0, &control_there);
+    expect_close(control_there, control, 1e-7);
+    const AdamWFactors factors = adamw_factors({}, 0.1, step, /*decayed=*/true);
+    host->adamw(factors, control, gradient, parameter, first, second, {});
+    there->adamw(factors, control_there, on(gradient), master, m, v, bf16);
+    expect_close(master, parameter, 1e-6);
+    expect_close(m, first, 1e-6);
+    expect_close(v, second, 1e-6);
     EXPECT_TRUE(at::equal(bf16, master.to(at::kBFloat16)));
   }
   // Not finite: nothing moves.
-  const at::Tensor control = on(at::empty({2})), before = master.clone();
+  const at::Tensor before = master.clone();
   for (const auto& [loss, squares] : {std::pair(INFINITY, 1.0f), std::pair(NAN, 1.0f),
                                       std::pair(1.0f, INFINITY), std::pair(1.0f, NAN)}) {
-    device::clip_control(on(at::full({1}, loss, at::kDouble)),
-                         on(at::full({1}, squares, at::kDouble)), 1.0, control);
+    at::Tensor control;
+    there->clip_control(on(at::full({1}, loss, at::kDouble)),
+                        on(at::full({1}, squares, at::kDouble)), 1.0, &control);
     EXPECT_EQ(control[1].item<float>(), 0);
-    device::adamw({0.9f, 0.95f, 1e-8f, 1, 1, 1}, control, on(at::ones({n})), master, m, v, bf16);
+    there->adamw({0.9f, 0.95f, 1e-8f, 1, 1, 1}, control, on(at::ones({n})), master, m, v, bf16);
     EXPECT_TRUE(at::equal(master, before));
   }
 }

@@ -291,7 +291,7 @@ TEST(Bf16Norm, IsTheFp32NormRounded) {
 
 TEST(Bf16Rotation, TurnsBack) {
   const int64_t T = 9, heads = 2, W = 34, stride = 3 * W;
-  const RopeTable table(T, W, 10000);
+  const RopeTable table = make_rope_table(T, W, 10000, at::kCPU);
   std::vector<int32_t> positions(T);
   for (int64_t t = 0; t < T; ++t) positions[t] = static_cast<int32_t>(t);
   const auto before = random_numbers<Bf16>(T * stride, 1);

@@ -20,7 +20,8 @@ ModelConfig config_of() {
 }
 
 LossSums sums_of_two_layers() {
-  LossSums sums = make_loss_sums(2, 4);
+  LossSums sums;
+  sums.layers.resize(2);
   sums.layers[0] = {1.5, 40, 30, 20, 6, 9, 3, {10, 6, 4, 0}};
   sums.layers[1] = {1.1, 20, 10, 20, 9, 12, 3, {5, 5, 5, 5}};
   return sums;

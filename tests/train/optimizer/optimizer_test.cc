@@ -4,8 +4,10 @@
 #include <gtest/gtest.h>
 
 #include <cstring>
+#include <limits>
+#include <utility>
 
-#include "parallel/self_communicator.h"
+#include "tests/model/backends.h"
 #include "tests/model/random_batch.h"
 #include "tests/model/sample_configs.h"
 #include "train/optimizer/schedule.h"
@@ -14,13 +16,27 @@
 namespace emo {
 namespace {
 
+// A control that scales gradients, and allows the update.
+at::Tensor scaled_by(float scale) { return at::tensor({scale, 1.0f}); }
+
+class Optimizer : public ::testing::TestWithParam<On> {
+ protected:
+  static Model model() {
+    ModelConfig config = small_config();
+    config.d_expert = 12;
+    return {config, RoutingContract(), 1, {}, {}, make_backend_on(GetParam(), at::kCPU)};
+  }
+};
+INSTANTIATE_TEST_SUITE_P(All, Optimizer, both_backends(),
+                         [](const auto& test) { return name_of(test.param); });
+
 // torch.optim.AdamW's update in fp64, parameter by parameter.
-TEST(AdamW, EqualsThePlainFormula) {
-  Model model(small_config(), RoutingContract(), 1);
+TEST_P(Optimizer, AdamWEqualsThePlainFormula) {
+  Model model = this->model();
   const TrainedParts all = trained_parts(model.config, model.layout, Freeze::kNone);
   fill_random(model, 1);
   const Gradients gradients(model);
-  OptimizerState state = make_optimizer_state(model.layout);
+  OptimizerState state = make_optimizer_state(model);
   AdamWOptions options;
   std::map<std::string, at::Tensor> p, m, v;
   const auto view = [](const ParameterInfo& info, const FlatBuffers& b) {
@@ -43,7 +59,7 @@ TEST(AdamW, EqualsThePlainFormula) {
       const double c1 = 1 - std::pow(options.beta1, step), c2 = 1 - std::pow(options.beta2, step);
       x.sub_(m[info.name] / c1 / ((v[info.name] / c2).sqrt() + options.epsilon) * lr);
     }
-    adamw_step(model.layout, all, {options, lr, 0.5}, gradients.buffers, &model.parameters, &state);
+    adamw_step(all, {options, lr, scaled_by(0.5f)}, gradients.buffers, &model, &state);
   }
   for (const ParameterInfo& info : model.layout.parameters) {
     const double difference =
@@ -53,8 +69,7 @@ TEST(AdamW, EqualsThePlainFormula) {
 }
 
 // What is frozen keeps its bits and counts in no norm; all else is updated as if nothing were.
-TEST(Freeze, LeavesExpertsAndRoutersAlone) {
-  const auto mesh = make_mesh(self_communicator(), 1, 1);
+TEST_P(Optimizer, LeavesFrozenExpertsAndRoutersAlone) {
   const auto frozen = [](const std::string& name, bool shared_expert, Freeze freeze) {
     if (name.find(".mlp.experts.") != std::string::npos) {
       return freeze != Freeze::kNone && (!shared_expert || freeze >= Freeze::kRoutedShared);
@@ -64,19 +79,20 @@ TEST(Freeze, LeavesExpertsAndRoutersAlone) {
   };
   for (const Freeze freeze :
        {Freeze::kNone, Freeze::kRouted, Freeze::kRoutedShared, Freeze::kRoutedSharedRouter}) {
-    Model model(small_config(), RoutingContract(), 1), free(small_config(), RoutingContract(), 1);
+    Model model = this->model();
+    Model free = this->model();
     fill_random(model, 1);
     fill_random(free, 1);
     const Gradients gradients(model);
     gradients.buffers.dense.uniform_(-1, 1);
     gradients.buffers.experts.uniform_(-1, 1);
     const FlatBuffers before{model.parameters.dense.clone(), model.parameters.experts.clone()};
-    OptimizerState state = make_optimizer_state(model.layout);
-    OptimizerState free_state = make_optimizer_state(model.layout);
+    OptimizerState state = make_optimizer_state(model);
+    OptimizerState free_state = make_optimizer_state(free);
     const TrainedParts trained = trained_parts(model.config, model.layout, freeze);
     const TrainedParts all = trained_parts(model.config, model.layout, Freeze::kNone);
-    adamw_step(model.layout, trained, {{}, 0.1, 1}, gradients.buffers, &model.parameters, &state);
-    adamw_step(free.layout, all, {{}, 0.1, 1}, gradients.buffers, &free.parameters, &free_state);
+    adamw_step(trained, {{}, 0.1, scaled_by(1)}, gradients.buffers, &model, &state);
+    adamw_step(all, {{}, 0.1, scaled_by(1)}, gradients.buffers, &free, &free_state);
     double squares = 0;
     int64_t left_alone = 0;
     for (const ParameterInfo& info : model.layout.parameters) {
@@ -94,13 +110,14 @@ TEST(Freeze, LeavesExpertsAndRoutersAlone) {
       }
     }
     EXPECT_EQ(left_alone > 0, freeze != Freeze::kNone);
-    const double norm = gradient_norm(*mesh, model.layout, trained, gradients.buffers);
+    const double norm =
+        std::sqrt(gradient_squares(model, trained, gradients.buffers).item<double>());
     EXPECT_NEAR(norm, std::sqrt(squares), 0.02 * norm);  // padding holds gradients here
   }
 }
 
-TEST(Clip, NormOfEverythingOnceAndTheReferencesFactor) {
-  Model model(small_config(), RoutingContract(), 1);
+TEST_P(Optimizer, NormOfEverythingOnceAndTheReferencesFactor) {
+  const Model model = this->model();
   const Gradients gradients(model);
   double squares = 0;
   for (const ParameterInfo& info : model.layout.parameters) {
@@ -110,12 +127,21 @@ TEST(Clip, NormOfEverythingOnceAndTheReferencesFactor) {
       squares += static_cast<double>(data[i]) * data[i];
     }
   }
-  const auto mesh = make_mesh(self_communicator(), 1, 1);
   const TrainedParts all = trained_parts(model.config, model.layout, Freeze::kNone);
-  EXPECT_NEAR(gradient_norm(*mesh, model.layout, all, gradients.buffers), std::sqrt(squares), 1e-5);
-  EXPECT_EQ(clip_factor(0.5, 1), 1);
-  EXPECT_DOUBLE_EQ(clip_factor(4, 1), 1 / (4 + 1e-6));
-  EXPECT_EQ(clip_factor(4, 0), 1);
+  EXPECT_NEAR(std::sqrt(gradient_squares(model, all, gradients.buffers).item<double>()),
+              std::sqrt(squares), 1e-5);
+  const auto control = [&](double cross_entropy, double norm, double limit) {
+    at::Tensor out;
+    model.backend->clip_control(at::full({1}, cross_entropy, at::kDouble),
+                                at::full({1}, norm * norm, at::kDouble), limit, &out);
+    return std::pair(out[0].item<float>(), out[1].item<float>());
+  };
+  constexpr double kInfinity = std::numeric_limits<double>::infinity();
+  EXPECT_EQ(control(1, 0.5, 1), std::pair(1.0f, 1.0f));
+  EXPECT_EQ(control(1, 4, 1), std::pair(static_cast<float>(1 / (4 + 1e-6)), 1.0f));
+  EXPECT_EQ(control(1, 4, 0), std::pair(1.0f, 1.0f));
+  EXPECT_EQ(control(std::nan(""), 4, 0).second, 0);
+  EXPECT_EQ(control(1, kInfinity, 1).second, 0);
 }
 
 TEST(Schedule, HasTheReferencesRates) {

@@ -10,12 +10,13 @@
 #include "absl/strings/str_format.h"
 #include "eval/verify/golden_folder.h"
 #include "parallel/self_communicator.h"
+#include "tests/model/backends.h"
 #include "tests/model/clear_routing.h"
 #include "tests/model/random_batch.h"
 #include "tests/model/sample_configs.h"
 #include "tests/parallel/test_world.h"
 #include "train/step/batch_tensors.h"
-#include "train/step/device_step.h"
+#include "train/step/training_step.h"
 
 namespace emo {
 namespace {
@@ -23,7 +24,7 @@ namespace {
 constexpr int64_t kS = 48;
 constexpr int64_t kSteps = 3;
 
-struct DeviceCase {
+struct TrainingCase {
   int64_t rows;  // of each micro-batch
   int64_t micro_batches;
   BalanceScope scope;
@@ -39,7 +40,7 @@ struct DeviceCase {
       false;  // layers have different numbers of experts; queries and keys are normalised
 };
 
-ModelConfig config_of(const DeviceCase& c) {
+ModelConfig config_of(const TrainingCase& c) {
   ModelConfig config = small_config();
   config.d_expert = 16;
   config.d_ffn = 24;
@@ -49,7 +50,7 @@ ModelConfig config_of(const DeviceCase& c) {
   return config;
 }
 
-RoutingContract contract_of(const DeviceCase& c) {
+RoutingContract contract_of(const TrainingCase& c) {
   RoutingContract contract;
   contract.pool.kind = c.pool;
   contract.pool.min = 4;
@@ -59,7 +60,7 @@ RoutingContract contract_of(const DeviceCase& c) {
   return contract;
 }
 
-ExpertOrder order_of(const DeviceCase& c) {
+ExpertOrder order_of(const TrainingCase& c) {
   ExpertOrder order;
   for (int64_t layer = 0; c.reordered && layer < config_of(c).n_layers; ++layer) {
     std::vector<int32_t>& experts = order.emplace_back();
@@ -69,7 +70,7 @@ ExpertOrder order_of(const DeviceCase& c) {
   return order;
 }
 
-StepOptions options_of(const DeviceCase& c) {
+StepOptions options_of(const TrainingCase& c) {
   StepOptions options;
   options.learning_rate = 0.01;
   options.clip = 0.5;
@@ -85,7 +86,8 @@ struct Rows {
   std::vector<MicroBatch> micro_batches;
   int64_t share = 0;
 };
-Rows rows_of_step(const DeviceCase& c, int64_t step, int64_t slices, int64_t rank, int64_t world) {
+Rows rows_of_step(const TrainingCase& c, int64_t step, int64_t slices, int64_t rank,
+                  int64_t world) {
   Rows rows;
   for (int64_t m = 0; m < c.micro_batches; ++m) {
     Batch all = random_batch(c.rows, kS, 61, 9, static_cast<uint64_t>(100 * step + m),
@@ -113,59 +115,69 @@ void take_tensors(const Mesh& mesh, const Model& model, const OptimizerState& op
                   Trained* run) {
   const FlatBuffers first = gather_owned(mesh, model.layout, optimizer.exp_avg);
   const FlatBuffers second = gather_owned(mesh, model.layout, optimizer.exp_avg_sq);
+  const bool own_masters = !optimizer.master.dense.defined();
+  const FlatBuffers masters =
+      own_masters ? model.parameters : gather_owned(mesh, model.layout, optimizer.master);
   for (const ParameterInfo& p : model.layout.parameters) {
     const auto take = [&](const char* kind, const FlatBuffers& buffers) {
       const at::Tensor& buffer =
           p.buffer == ParameterBuffer::kDense ? buffers.dense : buffers.experts;
-      run->tensors[kind + p.name] = buffer.slice(0, p.offset, p.offset + p.numel()).clone();
+      run->tensors[kind + p.name] = buffer.slice(0, p.offset, p.offset + p.numel()).cpu().clone();
     };
-    take("", model.parameters);
+    take("", masters);
     take("exp_avg/", first);
     take("exp_avg_sq/", second);
   }
 }
 
-// `moved` as of fill_random; `gap` becomes the smallest of all steps.
-Trained run_on_cpu(const DeviceCase& c, uint64_t seed, float moved, double* gap) {
-  const auto mesh = make_mesh(self_communicator(), 1, 1);
-  StateOptions state_options;
-  state_options.freeze = c.freeze;
-  TrainingState state(config_of(c), contract_of(c), kS, mesh->position(), state_options);
-  fill_random(state.model, seed, moved);
+// Where and how a run trains.
+struct Place {
+  const Mesh& mesh;
+  On where;
+  uint64_t seed;    // of the weights
+  float moved = 0;  // see fill_random()
+};
+
+// `gap`, where not null, becomes the smallest of all steps.
+Trained train(const Place& at, const TrainingCase& c, const StateOptions& how, int64_t slices,
+              Recompute recompute, double* gap = nullptr) {
+  const Mesh& mesh = at.mesh;
+  TrainingState state(config_of(c), contract_of(c), kS, mesh.position(), how);
+  const Model host(config_of(c), contract_of(c), kS, mesh.position(), how.order);
+  fill_random(host, at.seed, at.moved);
+  load_parameters(host.parameters, &state.model);
+  load_masters(state.model.layout, host.parameters, &state.optimizer);
   Trained run;
   StepOptions options = options_of(c);
-  options.pass.recompute = Recompute::kNone;
-  *gap = RoutingGap::kNone;
+  options.pass.recompute = recompute;
+  if (gap != nullptr) *gap = RoutingGap::kNone;
   for (int64_t step = 0; step < kSteps; ++step) {
-    const Rows rows = rows_of_step(c, step, 1, 0, 1);
+    const Rows rows = rows_of_step(c, step, slices, mesh.world->rank(), mesh.world->size());
     wait_for_parameters(&state);
-    for (const MicroBatch& batch : rows.micro_batches) {
-      *gap = std::min(*gap, gap_of_pass(state.model, batch[0], options.pass).choice());
+    for (size_t m = 0; gap != nullptr && m < rows.micro_batches.size(); ++m) {
+      *gap =
+          std::min(*gap, gap_of_pass(state.model, rows.micro_batches[m][0], options.pass).choice());
     }
-    run.results.push_back(training_step(*mesh, rows.micro_batches, rows.share, options, &state));
+    run.results.push_back(training_step(mesh, rows.micro_batches, rows.share, options, &state));
   }
   wait_for_parameters(&state);
-  take_tensors(*mesh, state.model, state.optimizer, &run);
+  EXPECT_EQ(state.optimizer.step, kSteps);
+  take_tensors(mesh, state.model, state.optimizer, &run);
   return run;
 }
 
-Trained run_on_device(const Mesh& mesh, const DeviceCase& c, uint64_t seed) {
-  DeviceState state(config_of(c), contract_of(c), kS, mesh.position(), test_device(), c.type,
-                    StateOptions{order_of(c), c.gradients, c.freeze});
-  Model host(config_of(c), contract_of(c), kS, mesh.position(), order_of(c));
-  OptimizerState optimizer = make_optimizer_state(host.layout);
-  fill_random(host, seed);
-  copy_from_host(host, optimizer, &state);
-  Trained run;
-  for (int64_t step = 0; step < kSteps; ++step) {
-    const Rows rows = rows_of_step(c, step, c.slices, mesh.world->rank(), mesh.world->size());
-    run.results.push_back(
-        training_step(mesh, rows.micro_batches, rows.share, options_of(c), &state));
-  }
-  copy_to_host(mesh, &state, &host, &optimizer);
-  EXPECT_EQ(optimizer.step, kSteps);
-  take_tensors(mesh, host, optimizer, &run);
-  return run;
+// The reference: one process, on the host, in fp32.
+Trained run_in_one_process(const TrainingCase& c, uint64_t seed, float moved, double* gap) {
+  const auto mesh = make_mesh(self_communicator(), 1, 1);
+  StateOptions how;
+  how.freeze = c.freeze;
+  return train({*mesh, On::kHost, seed, moved}, c, how, /*slices=*/1, Recompute::kNone, gap);
+}
+
+Trained run_on_ranks(const Mesh& mesh, On where, const TrainingCase& c, uint64_t seed) {
+  return train({mesh, where, seed}, c,
+               {order_of(c), c.gradients, c.freeze, make_backend_on(where, test_device(), c.type)},
+               c.slices, c.recompute);
 }
 
 // How far a run may be from another that computes the same in another order.
@@ -174,7 +186,7 @@ struct Bounds {
   double tensor;                       // fp32: of each tensor's largest entry
   double parameters, moments;          // bf16: of the norm of all of a kind
 };
-Bounds bounds_of(const DeviceCase& c) {
+Bounds bounds_of(const TrainingCase& c) {
   if (c.type == at::kFloat) return {2e-6, 2e-5, 1e-5, 1e-4, 0, 0};
   // Wrong parts, stale parameters or lost rows exceed these.
   return {0.02, 0.2, 0.1, 0, 0.02, 0.5};
@@ -251,7 +263,7 @@ std::string far_apart(const Trained& found, const Trained& expected, const Bound
   return differing;
 }
 
-std::string differences(const DeviceCase& c, const Trained& many, const Reference& one) {
+std::string differences(const TrainingCase& c, const Trained& many, const Reference& one) {
   const bool exact = c.type == at::kFloat;
   const Bounds bounds = bounds_of(c);
   return differing_results(many, one.run, exact, bounds) +
@@ -260,12 +272,12 @@ std::string differences(const DeviceCase& c, const Trained& many, const Referenc
 
 // Runs the reference in fp32. Answers why others cannot be held against it: ties; or that rounding
 // moves it far over the steps.
-std::string run_reference(const DeviceCase& c, uint64_t seed, Reference* one) {
+std::string run_reference(const TrainingCase& c, uint64_t seed, Reference* one) {
   double gap = 0;
   double ignored = 0;
-  one->run = run_on_cpu(c, seed, 0, &gap);
+  one->run = run_in_one_process(c, seed, 0, &gap);
   if (!too_close(gap).empty()) return too_close(gap);
-  one->moved = run_on_cpu(c, seed, kRounding, &ignored);
+  one->moved = run_in_one_process(c, seed, kRounding, &ignored);
   std::string far = differing_results(one->moved, one->run, /*exact=*/true, bounds_of(c));
   if (!far.empty()) far = "rounding moves " + far;
   for (const auto& [name, tensor] : one->run.tensors) {
@@ -275,10 +287,11 @@ std::string run_reference(const DeviceCase& c, uint64_t seed, Reference* one) {
   return far;
 }
 
-class DeviceLayouts : public ::testing::TestWithParam<DeviceCase> {};
+class TrainingLayouts : public ::testing::TestWithParam<std::tuple<On, TrainingCase>> {};
 
-TEST_P(DeviceLayouts, EqualTheCpuPathInOneProcess) {
-  const DeviceCase& c = GetParam();
+TEST_P(TrainingLayouts, EqualOneProcess) {
+  const auto& [where, c] = GetParam();
+  if (where == On::kHost && c.type != at::kFloat) return;  // its parameters are fp32
   Communicator& world = test_world();
   Reference one;
   uint64_t seed = 21;
@@ -287,72 +300,79 @@ TEST_P(DeviceLayouts, EqualTheCpuPathInOneProcess) {
                                    [&](uint64_t tried) { return run_reference(c, tried, &one); });
   } else {  // choices fall the other way, and the bounds allow for it
     double ignored = 0;
-    one.run = run_on_cpu(c, seed, 0, &ignored);
+    one.run = run_in_one_process(c, seed, 0, &ignored);
   }
   for (int64_t ep = 1; ep <= world.size(); ep *= 2) {
     const auto mesh = make_mesh(world.split(0, world.rank()), 0, ep);
-    const std::string differing = differences(c, run_on_device(*mesh, c, seed), one);
+    const std::string differing = differences(c, run_on_ranks(*mesh, where, c, seed), one);
     EXPECT_TRUE(on_all_ranks(differing.empty())) << differing << "ep " << ep;
   }
 }
 
 constexpr auto kRange = PoolPolicy::Kind::kRange;
 INSTANTIATE_TEST_SUITE_P(
-    All, DeviceLayouts,
-    ::testing::Values(
-        DeviceCase{8, 1, BalanceScope::kMicroBatch, kRange},
-        DeviceCase{3, 1, BalanceScope::kMicroBatch, kRange},  // one rank of four has none
-        DeviceCase{5, 3, BalanceScope::kGlobalBatch, kRange},
-        DeviceCase{7, 2, BalanceScope::kMicroBatch, PoolPolicy::Kind::kNone},
-        DeviceCase{7, 2, BalanceScope::kMicroBatch, kRange, Recompute::kBlock, 3},
-        DeviceCase{8, 1, BalanceScope::kMicroBatch, kRange, Recompute::kNone, 1, at::kFloat, true},
-        DeviceCase{8, 2, BalanceScope::kMicroBatch, kRange, Recompute::kNone, 1, at::kBFloat16},
-        DeviceCase{5, 2, BalanceScope::kMicroBatch, kRange, Recompute::kNone, 1, at::kFloat, false,
-                   LossTokens::kLabelled},
-        DeviceCase{.rows = 5,
-                   .micro_batches = 2,
-                   .scope = BalanceScope::kMicroBatch,
-                   .pool = kRange,
-                   .recompute = Recompute::kMoe,
-                   .slices = 2,
-                   .budgets = true},
-        DeviceCase{.rows = 5,
-                   .micro_batches = 2,
-                   .scope = BalanceScope::kGlobalBatch,
-                   .pool = kRange,
-                   .slices = 2,
-                   .reordered = true,
-                   .gradients = GradientMemory::kParts},
-        DeviceCase{.rows = 5,
-                   .micro_batches = 1,
-                   .scope = BalanceScope::kMicroBatch,
-                   .pool = kRange,
-                   .freeze = Freeze::kRoutedSharedRouter},
-        DeviceCase{.rows = 5,
-                   .micro_batches = 1,
-                   .scope = BalanceScope::kMicroBatch,
-                   .pool = kRange,
-                   .type = at::kBFloat16,
-                   .freeze = Freeze::kRouted}));
+    All, TrainingLayouts,
+    ::testing::Combine(
+        both_backends(),
+        ::testing::Values(
+            TrainingCase{8, 1, BalanceScope::kMicroBatch, kRange},
+            TrainingCase{3, 1, BalanceScope::kMicroBatch, kRange},  // one rank of four has none
+            TrainingCase{5, 3, BalanceScope::kGlobalBatch, kRange},
+            TrainingCase{7, 2, BalanceScope::kMicroBatch, PoolPolicy::Kind::kNone},
+            TrainingCase{7, 2, BalanceScope::kMicroBatch, kRange, Recompute::kBlock, 3},
+            TrainingCase{8, 1, BalanceScope::kMicroBatch, kRange, Recompute::kNone, 1, at::kFloat,
+                         true},
+            TrainingCase{8, 2, BalanceScope::kMicroBatch, kRange, Recompute::kNone, 1,
+                         at::kBFloat16},
+            TrainingCase{5, 2, BalanceScope::kMicroBatch, kRange, Recompute::kNone, 1, at::kFloat,
+                         false, LossTokens::kLabelled},
+            TrainingCase{.rows = 5,
+                         .micro_batches = 2,
+                         .scope = BalanceScope::kMicroBatch,
+                         .pool = kRange,
+                         .recompute = Recompute::kMoe,
+                         .slices = 2,
+                         .budgets = true},
+            TrainingCase{.rows = 5,
+                         .micro_batches = 2,
+                         .scope = BalanceScope::kGlobalBatch,
+                         .pool = kRange,
+                         .slices = 2,
+                         .reordered = true,
+                         .gradients = GradientMemory::kParts},
+            TrainingCase{.rows = 5,
+                         .micro_batches = 1,
+                         .scope = BalanceScope::kMicroBatch,
+                         .pool = kRange,
+                         .freeze = Freeze::kRoutedSharedRouter},
+            TrainingCase{.rows = 5,
+                         .micro_batches = 1,
+                         .scope = BalanceScope::kMicroBatch,
+                         .pool = kRange,
+                         .type = at::kBFloat16,
+                         .freeze = Freeze::kRouted})));
+
+class TrainingStep : public ::testing::TestWithParam<On> {};
+INSTANTIATE_TEST_SUITE_P(All, TrainingStep, both_backends(),
+                         [](const auto& test) { return name_of(test.param); });
 
 // What is not a number stops the update, on every rank, and is reported.
-TEST(DeviceStep, KeepsParametersWhereNothingIsFinite) {
+TEST_P(TrainingStep, KeepsParametersWhereNothingIsFinite) {
   Communicator& world = test_world();
-  const DeviceCase c{4, 1, BalanceScope::kMicroBatch, kRange};
+  const TrainingCase c{4, 1, BalanceScope::kMicroBatch, kRange};
   const auto mesh = make_mesh(world.split(0, world.rank()), 0, 1);
-  DeviceState state(config_of(c), contract_of(c), kS, mesh->position(), test_device(), at::kFloat);
-  Model host(config_of(c), contract_of(c), kS, mesh->position());
-  OptimizerState optimizer = make_optimizer_state(host.layout);
-  fill_random(host, 21);
-  host.parameters.dense[0] = std::numeric_limits<float>::infinity();  // of the token 0
-  copy_from_host(host, optimizer, &state);
-  const at::Tensor before = host.parameters.experts.clone();
+  StateOptions how;
+  how.backend = make_backend_on(GetParam(), test_device());
+  TrainingState state(config_of(c), contract_of(c), kS, mesh->position(), how);
+  fill_random(state.model, 21);
+  state.model.parameters.dense[0] = std::numeric_limits<float>::infinity();  // of the token 0
+  const at::Tensor before = state.model.parameters.experts.clone();
   const Rows rows = rows_of_step(c, 0, 1, world.rank(), world.size());
   const StepResult result =
       training_step(*mesh, rows.micro_batches, rows.share, options_of(c), &state);
-  copy_to_host(*mesh, &state, &host, &optimizer);
-  EXPECT_TRUE(on_all_ranks(!result.finite() && optimizer.step == 0));
-  EXPECT_TRUE(on_all_ranks(at::equal(before, host.parameters.experts)));
+  wait_for_parameters(&state);
+  EXPECT_TRUE(on_all_ranks(!result.finite() && state.optimizer.step == 0));
+  EXPECT_TRUE(on_all_ranks(at::equal(before, state.model.parameters.experts)));
 }
 
 }  // namespace
