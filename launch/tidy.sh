@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # clang-tidy with the flags of the release build, two files at a time.
 # Usage: launch/tidy.sh FILE.cc...
-# Example: launch/tidy.sh model/router.cc model/block.cc
+# Example: launch/tidy.sh model/losses.cc model/block.cc
 set -euo pipefail
 source "$(dirname "$0")/usage.sh"
 case "${1:--}" in -*) wrong_usage "which files?" ;; esac

@@ -2,8 +2,13 @@
 // costs a branch.
 #pragma once
 
+#include <c10/core/Device.h>
+#include <c10/core/Event.h>
+
 #include <array>
 #include <cstdint>
+#include <memory>
+#include <vector>
 
 #include "parallel/trace.h"
 
@@ -16,21 +21,39 @@ constexpr std::array<const char*, kWorkKinds> kWorkNames = {
 
 // Seconds by kind, and where asked for a trace of each span; belongs to one rank, used by its main
 // thread only.
+//
+// A GPU works behind the host, so there the spans are between marks in its stream: what the host
+// had given it when the span began, and when it ended.
 class Profile {
  public:
   using Clock = Trace::Clock;
-  // `trace` may be null; belongs to the caller.
-  explicit Profile(Trace* trace = nullptr) : trace_(trace) {}
+  struct Moment {
+    Clock::time_point host;
+    std::shared_ptr<const c10::Event> device;  // null on the host
+  };
+
+  // Of work on this device. `trace`, of the host's spans, may be null; belongs to the caller.
+  explicit Profile(c10::Device device = c10::kCPU, Trace* trace = nullptr)
+      : device_(device), trace_(trace) {}
 
   // Where in the model what follows happens: -1 outside layers.
   void set_layer(int64_t layer) { layer_ = layer; }
-  void begin(Work kind);
-  void end(Work kind, Clock::time_point begun);
-  double seconds(Work kind) const { return seconds_[static_cast<size_t>(kind)]; }
-  void clear() { seconds_.fill(0); }
+  Moment begin(Work kind);
+  void end(Work kind, const Moment& begun);
+  // Waits for the device. Of the spans that ended before.
+  double seconds(Work kind);
+  void clear();
 
  private:
+  struct Span {
+    Work kind;
+    Moment begin, end;
+  };
+  Moment now() const;
+
+  c10::Device device_;
   std::array<double, kWorkKinds> seconds_{};
+  std::vector<Span> on_device_;  // not in seconds_ yet
   Trace* trace_;
   int64_t layer_ = -1;
 };
@@ -57,8 +80,7 @@ class Timed {
  private:
   void start() {
     if (profile_ == nullptr) return;
-    profile_->begin(kind_);
-    start_ = Profile::Clock::now();
+    start_ = profile_->begin(kind_);
   }
   void stop() {
     if (profile_ != nullptr && running_) profile_->end(kind_, start_);
@@ -66,7 +88,7 @@ class Timed {
   Profile* profile_;
   Work kind_;
   bool running_ = true;
-  Profile::Clock::time_point start_;
+  Profile::Moment start_;
 };
 
 }  // namespace emo

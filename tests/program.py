@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import shutil
+import struct
 import subprocess
 import sys
 import tempfile
@@ -66,6 +67,22 @@ def run_cases(names: dict[str, typing.Any]) -> typing.NoReturn:
     sys.exit(1 if failed else 0)
 
 
+# Where the programs of a test compute: "", on the host, or a device. A test that says it itself is obeyed.
+DEVICE = os.environ.get("EMO_TEST_ON", "")
+ON_A_DEVICE = {"eval", "generate", "logits", "check", "experts usage", "experts rank", "experts retention", "experts place"}
+
+
+def on_device(arguments: list[str]) -> list[str]:
+    """A command's arguments, with the device where it takes one."""
+    if not DEVICE or "--help" in arguments or any("device" in argument for argument in arguments):
+        return arguments
+    if arguments[:1] == ["train"] or arguments[:2] == ["bench", "step"]:
+        return [*arguments, f"parallel.device={DEVICE}"]
+    if arguments[0] in ON_A_DEVICE or " ".join(arguments[:2]) in ON_A_DEVICE:
+        return [*arguments, "--device", DEVICE]
+    return arguments
+
+
 class Program:
     def __init__(self, executable: str):
         self.executable = str(pathlib.Path(executable).resolve())
@@ -80,7 +97,7 @@ class Program:
     def run(self, *arguments, ranks: int = 0, threads: int = 1, expect: int | None = 0, timeout: int = 300,
             environment: dict[str, str] | None = None):
         """Runs the program, on `ranks` MPI ranks where that is not 0; checks its exit code."""
-        command = [self.executable, *map(str, arguments)]
+        command = [self.executable, *on_device([str(argument) for argument in arguments])]
         if ranks:
             command = [str(ROOT / "launch/mpirun.sh"), str(ranks), *command]
         environment = dict(os.environ, OMP_NUM_THREADS=str(threads), **(environment or {}))
@@ -93,6 +110,21 @@ class Program:
 
     def json(self, *arguments, **options):
         return json.loads(self.run(*arguments, "--json", **options).stdout)
+
+
+def read_folder(folder: pathlib.Path, stem: str = "model") -> dict[str, tuple]:
+    """name -> (dtype, flat array; bf16 as 16-bit integers), of all safetensors files of a folder."""
+    import numpy
+    tensors = {}
+    for path in sorted(folder.glob(f"{stem}*.safetensors")):
+        content = path.read_bytes()
+        start = 8 + struct.unpack("<Q", content[:8])[0]
+        for name, entry in json.loads(content[8:start]).items():
+            if name != "__metadata__":
+                begin, end = entry["data_offsets"]
+                kind = {"F32": numpy.float32, "BF16": numpy.uint16}[entry["dtype"]]
+                tensors[name] = entry["dtype"], numpy.frombuffer(content[start + begin:start + end], kind)
+    return tensors
 
 
 def check(condition, message="") -> None:

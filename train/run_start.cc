@@ -82,7 +82,7 @@ absl::StatusOr<RunStart> resume(const std::string& folder, const RunConfig& conf
   if (!position.ok()) return position.status();
   absl::Status status = check_resumable(folder, config, source, *position);
   if (status.ok()) status = read_model(folder, model);
-  if (status.ok()) status = read_optimizer(folder, *model, position->step, optimizer);
+  if (status.ok()) status = read_optimizer(folder, position->step, model, optimizer);
   if (!status.ok()) return status;
   if (mesh.is_first()) {
     std::fprintf(stderr, "emo: going on from %s (step %lld)\n", folder.c_str(),
@@ -135,7 +135,7 @@ absl::StatusOr<RunStart> take_over(const RunConfig& config, Model* model,
   absl::StatusOr<std::string> pruning = take_weights(config, model);
   if (!pruning.ok()) return pruning.status();
   if (config.run.take != Take::kWeights) {
-    status = read_optimizer(folder, *model, position->step, optimizer);
+    status = read_optimizer(folder, position->step, model, optimizer);
   }
   if (!status.ok()) return status;
   if (config.run.take != Take::kAll) return RunStart{TrainingPosition(), *std::move(pruning)};

@@ -170,7 +170,7 @@ class Tracer {
   // Before the step.
   void start(Profile* profile) {
     if (on_cpu()) {
-      *profile = Profile(&trace_);
+      *profile = Profile(at::kCPU, &trace_);
       thread_pool().set_trace(&trace_);
     } else if (mesh_.is_first()) {
       start_device_trace(device_of(config_.parallel.device));
@@ -203,10 +203,9 @@ struct Measured {
   double exchanged = 0;  // bytes sent to experts elsewhere and back
   std::array<double, kWorkKinds> work{};
 
-  void add(double seconds, double gemm, const Profile& profile, const StepResult& result,
-           int64_t rank) {
+  void add(double seconds, double gemm, Profile* profile, const StepResult& result, int64_t rank) {
     totals.push_back(seconds);
-    forward_backwards.push_back(seconds - profile.seconds(Work::kOptimizer));
+    forward_backwards.push_back(seconds - profile->seconds(Work::kOptimizer));
     gemms.push_back(gemm);
     exchange_cost.add(result.exchange);
     loss = result.cross_entropy();
@@ -214,7 +213,7 @@ struct Measured {
       for (const ExchangeCounters& layer : result.exchange[rank]) exchanged += layer.bytes;
     }
     for (size_t kind = 0; kind < kWorkKinds; ++kind) {
-      work[kind] += profile.seconds(static_cast<Work>(kind));
+      work[kind] += profile->seconds(static_cast<Work>(kind));
     }
   }
 
@@ -307,7 +306,7 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
   }
   absl::StatusOr<std::unique_ptr<Stepper>> stepper = start_stepper(config, mesh);
   if (!stepper.ok()) return stepper.status();
-  Profile profile;
+  Profile profile(device_of(config.parallel.device));
   Tracer tracer(config, mesh, options.trace);
   StepOptions step_options = step_options_of(config);
   step_options.learning_rate = config.schedule.peak * 0.1;
@@ -334,7 +333,7 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
     if (traced) status = tracer.finish(begin);
     if (!status.ok()) return status;
     if (step < options.warmup_steps) continue;
-    measured.add(seconds, gemm, profile, result, mesh.world->rank());
+    measured.add(seconds, gemm, &profile, result, mesh.world->rank());
   }
   return report(config, mesh, options.steps, measured);
 }

@@ -8,7 +8,7 @@
 
 namespace emo {
 
-// A span whose first tokens were in earlier passes (model/host/key_value_cache.h).
+// A span whose first tokens were in earlier passes (model/key_value_cache.h).
 struct CachedSpan {
   const float* keys_values = nullptr;  // [earlier + the span's tokens, 2 D], keys and values
   int64_t earlier = 0;                 // tokens before the span's first one here

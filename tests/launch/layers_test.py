@@ -18,6 +18,8 @@ OWN_HEADERS = {"mpi.h": "parallel/mpi_communicator.cc", "nccl.h": "parallel/nccl
                "CLI/CLI.hpp": "launch/command_line.cc", "nlohmann/json.hpp": "data/files/json.h"}
 STAND_IN = ("tests", "nccl_stand_in")  # implements NCCL over MPI
 MOST_LINES = 600
+BACK_ENDS = ("model/host", "model/device")
+ONCE = {"transformer", "block", "moe_layer", "losses", "inference", "step"}  # defined above the back ends
 
 
 def room(name: pathlib.PurePath) -> str:
@@ -53,6 +55,8 @@ def main() -> None:
             wrong.append(f"{name}: {text.count(chr(10))} lines, at most {MOST_LINES}")
         if re.search(r"(^|/)(utils?|common|helpers?|misc)(\.|/|$)", str(name)):
             wrong.append(f"{name}: a name that says nothing")
+        if str(name.parent) in BACK_ENDS and name.stem in ONCE:
+            wrong.append(f"{name}: a back end has operations only (model/backend.h)")
         allowed = ALLOWED.get(name.parts[0])
         for included in re.findall(r'^#include "([^"]+)"', text, re.M) if allowed is not None else ():
             to = room(pathlib.PurePath(included))
@@ -61,6 +65,8 @@ def main() -> None:
         for quoted, angled in re.findall(r'^#include (?:"([^"]+)"|<([^>]+)>)', text, re.M):
             if quoted and allowed is not None and quoted.split("/")[0] not in allowed | {"absl"}:
                 wrong.append(f"{name}: includes {quoted}")
+            if quoted.startswith(BACK_ENDS) and str(name.parent) == "model" and quoted != "model/host/backend.h":
+                wrong.append(f"{name}: includes {quoted}; the model knows operations, not back ends")
             if angled in OWN_HEADERS and str(name) != OWN_HEADERS[angled] and name.parts[:2] != STAND_IN:
                 wrong.append(f"{name}: includes {angled}, which only {OWN_HEADERS[angled]} may")
             if name.parts[0] == "data" and angled.startswith(("ATen", "torch", "c10", "mpi")):

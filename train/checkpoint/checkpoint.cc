@@ -22,6 +22,7 @@ namespace emo {
 namespace {
 
 constexpr char kPrefix[] = "step-";
+constexpr char kMaster[] = "master/";
 
 std::string step_folder(int64_t step) { return absl::StrFormat("%s%07d", kPrefix, step); }
 
@@ -43,6 +44,12 @@ void add_tensors(const Model& model, const FlatBuffers& buffers, bool with_dense
   }
 }
 
+// The same tensors where they are fp32, else rounded copies.
+FlatBuffers as_stored(const FlatBuffers& masters, Precision precision) {
+  if (precision == Precision::kFp32) return masters;
+  return {masters.dense.to(at::kBFloat16), masters.experts.to(at::kBFloat16)};
+}
+
 // Collective. What one rank wrote, as text that travels: [{name, size, sha256, tensors?}].
 absl::StatusOr<OrderedJson> write_shards(FileSystem& fs, const Mesh& mesh,
                                          const std::string& folder,
@@ -53,12 +60,17 @@ absl::StatusOr<OrderedJson> write_shards(FileSystem& fs, const Mesh& mesh,
   const FlatBuffers exp_avg_sq = gather_owned(mesh, layout, contents.optimizer->exp_avg_sq);
   if (!writes(mesh)) return written;
   const bool with_dense = mesh.ep->rank() == 0;
-  std::vector<NamedTensor> parameters, moments;
-  add_tensors(*contents.model, contents.model->parameters, with_dense, "", &parameters);
-  add_tensors(*contents.model, exp_avg, with_dense, "exp_avg/", &moments);
-  add_tensors(*contents.model, exp_avg_sq, with_dense, "exp_avg_sq/", &moments);
+  const Model& model = *contents.model;
+  const FlatBuffers stored = as_stored(model.parameters, contents.precision);
+  std::vector<NamedTensor> parameters, state;
+  add_tensors(model, stored, with_dense, "", &parameters);
+  if (contents.precision == Precision::kBf16) {
+    add_tensors(model, model.parameters, with_dense, kMaster, &state);
+  }
+  add_tensors(model, exp_avg, with_dense, "exp_avg/", &state);
+  add_tensors(model, exp_avg_sq, with_dense, "exp_avg_sq/", &state);
   const std::pair<const char*, const std::vector<NamedTensor>*> files[] = {{"model", &parameters},
-                                                                           {"optimizer", &moments}};
+                                                                           {"optimizer", &state}};
   for (const auto& [stem, tensors] : files) {
     absl::StatusOr<WrittenFile> file =
         write_safetensors(fs, folder, shard_name(stem, mesh), *tensors, {{"format", "pt"}});
@@ -118,9 +130,10 @@ absl::Status write_description(FileSystem& fs, const Mesh& mesh, const std::stri
       sizes[stem] = sizes[stem].get<int64_t>() + file["tensor_bytes"].get<int64_t>();
     }
   }
+  OrderedJson config = to_config_json(*contents.description);
+  if (contents.precision == Precision::kBf16) config["torch_dtype"] = "bfloat16";
   std::vector<std::pair<std::string, std::string>> texts = {
-      {"config.json", to_text(to_config_json(*contents.description))},
-      {"state.json", state_json(contents.position, mesh)}};
+      {"config.json", to_text(config)}, {"state.json", state_json(contents.position, mesh)}};
   for (const std::string stem : {"model", "optimizer"}) {
     const OrderedJson index = {{"metadata", {{"total_size", sizes[stem]}}},
                                {"weight_map", maps[stem]}};
@@ -278,19 +291,25 @@ absl::Status read_model(const std::string& folder, Model* model) {
                          &model->parameters);
 }
 
-absl::Status read_optimizer(const std::string& folder, const Model& model, int64_t step,
+absl::Status read_optimizer(const std::string& folder, int64_t step, Model* model,
                             OptimizerState* optimizer) {
   absl::StatusOr<TensorFolder> tensors = TensorFolder::open(folder, "optimizer");
   if (!tensors.ok()) return tensors.status();
   optimizer->step = step;
+  const auto master = tensors->tensors().lower_bound(kMaster);
+  if (master != tensors->tensors().end() && absl::StartsWith(master->first, kMaster)) {
+    absl::Status status =
+        read_parameters(*tensors, kMaster, model->config, model->layout, true, &model->parameters);
+    if (!status.ok()) return status;
+  }
   const std::pair<const char*, FlatBuffers*> moments[] = {{"exp_avg/", &optimizer->exp_avg},
                                                           {"exp_avg_sq/", &optimizer->exp_avg_sq}};
   for (const auto& [prefix, owned] : moments) {
-    FlatBuffers whole = make_buffers(model.layout);
+    FlatBuffers whole = make_buffers(model->layout);
     absl::Status status =
-        read_parameters(*tensors, prefix, model.config, model.layout, true, &whole);
+        read_parameters(*tensors, prefix, model->config, model->layout, true, &whole);
     if (!status.ok()) return status;
-    *owned = owned_moments(model.layout, whole);
+    *owned = owned_moments(model->layout, whole);
   }
   return absl::OkStatus();
 }

@@ -3,7 +3,8 @@
 // <run.folder>/step-0001000/ holds
 // - config.json and tokenizer.json: the model's description (hugging_face.h)
 // - model-0000i-of-0000n.safetensors, one for each writing rank, and model.safetensors.index.json
-// - optimizer-0000i-of-0000n.safetensors, with its index: exp_avg/<name>, exp_avg_sq/<name>
+// - optimizer-0000i-of-0000n.safetensors, with its index: exp_avg/<name>, exp_avg_sq/<name>; where
+//   the model is bf16, master/<name>, the fp32 numbers that training goes on with
 // - pruning_metadata.json: of a cut model, which experts of which model it has
 // - placement.json: the order in which ranks hold the experts, where there is one (expert_order.h)
 // - state.json: where the run is, its config, how much it evaluates, versions
@@ -53,6 +54,8 @@ struct CheckpointContents {
   TrainingPosition position;
   std::string tokenizer_path;  // copied where not ""
   std::string pruning = {};    // of a cut model: pruning_metadata.json, else ""
+  // Of the model's tensors. kBf16, where a device trains so: those of `model` are its masters.
+  Precision precision = Precision::kFp32;
 };
 
 // Collective over the mesh; every rank gets the same answer. Writes
@@ -86,7 +89,8 @@ absl::StatusOr<TrainingPosition> read_position(const std::string& folder);
 // do not fit; then the others have been filled. `step`: TrainingPosition's. REQUIRES: the optimizer
 // is of the model's layout.
 absl::Status read_model(const std::string& folder, Model* model);
-absl::Status read_optimizer(const std::string& folder, const Model& model, int64_t step,
+// Where there are masters, they take the place of the model's parameters.
+absl::Status read_optimizer(const std::string& folder, int64_t step, Model* model,
                             OptimizerState* optimizer);
 
 }  // namespace emo

@@ -153,12 +153,15 @@ absl::Status read_parameters(const TensorFolder& folder, const std::string& pref
 
 std::vector<NamedTensor> tensors_of(const ParameterLayout& layout, const FlatBuffers& buffers,
                                     ParameterBuffer which, const std::string& prefix) {
+  const at::Tensor& buffer = which == ParameterBuffer::kDense ? buffers.dense : buffers.experts;
+  const auto width = static_cast<int64_t>(buffer.element_size());
+  const char* type = buffer.scalar_type() == at::kBFloat16 ? "BF16" : "F32";
   std::vector<NamedTensor> tensors;
   for (const ParameterInfo& parameter : layout.parameters) {
     if (parameter.buffer != which) continue;
-    const auto* data = reinterpret_cast<const char*>(parameter_data(parameter, buffers));
-    tensors.push_back({prefix + parameter.name, "F32", parameter.shape,
-                       absl::string_view(data, static_cast<size_t>(parameter.numel()) * 4)});
+    const auto* data = static_cast<const char*>(buffer.const_data_ptr()) + parameter.offset * width;
+    tensors.push_back({prefix + parameter.name, type, parameter.shape,
+                       absl::string_view(data, static_cast<size_t>(parameter.numel() * width))});
   }
   return tensors;
 }

@@ -76,7 +76,8 @@ absl::Status read_parameters(const TensorFolder& folder, const std::string& pref
                              const ModelConfig& config, const ParameterLayout& layout, bool exact,
                              FlatBuffers* buffers);
 
-// The parameters of a layout as tensors to write; they point into `buffers`.
+// The parameters of a layout as tensors to write; they point into `buffers`, fp32 or bf16 on the
+// host.
 std::vector<NamedTensor> tensors_of(const ParameterLayout& layout, const FlatBuffers& buffers,
                                     ParameterBuffer which, const std::string& prefix);
 

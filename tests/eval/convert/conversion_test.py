@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 from tokenizers import Tokenizer
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[3]))
-from tests.program import ROOT, Program, check, write_tokenizer  # noqa: E402
+from tests.program import ROOT, Program, check, read_folder, write_tokenizer  # noqa: E402
 
 TOLERANCE = 1e-4
 FOLDERS = {"4.57": ["transformers-4"], "5.0": ["transformers-5.0", "transformers-5"], "5.23": ["transformers-5"],
@@ -225,20 +225,6 @@ def saved_again(emo, release):
     emo.run("prepare", "--tokenizer", saved / "tokenizer.json", "--output", emo.folder / f"data-{release}",
             emo.folder / "texts.jsonl")
     emo.run("eval", model, "--data", emo.folder / f"data-{release}")
-
-
-def read_folder(folder) -> dict:
-    """name -> (dtype, flat array; bf16 as 16-bit integers), of all safetensors files of a folder."""
-    tensors = {}
-    for path in sorted(folder.glob("model*.safetensors")):
-        content = path.read_bytes()
-        start = 8 + struct.unpack("<Q", content[:8])[0]
-        for name, entry in json.loads(content[8:start]).items():
-            if name != "__metadata__":
-                begin, end = entry["data_offsets"]
-                kind = {"F32": numpy.float32, "BF16": numpy.uint16}[entry["dtype"]]
-                tensors[name] = entry["dtype"], numpy.frombuffer(content[start + begin:start + end], kind)
-    return tensors
 
 
 def test_export(emo):

@@ -62,7 +62,7 @@ TEST_F(CheckpointTest, ComesBackBitForBit) {
   Model again(config_of(), RoutingContract(), 1);
   OptimizerState optimizer = make_optimizer_state(again.layout);
   ASSERT_TRUE(read_model(*folder, &again).ok());
-  ASSERT_TRUE(read_optimizer(*folder, again, 12, &optimizer).ok());
+  ASSERT_TRUE(read_optimizer(*folder, 12, &again, &optimizer).ok());
   EXPECT_EQ(optimizer.step, 12);
   for (const ParameterInfo& p : model_.layout.parameters) {
     EXPECT_EQ(0, std::memcmp(parameter_data(p, model_.parameters),

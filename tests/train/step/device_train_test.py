@@ -6,10 +6,11 @@ import pathlib
 import shutil
 import sys
 
+import numpy
 from safetensors.numpy import load_file
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[3]))
-from tests.program import Program, check, once, run_cases  # noqa: E402
+from tests.program import Program, check, once, read_folder, run_cases  # noqa: E402
 
 STEPS = 6
 # Sums in another order; a choice of experts within rounding of another may flip in later steps.
@@ -97,15 +98,104 @@ def test_traffic_is_counted(emo):
 
 
 def test_bf16(emo):
-    losses = [step["train/CE loss"] for step in train(emo, "bf16", ON_DEVICE, "parallel.precision=bf16")]
+    losses = [step["train/CE loss"] for step in bf16(emo)]
     check(all(abs(a - b["train/CE loss"]) < 0.02 for a, b in zip(losses, cpu(emo), strict=True)), f"bf16: {losses}")
     check(losses != [b["train/CE loss"] for b in cpu(emo)], "bf16 changes nothing")
 
 
-def goes_on(emo: Program, name: str, first: str, *rest, ranks: int = 0) -> None:
-    """Half of the run on one path, half on the other."""
+@once
+def bf16(emo: Program) -> list[dict]:
+    return train(emo, "bf16", ON_DEVICE, "parallel.precision=bf16")
+
+
+def rounded(numbers: numpy.ndarray) -> numpy.ndarray:
+    """The nearest bf16, ties to even, as 16-bit integers."""
+    bits = numbers.view(numpy.uint32).astype(numpy.uint64)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(numpy.uint16)
+
+
+def widened(bits: numpy.ndarray) -> numpy.ndarray:
+    return (bits.astype(numpy.uint32) << 16).view(numpy.float32)
+
+
+def masters_of(folder: pathlib.Path) -> dict[str, numpy.ndarray]:
+    return {name.removeprefix("master/"): numbers for name, (_, numbers) in read_folder(folder, "optimizer").items()
+            if name.startswith("master/")}
+
+
+def test_a_bf16_checkpoint_has_masters(emo):
+    bf16(emo)
+    folder = emo.folder / "bf16" / "step-0000006"
+    model, state, masters = read_folder(folder), read_folder(folder, "optimizer"), masters_of(folder)
+    check(masters.keys() == model.keys() and len(state) == 3 * len(model), f"{len(masters)}, {len(model)}, {len(state)}")
+    check({dtype for dtype, _ in model.values()} == {"BF16"} and {dtype for dtype, _ in state.values()} == {"F32"}, "types")
+    check(all((rounded(masters[name]) == bits).all() for name, (_, bits) in model.items()), "not the nearest")
+    check(any((masters[name] != widened(bits)).any() for name, (_, bits) in model.items()), "masters say no more")
+    check(json.loads((folder / "config.json").read_text())["torch_dtype"] == "bfloat16", "torch_dtype")
+    one(emo)
+    fp32 = emo.folder / "one" / "step-0000006"
+    check(not masters_of(fp32) and {dtype for dtype, _ in read_folder(fp32).values()} == {"F32"}, "masters of an fp32 model")
+    emo.run("export", folder, emo.folder / "bf16-hf")
+    check({dtype for dtype, _ in read_folder(emo.folder / "bf16-hf").values()} == {"BF16"}, "export")
+
+
+def half_of(emo: Program, name: str, first: str) -> pathlib.Path:
+    """The first half of a run, in a folder of its own."""
     (emo.folder / name).mkdir()
     shutil.copytree(emo.folder / first / "step-0000003", emo.folder / name / "step-0000003")
+    return emo.folder / name
+
+
+def files_of(emo: Program, name: str) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (emo.folder / name / "step-0000006").glob("*.safetensors")}
+
+
+def test_bf16_goes_on_to_the_bit(emo):
+    bf16(emo)
+    half_of(emo, "bf16-again", "bf16")
+    train(emo, "bf16-again", ON_DEVICE, "parallel.precision=bf16")
+    check(files_of(emo, "bf16-again") == files_of(emo, "bf16"), "other bits")
+
+
+def test_bf16_goes_on_on_the_cpu_and_back(emo):
+    """From the masters: rounded weights would be off by more than the steps move them."""
+    bf16(emo)
+    folder = half_of(emo, "bf16-cpu", "bf16")
+    losses = [step["train/CE loss"] for step in train(emo, "bf16-cpu")]
+    check(all(abs(a - b["train/CE loss"]) < 0.02 for a, b in zip(losses, bf16(emo)[3:], strict=True)), f"{losses}")
+    check({dtype for dtype, _ in read_folder(folder / "step-0000006").values()} == {"F32"}, "a model of the CPU is fp32")
+    masters = masters_of(emo.folder / "bf16" / "step-0000003")
+    frozen = emo.folder / "bf16-frozen"
+    emo.run("train", "configs/tiny.yaml", f"run.folder={frozen}", f"run.start_from={emo.folder}/bf16/step-0000003",
+            "run.take=all", "train.freeze=routed", f"train.steps={STEPS}", "checkpoint.every=3", "--quiet")
+    name = "model.layers.0.mlp.experts.3.up_proj.weight"
+    check((read_folder(frozen / "step-0000006")[name][1] == masters[name]).all(), "what is frozen is the master")
+    weights = emo.folder / "bf16-weights"
+    emo.run("train", "configs/tiny.yaml", f"run.folder={weights}", f"run.start_from={emo.folder}/bf16/step-0000003",
+            "run.take=weights", "train.freeze=routed", "train.steps=1", "checkpoint.every=1", "--quiet")
+    model = widened(read_folder(emo.folder / "bf16" / "step-0000003")[name][1])
+    check((read_folder(weights / "step-0000001")[name][1] == model).all(), "taken weights are the model's")
+    back = emo.folder / "bf16-back"
+    emo.run("train", "configs/tiny.yaml", f"run.folder={back}", f"run.start_from={folder}/step-0000006", "run.take=all",
+            ON_DEVICE, "parallel.precision=bf16", "train.steps=7", "--quiet")
+    check(masters_of(back / "step-0000007"), "no masters after the way back")
+
+
+def test_a_damaged_master_is_told(emo):
+    bf16(emo)
+    folder = half_of(emo, "bf16-damaged", "bf16") / "step-0000003"
+    path = next(folder.glob("optimizer-*.safetensors"))
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(bytes(content))
+    error = emo.run("train", "configs/tiny.yaml", f"run.folder={emo.folder}/bf16-damaged", ON_DEVICE,
+                    "parallel.precision=bf16", f"train.steps={STEPS}", "--quiet", expect=None)
+    check(error.returncode == 65 and path.name in error.stderr, f"{error.returncode} {error.stderr}")
+
+
+def goes_on(emo: Program, name: str, first: str, *rest, ranks: int = 0) -> None:
+    """Half of the run on one path, half on the other."""
+    half_of(emo, name, first)
     same(train(emo, name, *rest, ranks=ranks), cpu(emo)[3:], name)
 
 
@@ -128,6 +218,9 @@ def test_from_two_devices_to_two_ranks_of_the_cpu(emo):
 def test_bench_step(emo):
     bench = emo.json("bench", "step", "configs/tiny.yaml", ON_DEVICE, "--steps", 1)
     check(bench["device"] == DEVICE and bench["tokens_per_second"] > 0 and bench["gemm_peak_flops"] > 0, "bench")
+    check(all(bench["share"][kind] > 0 for kind in ("router", "exchange", "experts", "attention", "head", "optimizer")),
+          f"{bench['share']}")
+    check(abs(sum(bench["share"].values()) - 1) < 0.02, f"{bench['share']}")
 
 
 def test_a_trace_has_products_and_kernels(emo):
