@@ -48,6 +48,12 @@ struct LayerPlacement {
 };
 LayerPlacement make_layer_placement(const ExpertPlacement& placement, at::Device device);
 
+class Backend;
+
+// Gives memory back where it was used last, but where the back end keeps it (keeps_memory()).
+template <typename Memory>
+void give_back(const Backend& backend, Memory* used);
+
 // Which tokens go to which ranks and back, in one MoE layer. A back end's own.
 struct Plan {
   Plan() = default;
@@ -60,7 +66,8 @@ struct Plan {
 // the plan.
 struct PairResults {
   at::Tensor rows;     // Stored [Q, D] results, weighted; or gradients of inputs
-  at::Tensor scalars;  // f32, one for each pair: length of the result, or gradient of its weight
+  at::Tensor scalars;  // f32 of each pair, the length of the result or the gradient of its weight,
+                       // as the back end has them: only return_scalars() reads them
 };
 
 // What a backward pass needs of an operation's forward pass:
@@ -70,7 +77,7 @@ struct Normalised {
 };
 struct QkNormKept {
   at::Tensor raw;         // Stored [T, 2 D] queries and keys before their norm
-  at::Tensor reciprocal;  // f32, two for each token
+  at::Tensor reciprocal;  // f32, two for each token: the host [T, 2], a device [2, T]
 };
 struct AttentionKept {
   at::Tensor out;                   // Stored [T, D]
@@ -106,6 +113,7 @@ class Backend {
 
   // RMSNorm (Zhang and Sennrich 2019, arXiv 1910.07467) of x Residual [T, D], w [D]:
   //   y = x / sqrt(mean(x^2) + epsilon) * w
+  // `stored`, here and below, is the pass's, stored().
   virtual void rms_norm(const at::Tensor& x, const at::Tensor& w, double epsilon,
                         at::ScalarType stored, Normalised* kept) = 0;
   // Adds to d Residual [T, D] and dw f32 [D] what d_y Residual [T, D] says.
@@ -113,13 +121,14 @@ class Backend {
                                  const at::Tensor& d_y, const at::Tensor& d,
                                  const at::Tensor& dw) = 0;
 
-  // y [n, out] = x W^T, of this type, from x Stored [n, in], w [out, in].
+  // y [n, out] = x W^T, of this type, Stored or fp32, from x Stored [n, in], w [out, in].
   virtual void linear(const at::Tensor& x, const at::Tensor& w, at::ScalarType type,
                       at::Tensor* y) = 0;
   // y = residual + x W^T, Residual [n, out].
   virtual void add_linear(const at::Tensor& residual, const at::Tensor& x, const at::Tensor& w,
                           at::Tensor* y) = 0;
-  // From dy Stored [n, out]: dx [n, in] = dy W, of this type; adds dy^T x to dw f32 [out, in].
+  // From dy Stored [n, out]: dx [n, in] = dy W, of this type, Stored or Residual; adds dy^T x to dw
+  // f32 [out, in].
   virtual void linear_backward(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& w,
                                at::ScalarType type, at::Tensor* dx, const at::Tensor& dw) = 0;
   // From dy f32 [n, out]: adds dy W to dx Residual [n, in], and dy^T x to dw f32.
@@ -166,8 +175,10 @@ class Backend {
                               const at::Tensor& balance, float z, at::Tensor* d_logits) = 0;
 
   // Tokens to the ranks of their experts and back (parallel/expert_exchange.h); all collective over
-  // `ep`. `plan` is made, or its memory used again. The rows of `tokens` Stored [T, D] that travel,
-  // or all rows where a back end copies its own, arrive in `arrived`.
+  // `ep`. `plan` is made, or its memory used again. The rows of `tokens` Stored [T, D] of other
+  // ranks arrive in `arrived` after wait(): on the host [R - own_rows, D], own rows stay where they
+  // are; a device copies its own in front, [R, D], but on one rank, where rows are the tokens and
+  // `arrived` stays as it is. PlanRows, below, are both.
   virtual void plan(Communicator& ep, const LayerPlacement& where, const Routing& routing,
                     ExchangeMode mode, std::unique_ptr<Plan>* plan) = 0;
   virtual RowsInFlight send_rows(Communicator& ep, const Plan& plan, const at::Tensor& tokens,
@@ -185,6 +196,7 @@ class Backend {
   // Stored [Q, 2 F] is what the backward pass needs, and overwrites.
   virtual void experts(const FeedForwardWeights& weights, const Plan& plan, const PlanRows& rows,
                        at::Tensor* hidden, PairResults* results) = 0;
+  // `hidden` alone, the same bits: where it was not kept.
   virtual void experts_hidden(const FeedForwardWeights& weights, const Plan& plan,
                               const PlanRows& rows, at::Tensor* hidden) = 0;
   virtual void experts_lengths(const Plan& plan, PairResults* results) = 0;  // to its scalars
@@ -192,9 +204,10 @@ class Backend {
   // (`onto`), or writes over them, zeros where an expert has no pairs.
   virtual void experts_backward(const FeedForwardWeights& weights,
                                 const FeedForwardWeights& gradients, bool onto, const Plan& plan,
-                                const PlanRows& rows, const at::Tensor& hidden,
-                                const PlanRows& d_out, PairResults* results) = 0;
-  // What every token goes through: shared experts, or a dense layer's one. x and dy Stored [T, D];
+                                const PlanRows& rows, at::Tensor* hidden, const PlanRows& d_out,
+                                PairResults* results) = 0;
+  // The same three of what every token goes through: shared experts, or a dense layer's one. x and
+  // dy Stored [T, D];
   // adds to y Residual [T, D]; hidden Stored [T, 2 F] each; dx Residual [T, D], of none: zeros.
   virtual void feed_forward(const FeedForwards& weights, const at::Tensor& x,
                             std::vector<at::Tensor>* hidden, const at::Tensor& y) = 0;
@@ -211,7 +224,8 @@ class Backend {
   virtual void head_loss(const at::Tensor& x, const at::Tensor& labels, const at::Tensor& w,
                          float scale, float z_weight, at::Tensor* dx, const at::Tensor& dw,
                          const at::Tensor& sums) = 0;
-  // Cross-entropy of each row alone, f32 [n] on the host, in nats. labels i32 [n] on the host.
+  // Cross-entropy of each row alone, f32 [n] on the host, in nats. x Stored [n, D] of an fp32 pass,
+  // labels i32 [n] on the host.
   virtual at::Tensor head_losses(const at::Tensor& x, const at::Tensor& labels,
                                  const at::Tensor& w) = 0;
   // gradient f32 [E]: (E / K) (C_e / T_c) / divisor from counts i64 [E] and tokens i64 [1], T_c; 0
@@ -238,5 +252,10 @@ class Backend {
                      const at::Tensor& gradient, const at::Tensor& master, const at::Tensor& m,
                      const at::Tensor& v, const at::Tensor& parameter) = 0;
 };
+
+template <typename Memory>
+void give_back(const Backend& backend, Memory* used) {
+  if (!backend.keeps_memory()) *used = Memory();
+}
 
 }  // namespace emo

@@ -38,8 +38,9 @@ struct BlockBuffers {
 };
 
 // Collective over ep in a MoE layer. Reads kept->x, fills the rest of it; overwrites y Residual
-// [T, D]. With a cache in the pass, which must be of fp32 on the host, layer `layer` of it gives
-// each attention span the tokens before it, and takes its own; without: every span begins here.
+// [T, D]. With a cache in the pass layer `layer` of it gives each attention span the tokens before
+// it, and takes its own; without: every span begins here. On the host a pass with a cache is in
+// fp32.
 void block_forward(const BlockContext& context, const LayerWeights& weights,
                    const PlacedSlice& slice, int64_t layer, BlockActivations* kept,
                    BlockBuffers* buffers, at::Tensor* y);

@@ -1,18 +1,13 @@
 #include "model/inference.h"
 
-#include <c10/util/Exception.h>
-
 #include <algorithm>
 #include <utility>
 
 namespace emo {
 namespace {
 
-// What a pass is told. Fails where there are subsets, but not one for each layer.
-PassOptions pass_of(const InferenceOptions& options, const ModelConfig& config, const Mesh& mesh) {
-  const auto subsets = static_cast<int64_t>(options.settings.subsets.size());
-  TORCH_CHECK(subsets == 0 || subsets == config.n_layers, subsets, " expert subsets for ",
-              config.n_layers, " layers");
+// What a pass is told.
+PassOptions pass_of(const InferenceOptions& options, const Mesh& mesh) {
   PassOptions pass;
   pass.ep = mesh.ep.get();
   pass.settings = options.settings;
@@ -70,7 +65,7 @@ void Inference::run_layer(const PlacedSlice& slice, const InferenceOptions& opti
                           at::Tensor* y) {
   forward_block(model_, slice, pass, layer, x, &buffers_.recomputed, &buffers_, y);
   if (options.after_block) show(options, layer, *y);
-  if (!model_.backend->keeps_memory()) buffers_.recomputed = {};
+  give_back(*model_.backend, &buffers_.recomputed);
 }
 
 void Inference::show(const InferenceOptions& options, int64_t layer, const at::Tensor& y) const {
@@ -94,12 +89,13 @@ void Inference::show(const InferenceOptions& options, int64_t layer, const at::T
 }
 
 void Inference::run(const Slice& slice, const InferenceOptions& options) {
-  const PassOptions pass = pass_of(options, model_.config, mesh_);
+  const PassOptions pass = pass_of(options, mesh_);
   const PlacedSlice placed = place(slice, options);
   forward_embedding(model_, placed, &x_);
   for (int64_t layer = 0; layer < model_.config.n_layers; ++layer) {
     run_layer(placed, options, pass, layer, x_, &y_);
     std::swap(x_, y_);
+    give_back(*model_.backend, &y_);
   }
   if (options.cache != nullptr) {
     advance(options.cache, slice.attention_ends.const_data_ptr<int32_t>());
@@ -115,7 +111,7 @@ at::Tensor Inference::embed(const Slice& slice) {
 at::Tensor Inference::run_block(const Slice& slice, const InferenceOptions& options, int64_t layer,
                                 const at::Tensor& x) {
   at::Tensor y;
-  run_layer(place(slice, options), options, pass_of(options, model_.config, mesh_), layer, x, &y);
+  run_layer(place(slice, options), options, pass_of(options, mesh_), layer, x, &y);
   return y;
 }
 
@@ -143,9 +139,10 @@ const std::vector<float>& Inference::token_losses(const Slice& slice,
 at::Tensor Inference::logits(const Slice& slice, const InferenceOptions& options,
                              const std::vector<int64_t>& rows) {
   run(slice, options);
-  at::Tensor logits;
-  model_.backend->linear(head_input(rows), model_.weights.head, at::kFloat, &logits);
-  return logits.cpu();
+  const at::Tensor& x = head_input(rows);
+  at::Tensor logits;  // as head_losses() has them
+  model_.backend->linear(x, model_.weights.head, x.scalar_type(), &logits);
+  return to_host(logits);
 }
 
 }  // namespace emo

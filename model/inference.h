@@ -52,6 +52,8 @@ class Inference {
   // positions grows as slices need it. `shared`: memory of a training that stands still, to use
   // instead of its own; null: its own.
   Inference(Model* model, const Mesh& mesh, PassBuffers* shared = nullptr);
+  Inference(const Inference&) = delete;
+  Inference& operator=(const Inference&) = delete;
 
   const ModelConfig& config() const { return model_.config; }
   const RoutingContract& contract() const { return model_.contract; }

@@ -80,7 +80,7 @@ void moe_backward(const BlockContext& context, const LayerWeights& weights, cons
   flight.wait();
   timed.switch_to(Work::kExperts);
   backend.experts_backward(weights.routed, gradients.routed, context.onto_expert_gradients, plan,
-                           rows, *hidden.routed, {dy, buffers->d_arrived}, &buffers->pairs);
+                           rows, hidden.routed, {dy, buffers->d_arrived}, &buffers->pairs);
   backend.return_rows(ep, plan, buffers->pairs, &timed, *dx);
   backend.return_scalars(ep, plan, buffers->pairs, &buffers->slots);
 
@@ -88,6 +88,7 @@ void moe_backward(const BlockContext& context, const LayerWeights& weights, cons
   backend.route_backward(kept->router_input, context.contract, kept->routing, buffers->slots,
                          losses.balance, losses.z, &buffers->d_logits);
   backend.add_linear_backward(buffers->d_logits, x, weights.router, *dx, gradients.router);
+  give_back(backend, buffers);
 }
 
 }  // namespace emo

@@ -14,7 +14,8 @@ namespace {
 void check_range(const at::Tensor& values, int64_t begin, int64_t end, const char* what) {
   const auto* value = values.const_data_ptr<int32_t>();
   for (int64_t i = 0; i < values.numel(); ++i) {
-    TORCH_CHECK(value[i] >= begin && value[i] < end, what, " ", value[i], ", must be below ", end);
+    TORCH_CHECK(value[i] >= begin, what, " ", value[i], ", must not be negative");
+    TORCH_CHECK(value[i] < end, what, " ", value[i], ", must be below ", end);
   }
 }
 

@@ -13,16 +13,13 @@ Profile::Moment Profile::now() const {
   return {Clock::now(), std::move(mark)};
 }
 
-Profile::Moment Profile::begin(Work kind) {
-  if (trace_ != nullptr) {
-    const std::string place = layer_ >= 0 ? absl::StrCat("layer", layer_, "/") : "";
-    trace_->set_name(place + kWorkNames[static_cast<size_t>(kind)]);
-  }
-  return now();
+void Profile::begin(Work kind) {
+  if (trace_ == nullptr) return;
+  const std::string place = layer_ >= 0 ? absl::StrCat("layer", layer_, "/") : "";
+  trace_->set_name(place + kWorkNames[static_cast<size_t>(kind)]);
 }
 
-void Profile::end(Work kind, const Moment& begun) {
-  const Moment ended = now();
+void Profile::end(Work kind, const Moment& begun, const Moment& ended) {
   if (begun.device != nullptr) {
     on_device_.push_back({kind, begun, ended});
     return;

@@ -38,8 +38,9 @@ class Profile {
 
   // Where in the model what follows happens: -1 outside layers.
   void set_layer(int64_t layer) { layer_ = layer; }
-  Moment begin(Work kind);
-  void end(Work kind, const Moment& begun);
+  Moment now() const;
+  void begin(Work kind);  // what follows is called so in the trace
+  void end(Work kind, const Moment& begun, const Moment& ended);
   // Waits for the device. Of the spans that ended before.
   double seconds(Work kind);
   void clear();
@@ -49,8 +50,6 @@ class Profile {
     Work kind;
     Moment begin, end;
   };
-  Moment now() const;
-
   c10::Device device_;
   std::array<double, kWorkKinds> seconds_{};
   std::vector<Span> on_device_;  // not in seconds_ yet
@@ -61,33 +60,36 @@ class Profile {
 // Counts the time from here to the end of the scope, or to the next switch_to() or pause().
 class Timed {
  public:
-  Timed(Profile* profile, Work kind) : profile_(profile), kind_(kind) { start(); }
-  ~Timed() { stop(); }
+  Timed(Profile* profile, Work kind) : profile_(profile), kind_(kind) {
+    if (profile_ != nullptr) begin(profile_->now());
+  }
+  ~Timed() { pause(); }
   Timed(const Timed&) = delete;
   Timed& operator=(const Timed&) = delete;
   void switch_to(Work kind) {
-    stop();
+    if (profile_ == nullptr) return;
+    const Profile::Moment now = profile_->now();  // ends one span and begins the next
+    if (running_) profile_->end(kind_, start_, now);
     kind_ = kind;
-    running_ = true;
-    start();
+    begin(now);
   }
   // Until the next switch_to(), time is not counted: what is called here counts its own.
   void pause() {
-    stop();
+    if (profile_ == nullptr || !running_) return;
+    profile_->end(kind_, start_, profile_->now());
     running_ = false;
   }
 
  private:
-  void start() {
-    if (profile_ == nullptr) return;
-    start_ = profile_->begin(kind_);
+  void begin(const Profile::Moment& now) {
+    profile_->begin(kind_);
+    start_ = now;
+    running_ = true;
   }
-  void stop() {
-    if (profile_ != nullptr && running_) profile_->end(kind_, start_);
-  }
+
   Profile* profile_;
   Work kind_;
-  bool running_ = true;
+  bool running_ = false;
   Profile::Moment start_;
 };
 

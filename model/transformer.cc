@@ -30,6 +30,9 @@ std::vector<LayerPlacement> placements_of(const ParameterLayout& layout, at::Dev
 }
 
 BlockContext block_context(const Model& model, const PassOptions& options) {
+  const auto subsets = static_cast<int64_t>(options.settings.subsets.size());
+  TORCH_CHECK(subsets == 0 || subsets == model.config.n_layers, subsets, " expert subsets for ",
+              model.config.n_layers, " layers");
   return {*model.backend,
           model.config,
           model.contract,
@@ -65,14 +68,12 @@ void run_block(const Model& model, const BlockContext& context, const PlacedSlic
   kept->x = x;
   block_forward(context, model.weights.layers[layer], slice, layer, kept, &buffers->block, y);
   take_counters(model, layer, buffers);
-  if (!model.backend->keeps_memory()) buffers->block = {};
+  give_back(*model.backend, &buffers->block);
 }
 
-// Gives back what a block has kept and used, but for its routing.
-void release(const Model& model, BlockActivations* kept) {
-  if (model.backend->keeps_memory()) return;
+void give_back_all_but_routing(const Model& model, BlockActivations* kept) {
   Routing routing = std::move(kept->moe.routing);
-  *kept = {};
+  give_back(*model.backend, kept);
   kept->moe.routing = std::move(routing);
 }
 
@@ -142,29 +143,31 @@ void forward(const Model& model, const Slice& slice, const PassOptions& options,
     run_block(model, context, a->slice, layer, block.x, kept, buffers, output_of(layer));
     if (!again) continue;
     if (!config.is_dense(layer)) std::swap(block.moe.routing, kept->moe.routing);
-    release(model, kept);
+    give_back(*model.backend, kept);
   }
   set_layer(options, -1);
   announce(options.before_parameters, model.layout.head_bucket());
-  model.backend->rms_norm(a->last, model.weights.final_norm, config.norm_epsilon, context.stored,
-                          &a->normalised);
 }
 
 namespace {
 
-// The head's loss and gradients; leaves the gradient of the residual stream in buffers->d.
+// The final norm, the head's loss and its gradients; leaves the gradient of the residual stream in
+// buffers->d.
 void head_backward(const Model& model, const PassOptions& options, const Activations& a,
                    PassBuffers* buffers, const Gradients& gradients, const StepSums& sums) {
   Backend& backend = *model.backend;
   const Timed timed(options.profile, Work::kHead);
+  backend.rms_norm(a.last, model.weights.final_norm, model.config.norm_epsilon,
+                   backend.stored(options.settings.precision), &buffers->normalised);
   backend.zeros_like(a.last, &buffers->d);
-  backend.head_loss(a.normalised.y, a.slice.labels, model.weights.head,
+  backend.head_loss(buffers->normalised.y, a.slice.labels, model.weights.head,
                     static_cast<float>(1.0 / options.loss.divisor),
                     static_cast<float>(options.loss.lm_z_weight), &buffers->d_normalised,
                     gradients.views.head, sums.head());
-  backend.rms_norm_backward(a.last, model.weights.final_norm, a.normalised, buffers->d_normalised,
-                            buffers->d, gradients.views.final_norm);
-  if (!backend.keeps_memory()) buffers->d_normalised.reset();
+  backend.rms_norm_backward(a.last, model.weights.final_norm, buffers->normalised,
+                            buffers->d_normalised, buffers->d, gradients.views.final_norm);
+  give_back(backend, &buffers->normalised);
+  give_back(backend, &buffers->d_normalised);
 }
 
 // Where the losses of a MoE layer are counted: layers without experts have no place in the sums.
@@ -194,9 +197,11 @@ RouterLosses router_losses(const Model& model, double divisor, LayerPlace at,
 void backward(const Model& model, const PassOptions& options, BalanceCounts* counts, Activations* a,
               PassBuffers* buffers, const Gradients& gradients, const StepSums& sums) {
   const ModelConfig& config = model.config;
+  const Backend& backend = *model.backend;
   BlockContext context = block_context(model, options);
   ready_gradients(options, model.layout.head_bucket());
   head_backward(model, options, *a, buffers, gradients, sums);
+  give_back(backend, &a->last);
   announce(options.after_gradients, model.layout.head_bucket());
 
   int64_t moe_layer = config.moe_layers();
@@ -212,14 +217,15 @@ void backward(const Model& model, const PassOptions& options, BalanceCounts* cou
       kept = &buffers->recomputed;
       run_block(model, context, a->slice, layer, a->blocks[layer].x, kept, buffers,
                 &buffers->ignored);
+      give_back(backend, &buffers->ignored);
     }
     context.onto_expert_gradients = ready_gradients(options, layer_bucket(layer));
     block_backward(context, model.weights.layers[layer], a->slice, losses, kept, &buffers->block,
                    gradients.views.layers[layer], buffers->d);
     take_counters(model, layer, buffers);
-    if (!model.backend->keeps_memory()) buffers->block = {};
-    release(model, kept);
-    release(model, &a->blocks[layer]);
+    give_back(backend, &buffers->block);
+    give_back(backend, &buffers->recomputed);
+    give_back_all_but_routing(model, &a->blocks[layer]);
     announce(options.after_gradients, layer_bucket(layer));
   }
   set_layer(options, -1);
@@ -228,11 +234,9 @@ void backward(const Model& model, const PassOptions& options, BalanceCounts* cou
     const Timed timed(options.profile, Work::kOther);
     model.backend->embed_backward(a->slice.tokens, buffers->d, gradients.views.embedding);
   }
+  give_back(backend, &buffers->d);
+  give_back(backend, &a->slice);
   announce(options.after_gradients, kEmbeddingBucket);
-  if (model.backend->keeps_memory()) return;
-  a->last.reset();
-  a->normalised = {};
-  buffers->d.reset();
 }
 
 }  // namespace

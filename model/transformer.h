@@ -70,15 +70,15 @@ struct Activations {
   PlacedSlice slice;
   std::vector<BlockActivations> blocks;  // [L]; with Recompute::kBlock only x and moe.routing
   at::Tensor last;                       // Residual [T, D] output of the last block
-  Normalised normalised;                 // of the final norm: input of the head
 };
 
 // Memory that all passes share, one after another.
 struct PassBuffers {
   BlockActivations recomputed;  // of one block at a time, with Recompute::kBlock
   at::Tensor ignored;           // Residual [T, D] the output of a block that is computed again
-  at::Tensor d;                 // Residual [T, D] gradient of the residual stream
+  Normalised normalised;        // of the final norm: input of the head
   at::Tensor d_normalised;      // Residual [T, D]
+  at::Tensor d;                 // Residual [T, D] gradient of the residual stream
   BlockBuffers block;
   std::vector<ExchangeCounters> traffic;  // [L] counted up from pass to pass
 };
@@ -102,7 +102,7 @@ void forward_block(const Model& model, const PlacedSlice& slice, const PassOptio
                    int64_t layer, const at::Tensor& x, BlockActivations* kept, PassBuffers* buffers,
                    at::Tensor* y);
 
-// Collective over ep. Fills `activations` up to `normalised`; as of place_slice().
+// Collective over ep. Fills `activations`; as of place_slice().
 void forward(const Model& model, const Slice& slice, const PassOptions& options,
              Activations* activations, PassBuffers* buffers);
 
@@ -110,10 +110,11 @@ void forward(const Model& model, const Slice& slice, const PassOptions& options,
 // `gradients` (but see before_gradients) and its losses to `sums`: all forward passes of its slices
 // first, then one all-reduce of the counts of expert choices, then the backward passes, so that the
 // balance loss sees the whole micro-batch. Gradients of one slice and of many differ by the order
-// of their sums alone. Of `memory` the routings stay until the next pass; all else may be given
-// back. On a device nothing waits for it but the plans of the exchange. REQUIRES: options.world and
-// options.loss are set; no settings of an evaluation; counts->start_step() before a step's first
-// micro-batch.
+// of their sums alone. Of `memory` the routings stay until the next pass; a device gives back all
+// else, and nothing waits for it but the plans of the exchange.
+//
+// REQUIRES: options.world and options.loss are set; no settings of an evaluation;
+// counts->start_step() before a step's first micro-batch.
 void forward_backward(const Model& model, const MicroBatch& slices, const PassOptions& options,
                       BalanceCounts* counts, PassMemory* memory, const Gradients& gradients,
                       const StepSums& sums);

@@ -74,7 +74,8 @@ ON_A_DEVICE = {"eval", "generate", "logits", "check", "experts usage", "experts 
 
 def on_device(arguments: list[str]) -> list[str]:
     """A command's arguments, with the device where it takes one."""
-    if not DEVICE or "--help" in arguments or any("device" in argument for argument in arguments):
+    said = any(argument.startswith(("--device", "parallel.device=")) for argument in arguments)
+    if not DEVICE or said or "--help" in arguments:
         return arguments
     if arguments[:1] == ["train"] or arguments[:2] == ["bench", "step"]:
         return [*arguments, f"parallel.device={DEVICE}"]

@@ -272,7 +272,7 @@ absl::Status Run::save() {
   if (!status.ok()) return status;
   CheckpointContents contents{&model, stepper_->optimizer(), &description_, now_.position,
                               "",     now_.pruning};
-  if (config_.parallel.device != DeviceKind::kCpu) contents.precision = config_.parallel.precision;
+  contents.precision = stepper_->parameter_precision();
   const std::string tokenizer = config_.data.path + "/tokenizer.json";
   if (!config_.data.path.empty() && path_exists(tokenizer)) contents.tokenizer_path = tokenizer;
   absl::StatusOr<std::string> folder =

@@ -87,6 +87,8 @@ class DeviceBackend : public Backend {
 
   void linear(const at::Tensor& x, const at::Tensor& w, at::ScalarType type,
               at::Tensor* y) override {
+    TORCH_CHECK(type == at::kFloat || type == x.scalar_type(), "linear: from ", x.scalar_type(),
+                " to ", type);
     *y = type == at::kFloat ? linear_fp32(x, w) : device::linear(x, w);
   }
   void add_linear(const at::Tensor& residual, const at::Tensor& x, const at::Tensor& w,
@@ -94,7 +96,8 @@ class DeviceBackend : public Backend {
     *y = at::addmm(residual, x, w.t());
   }
   void linear_backward(const at::Tensor& dy, const at::Tensor& x, const at::Tensor& w,
-                       at::ScalarType, at::Tensor* dx, const at::Tensor& dw) override {
+                       at::ScalarType type, at::Tensor* dx, const at::Tensor& dw) override {
+    TORCH_CHECK(type == dy.scalar_type(), "linear_backward: from ", dy.scalar_type(), " to ", type);
     *dx = linear_input_gradient(dy, w);
     add_weight_gradient(dw, dy, x);
   }
@@ -187,10 +190,10 @@ class DeviceBackend : public Backend {
     results->scalars = slot_lengths(plan_of(plan), results->rows);
   }
   void experts_backward(const FeedForwardWeights& weights, const FeedForwardWeights& gradients,
-                        bool onto, const Plan& plan, const PlanRows& rows, const at::Tensor& hidden,
+                        bool onto, const Plan& plan, const PlanRows& rows, at::Tensor* hidden,
                         const PlanRows& d_out, PairResults* results) override {
     const ExchangePlan& p = plan_of(plan);
-    *results = apply_experts_backward(weights, gradients, onto, p, rows_of(p, rows), hidden,
+    *results = apply_experts_backward(weights, gradients, onto, p, rows_of(p, rows), *hidden,
                                       rows_of(p, d_out));
   }
   void feed_forward(const FeedForwards& weights, const at::Tensor& x,

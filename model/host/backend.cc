@@ -306,11 +306,11 @@ class HostBackend : public Backend {
     });
   }
   void experts_backward(const FeedForwardWeights& weights, const FeedForwardWeights& gradients,
-                        bool onto, const Plan& plan, const PlanRows& rows, const at::Tensor& hidden,
+                        bool onto, const Plan& plan, const PlanRows& rows, at::Tensor* hidden,
                         const PlanRows& d_out, PairResults* results) override {
     with_stored(rows.tokens.scalar_type(), [&](auto element) {
       apply_experts_backward<decltype(element)>(views_of(weights), views_of(gradients), onto,
-                                                plan_of(plan), rows, hidden, d_out, results,
+                                                plan_of(plan), rows, *hidden, d_out, results,
                                                 &scratch_);
     });
   }

@@ -28,8 +28,7 @@ inline auto both_backends() { return ::testing::Values(On::kHost, On::kDevice); 
 
 // One parameter of buffers anywhere, on the host.
 inline at::Tensor parameter_view(const ParameterInfo& p, const FlatBuffers& buffers) {
-  const at::Tensor& buffer =
-      p.buffer == ParameterBuffer::kDense ? buffers.dense : buffers.experts;
+  const at::Tensor& buffer = p.buffer == ParameterBuffer::kDense ? buffers.dense : buffers.experts;
   return buffer.slice(0, p.offset, p.offset + p.numel()).view(p.shape).cpu();
 }
 

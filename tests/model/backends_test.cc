@@ -37,8 +37,8 @@ struct OneStep {
   void take(const TransformerCase& c, const MicroBatch& slices) {
     const ModelConfig& config = model.config;
     const auto world = self_communicator();
-    BalanceCounts counts(config.moe_layers(), config.routed_experts(),
-                         model.contract.balance_scope, model.device());
+    BalanceCounts counts(config.moe_layers(), config.routed_experts(), model.contract.balance_scope,
+                         model.device());
     StepSums step(config.moe_layers(), config.routed_experts(), model.device());
     PassOptions options;
     options.ep = options.world = world.get();
@@ -141,8 +141,7 @@ INSTANTIATE_TEST_SUITE_P(All, AgainstHost, ::testing::ValuesIn(transformer_cases
 // within 12 % (13.5 % and 5.9 % on a Zen 5; logits near 8 are rounded by up to 0.03).
 TEST(Bf16Device, IsNearTheHostsFp32) {
   const Both both({.name = "", .pool = pool_of(kNone, 13, 13), .routed_top_k = 13}, at::kBFloat16);
-  expect_near(both.device.sums.cross_entropy, both.host.sums.cross_entropy, 0.005,
-              "cross-entropy");
+  expect_near(both.device.sums.cross_entropy, both.host.sums.cross_entropy, 0.005, "cross-entropy");
   const auto expect_within = [](const at::Tensor& found, const at::Tensor& expected, double part) {
     EXPECT_EQ(found.scalar_type(), at::kFloat);
     EXPECT_LE((found.cpu() - expected).norm().item<double>(),

@@ -240,8 +240,65 @@ TEST_P(OnBackEnds, ActivationsCarryNothingFromPassToPass) {
     PassBuffers fresh_buffers;
     forward(model, batch, options, &used, &used_buffers);
     forward(model, batch, options, &fresh, &fresh_buffers);
-    EXPECT_TRUE(at::equal(used.normalised.y, fresh.normalised.y)) << rows;
+    EXPECT_TRUE(at::equal(used.last, fresh.last)) << rows;
   }
+}
+
+// A device keeps nothing of a pass but what its layers chose.
+TEST(DeviceMemory, IsGivenBackAfterAPass) {
+  const TransformerCase c{.name = "", .dense = {1}, .qk_norm = true};
+  const Model model = model_on(On::kDevice, config_of(c, On::kDevice), contract_with_pools(4, 12));
+  fill_random(model, 4);
+  for (const Recompute recompute : {Recompute::kNone, Recompute::kMoe, Recompute::kBlock}) {
+    PassOptions options;
+    options.settings.recompute = recompute;
+    const Pass pass = run(model, cut(random_batch(2, 48, 61, 9, 6), 2), options, {94.0, 1e-5});
+    const PassBuffers& b = pass.memory.buffers;
+    std::vector<at::Tensor> left = {b.ignored,
+                                    b.d,
+                                    b.d_normalised,
+                                    b.normalised.y,
+                                    b.block.d_hidden,
+                                    b.block.d_stored,
+                                    b.block.d_attended,
+                                    b.block.d_qkv,
+                                    b.block.moe.d_arrived,
+                                    b.block.moe.pairs.rows,
+                                    b.block.moe.pairs.scalars,
+                                    b.block.moe.slots,
+                                    b.block.moe.d_logits,
+                                    b.block.moe.routed_hidden};
+    const auto add_block = [&](const BlockActivations& block) {
+      left.insert(left.end(), {block.x, block.attention_input.y, block.qk_norm.raw, block.qkv,
+                               block.attended.out, block.attended.logsumexp, block.h,
+                               block.feed_forward_input.y, block.moe.router_input.logits,
+                               block.moe.arrived, block.moe.routed_hidden});
+      EXPECT_TRUE(block.moe.shared_hidden.empty() && block.dense_hidden.empty());
+      EXPECT_EQ(block.moe.plan, nullptr);
+    };
+    add_block(b.recomputed);
+    for (const Activations& slice : pass.memory.slices) {
+      left.insert(left.end(), {slice.last, slice.slice.tokens, slice.slice.routing.span_of});
+      for (const BlockActivations& block : slice.blocks) add_block(block);
+      EXPECT_TRUE(slice.blocks[0].moe.routing.experts.defined());
+    }
+    for (size_t i = 0; i < left.size(); ++i) EXPECT_FALSE(left[i].defined()) << i;
+  }
+}
+
+// As many subsets as layers, or none: one for a layer that is not there would be read behind the
+// last.
+TEST_P(OnBackEnds, RefuseSubsetsThatAreNotOneForEachLayer) {
+  const Model model = model_on(GetParam(), config(), {});
+  const auto world = self_communicator();
+  PassOptions options;
+  options.ep = world.get();
+  options.settings.subsets.resize(2);
+  Activations activations;
+  PassBuffers buffers;
+  const Slice batch = to_tensors(random_batch(1, 48, 61, 9, 5));
+  EXPECT_THAT([&] { forward(model, batch, options, &activations, &buffers); },
+              ThrowsMessage<c10::Error>(HasSubstr("2 expert subsets for 3 layers")));
 }
 
 // What stands outside the vocabulary or the table of positions is an error, not a read behind it.
@@ -253,7 +310,7 @@ TEST_P(OnBackEnds, RefuseWhatTheyCannotLookUp) {
   batch.tokens[0][3] = 61;
   EXPECT_THAT(place, ThrowsMessage<c10::Error>(HasSubstr("a token is 61, must be below 61")));
   batch.tokens[0][3] = -1;
-  EXPECT_THAT(place, ThrowsMessage<c10::Error>(HasSubstr("a token is -1")));
+  EXPECT_THAT(place, ThrowsMessage<c10::Error>(HasSubstr("a token is -1, must not be negative")));
   batch.tokens[0][3] = 0;
   batch.labels[0][5] = 61;
   EXPECT_THAT(place, ThrowsMessage<c10::Error>(HasSubstr("a label is 61")));

@@ -79,13 +79,14 @@ Outcome run(const Mesh& mesh, const RoutingContract& contract, const std::vector
   options.pass.seed = kPoolSeed;
   options.pass.recompute = how.recompute;
   options.pass.precision = how.precision;
-  outcome.result = compute_gradients(mesh, micro_batches, share, options, outcome.state.get());
+  outcome.result = training_step(mesh, micro_batches, share, options, outcome.state.get());
+  wait_for_parameters(outcome.state.get());
   outcome.gradients = gather_gradients(mesh, outcome.state.get());
   return outcome;
 }
 
-// The reference, on the same back end; tests/model/ compares back ends. Chooses how->weights, so that
-// its routing is clear.
+// The reference, on the same back end; tests/model/ compares back ends. Chooses how->weights, so
+// that its routing is clear.
 Outcome run_in_one_process(const RoutingContract& contract, const std::vector<Batch>& global,
                            HowToRun* how) {
   const auto alone = make_mesh(self_communicator(), 1, 1);

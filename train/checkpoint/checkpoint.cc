@@ -45,7 +45,7 @@ void add_tensors(const Model& model, const FlatBuffers& buffers, bool with_dense
 }
 
 // The same tensors where they are fp32, else rounded copies.
-FlatBuffers as_stored(const FlatBuffers& masters, Precision precision) {
+FlatBuffers rounded_to(Precision precision, const FlatBuffers& masters) {
   if (precision == Precision::kFp32) return masters;
   return {masters.dense.to(at::kBFloat16), masters.experts.to(at::kBFloat16)};
 }
@@ -61,7 +61,7 @@ absl::StatusOr<OrderedJson> write_shards(FileSystem& fs, const Mesh& mesh,
   if (!writes(mesh)) return written;
   const bool with_dense = mesh.ep->rank() == 0;
   const Model& model = *contents.model;
-  const FlatBuffers stored = as_stored(model.parameters, contents.precision);
+  const FlatBuffers stored = rounded_to(contents.precision, model.parameters);
   std::vector<NamedTensor> parameters, state;
   add_tensors(model, stored, with_dense, "", &parameters);
   if (contents.precision == Precision::kBf16) {

@@ -12,7 +12,7 @@ namespace emo {
 
 using Metrics = std::vector<std::pair<std::string, double>>;  // in a fixed order
 
-// REQUIRES: `sums` are those of all ranks (all_reduce_sums()), of a model of `config`; divisor > 0.
+// REQUIRES: `sums` are those of all ranks (StepResult::sums), of a model of `config`; divisor > 0.
 // For each MoE layer "block NN/<name>", under OLMo-core's names and, ours, "dead experts" (routed
 // experts that no token chose, of those that the losses are of) and "pool size" (the mean over
 // documents). Then over the layers: sums of losses, as they enter the objective, under the same

@@ -60,7 +60,7 @@ class GradientReduction {
  public:
   GradientReduction(const Mesh& mesh, const ParameterLayout& layout,
                     const GradientBuffers& gradients, const FlatBuffers& owned, int64_t passes);
-  // As PassOptions::before_gradients (model/transformer.h).
+  // As PassOptions::before_gradients (model/pass.h).
   bool before(size_t bucket);
   void after(size_t bucket);
   void finish();

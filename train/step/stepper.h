@@ -27,6 +27,11 @@ class Stepper {
   Model* model() { return host_ ? &host_->model : &state_.model; }
   OptimizerState* optimizer() { return host_ ? &host_->optimizer : &state_.optimizer; }
 
+  // Of the parameters that the run computes with.
+  Precision parameter_precision() const {
+    return state_.optimizer.master.dense.defined() ? Precision::kBf16 : Precision::kFp32;
+  }
+
   // Local. What model() and optimizer() hold now is what the next step begins with. Must be called
   // once before the first step.
   void copy_from_host();

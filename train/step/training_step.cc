@@ -134,12 +134,6 @@ TrainingState::TrainingState(const ModelConfig& config, const RoutingContract& c
       balance(config.moe_layers(), config.routed_experts(), contract.balance_scope, model.device()),
       sums(config.moe_layers(), config.routed_experts(), model.device()) {}
 
-StepResult compute_gradients(const Mesh& mesh, const std::vector<MicroBatch>& micro_batches,
-                             int64_t divisor_share, const StepOptions& options,
-                             TrainingState* state) {
-  return result_of(add_up(mesh, micro_batches, divisor_share, options, state), state->sums);
-}
-
 StepResult training_step(const Mesh& mesh, const std::vector<MicroBatch>& micro_batches,
                          int64_t divisor_share, const StepOptions& options, TrainingState* state) {
   StepTotals totals = add_up(mesh, micro_batches, divisor_share, options, state);

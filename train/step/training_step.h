@@ -64,18 +64,15 @@ struct TrainingState {
                 const GridPosition& position, const StateOptions& options = {});
 };
 
-// Collective. Leaves the gradients of the whole step in state->owned_gradients: on each rank what
-// it owns, summed over all ranks while the backward passes ran. `divisor_share` is this rank's part
-// of N (batch_tensors.h), over all micro-batches.
-StepResult compute_gradients(const Mesh& mesh, const std::vector<MicroBatch>& micro_batches,
-                             int64_t divisor_share, const StepOptions& options,
-                             TrainingState* state);
-
 // Collective. The gradients of all ranks as whole buffers in the model's layout, where it computes,
 // for what looks at all of them.
 FlatBuffers gather_gradients(const Mesh& mesh, TrainingState* state);
 
 // Collective over `mesh`, whose communicators serve the model's tensors: gradients, clip, update.
+// `divisor_share` is this rank's part of N (batch_tensors.h), over all micro-batches. The gradients
+// of the whole step stay in state->owned_gradients: on each rank what it owns, summed over all
+// ranks while the backward passes ran.
+//
 // Where the result is not finite nothing is updated, on any rank. The updated parameters are still
 // travelling when it returns; the next step waits for each as it needs it, everything else calls
 // wait_for_parameters() first.

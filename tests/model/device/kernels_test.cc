@@ -19,9 +19,9 @@
 #include "model/device/kernels/swiglu.h"
 #include "model/device/matrix.h"
 #include "model/host/attention.h"
+#include "model/host/backend.h"
 #include "model/host/document_pools.h"
 #include "model/host/rms_norm.h"
-#include "model/host/backend.h"
 #include "model/host/rope.h"
 #include "parallel/self_communicator.h"
 #include "tests/model/device/device_under_test.h"
@@ -408,8 +408,8 @@ TEST(AdamWKernel, IsTheHostsOverSeveralSteps) {
                    bf16 = on(at::zeros({n}, at::kBFloat16));
   for (int64_t step = 1; step <= 3; ++step) {
     const at::Tensor gradient = at::randn({n}), loss = at::ones({1}, at::kDouble);
-    const at::Tensor squares = there->sum_of_squares({on(gradient.slice(0, 0, 4097)),
-                                                      on(gradient.slice(0, 4097))});
+    const at::Tensor squares =
+        there->sum_of_squares({on(gradient.slice(0, 0, 4097)), on(gradient.slice(0, 4097))});
     const at::Tensor expected = host->sum_of_squares({gradient});
     expect_close(squares, expected, 1e-12);
     at::Tensor control, control_there;

@@ -68,6 +68,33 @@ TEST_P(Optimizer, AdamWEqualsThePlainFormula) {
   }
 }
 
+// A device's parameters in bf16 are the nearest of fp32 masters, which move as the host's do.
+TEST(Bf16Optimizer, MovesMastersAndRoundsThem) {
+  ModelConfig config = small_config();
+  config.d_expert = 16;
+  Model host(config, RoutingContract(), 1);
+  Model model(config, RoutingContract(), 1, {}, {},
+              make_backend_on(On::kDevice, at::kCPU, at::kBFloat16));
+  fill_random(host, 1);
+  load_parameters(host.parameters, &model);
+  OptimizerState state = make_optimizer_state(model);
+  OptimizerState host_state = make_optimizer_state(host);
+  load_masters(model.layout, host.parameters, &state);
+  const Gradients gradients(model);
+  const TrainedParts all = trained_parts(config, model.layout, Freeze::kNone);
+  for (int step = 1; step <= 3; ++step) {
+    gradients.buffers.dense.uniform_(-1, 1);
+    gradients.buffers.experts.uniform_(-1, 1);
+    adamw_step(all, {{}, 1e-2, scaled_by(0.5f)}, gradients.buffers, &model, &state);
+    adamw_step(all, {{}, 1e-2, scaled_by(0.5f)}, gradients.buffers, &host, &host_state);
+    for (const auto buffer : {&FlatBuffers::dense, &FlatBuffers::experts}) {
+      const at::Tensor& master = state.master.*buffer;
+      EXPECT_LT((master - host.parameters.*buffer).abs().max().item<float>(), 2e-6);
+      EXPECT_TRUE(at::equal(model.parameters.*buffer, master.to(at::kBFloat16)));
+    }
+  }
+}
+
 // What is frozen keeps its bits and counts in no norm; all else is updated as if nothing were.
 TEST_P(Optimizer, LeavesFrozenExpertsAndRoutersAlone) {
   const auto frozen = [](const std::string& name, bool shared_expert, Freeze freeze) {

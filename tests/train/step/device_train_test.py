@@ -157,6 +157,26 @@ def test_bf16_goes_on_to_the_bit(emo):
     check(files_of(emo, "bf16-again") == files_of(emo, "bf16"), "other bits")
 
 
+def test_bf16_goes_on_to_the_bit_on_two_ranks(emo):
+    if not TWO:
+        return
+    for name, layout in {"bf16-dp": [], "bf16-ep": ["parallel.ep=2"]}.items():
+        overrides = [ON_DEVICE, "parallel.precision=bf16", *layout]
+        losses = [step["train/CE loss"] for step in train(emo, name, *overrides, ranks=2)]
+        check(all(abs(a - b["train/CE loss"]) < 0.02 for a, b in zip(losses, bf16(emo), strict=True)), f"{name}: {losses}")
+        half_of(emo, f"{name}-again", name)
+        train(emo, f"{name}-again", *overrides, ranks=2)
+        check(files_of(emo, f"{name}-again") == files_of(emo, name), f"{name}: other bits")
+        folder = emo.folder / name / "step-0000006"
+        model, masters = read_folder(folder), masters_of(folder)
+        expected = masters_of(emo.folder / "bf16" / "step-0000006")
+        check(masters.keys() == model.keys() == expected.keys(), f"{name}: tensors")
+        for tensor, (_, bits) in model.items():
+            check((rounded(masters[tensor]) == bits).all(), f"{name}: {tensor} is not the nearest")
+            far = numpy.abs(masters[tensor] - expected[tensor]).mean()
+            check(far < 0.05 * numpy.abs(expected[tensor]).mean(), f"{name}: {tensor} is far from one rank's, {far}")
+
+
 def test_bf16_goes_on_on_the_cpu_and_back(emo):
     """From the masters: rounded weights would be off by more than the steps move them."""
     bf16(emo)
