@@ -11,6 +11,7 @@
 #include <c10/util/Exception.h>
 
 #include <algorithm>
+#include <tuple>
 #include <utility>
 
 #include "model/device/attention.h"
@@ -69,8 +70,8 @@ class DeviceBackend : public Backend {
   }
   void embed_backward(const at::Tensor& tokens, const at::Tensor& d,
                       const at::Tensor& d_table) override {
-    const auto [sorted, order] = at::sort(tokens, /*stable=*/true, 0, false);
-    device::embed_backward(sorted, order, d, d_table);
+    const auto sorted = at::sort(tokens, /*stable=*/true, 0, false);
+    device::embed_backward(std::get<0>(sorted), std::get<1>(sorted), d, d_table);
   }
 
   void rms_norm(const at::Tensor& x, const at::Tensor& w, double epsilon, at::ScalarType,

@@ -180,7 +180,8 @@ struct LayoutCase {
 class Layouts : public ::testing::TestWithParam<std::tuple<On, LayoutCase>> {};
 
 TEST_P(Layouts, EqualOneProcess) {
-  const auto& [where, c] = GetParam();
+  const On where = std::get<0>(GetParam());
+  const LayoutCase& c = std::get<1>(GetParam());
   Communicator& world = test_world();
   RoutingContract contract;
   contract.pool.kind = c.pool;

@@ -290,7 +290,8 @@ std::string run_reference(const TrainingCase& c, uint64_t seed, Reference* one) 
 class TrainingLayouts : public ::testing::TestWithParam<std::tuple<On, TrainingCase>> {};
 
 TEST_P(TrainingLayouts, EqualOneProcess) {
-  const auto& [where, c] = GetParam();
+  const On where = std::get<0>(GetParam());
+  const TrainingCase& c = std::get<1>(GetParam());
   Communicator& world = test_world();
   Reference one;
   uint64_t seed = 21;

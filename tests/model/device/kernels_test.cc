@@ -31,7 +31,7 @@ namespace {
 
 // A copy: what a kernel writes is never what it is compared with.
 at::Tensor on(const at::Tensor& tensor) { return tensor.clone().to(device_under_test()); }
-at::Tensor ints(std::vector<int32_t> values) { return at::tensor(values, at::kInt); }
+at::Tensor ints(const std::vector<int32_t>& values) { return at::tensor(values, at::kInt); }
 float* data(const at::Tensor& tensor) { return tensor.mutable_data_ptr<float>(); }
 
 // `found`, in any type and anywhere, is near `expected` on the host.

@@ -68,7 +68,7 @@ TEST(Bf16Panels, AreTheSameFromEveryKernel) {
       kernel->pack_transposed_bf16(terms, columns, {bf16.data(), stride}, next += 32 * 26);
       const int64_t narrow_columns = std::min<int64_t>(columns, kKernelRows);
       kernel->pack_fp32(terms, narrow_columns, kKernelRows, {fp32.data(), stride}, next += 32 * 26);
-      kernel->pack_bf16(terms, narrow_columns, kKernelRows, {bf16.data(), stride}, next += 14 * 26);
+      kernel->pack_bf16(terms, narrow_columns, kKernelRows, {bf16.data(), stride}, next + 14 * 26);
       found.push_back(panels);
     }
     for (const auto& panels : found) EXPECT_EQ(panels, found[0]) << terms << " " << columns;
