@@ -8,7 +8,7 @@
 namespace emo {
 
 std::vector<CommandGroup> command_groups() {
-  return {{"data", "Look at prepared data"},
+  return {{"data", "Look at prepared data and token files"},
           {"experts", "Rank and cut experts"},
           {"bench", "Measure speed"}};
 }
@@ -16,6 +16,8 @@ std::vector<CommandGroup> command_groups() {
 std::vector<Command> all_commands() {
   return {prepare_command(),
           data_show_command(),
+          data_check_command(),
+          data_order_command(),
           train_command(open_training_evaluation),
           eval_command(),
           generate_command(),

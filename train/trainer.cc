@@ -104,21 +104,6 @@ void say_if_few_labels(const RunConfig& config, const StepResult& result) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<ChunkSource>> open_source(const RunConfig& config) {
-  if (config.data.synthetic) {
-    return std::make_unique<SyntheticChunks>(*config.data.synthetic, config.data.sequence_length);
-  }
-  absl::StatusOr<std::unique_ptr<DatasetChunks>> chunks =
-      DatasetChunks::open(config.data.path, config.data.sequence_length, config.data.documents);
-  if (!chunks.ok()) return chunks.status();
-  if ((*chunks)->vocab_size() > config.model.vocab_size) {
-    return absl::DataLossError(
-        absl::StrCat(config.data.path, ": its tokenizer has ", (*chunks)->vocab_size(),
-                     " tokens, model.vocab_size is ", config.model.vocab_size));
-  }
-  return chunks;
-}
-
 ModelDescription describe(const RunConfig& config, const ChunkSource& source) {
   return {config.model,           config.data.sequence_length,
           source.eos_id(),        config.document_attention,
@@ -161,7 +146,7 @@ class Run {
   const TrainOptions& options_;
   const int64_t total_;  // steps
   StepOptions step_options_;
-  std::unique_ptr<ChunkSource> source_;
+  RunData data_;
   std::unique_ptr<Stepper> stepper_;
   ModelDescription description_;
   std::optional<MetricsLog> log_;  // of the first rank
@@ -174,10 +159,10 @@ class Run {
 };
 
 absl::Status Run::start() {
-  absl::StatusOr<std::unique_ptr<ChunkSource>> source = open_source(config_);
-  absl::Status status = agree(*mesh_.world, source.status());
+  absl::StatusOr<RunData> data = open_run_data(config_);
+  absl::Status status = agree(*mesh_.world, data.status());
   if (!status.ok()) return status;
-  source_ = *std::move(source);
+  data_ = *std::move(data);
   absl::StatusOr<RunOrigin> origin = find_origin(config_, mesh_);
   if (!origin.ok()) return origin.status();
   if (origin->resumes) checkpoint_ = origin->checkpoint;
@@ -185,14 +170,14 @@ absl::Status Run::start() {
   if (!order.ok()) return order.status();
   stepper_ = std::make_unique<Stepper>(config_, mesh_, *order);
   absl::StatusOr<RunStart> start =
-      start_run(config_, *origin, *source_, mesh_, stepper_->model(), stepper_->optimizer());
+      start_run(config_, *origin, *data_.source, mesh_, stepper_->model(), stepper_->optimizer());
   if (!start.ok()) return start.status();
   stepper_->copy_from_host();
   now_ = *std::move(start);
   first_step_ = saved_step_ = now_.position.step;
-  now_.position.data_fingerprint = source_->fingerprint();
+  now_.position.data_fingerprint = data_.source->fingerprint();
   now_.position.config = to_pairs(config_);
-  description_ = describe(config_, *source_);
+  description_ = describe(config_, *data_.source);
   absl::StatusOr<std::optional<MetricsLog>> log = open_log(config_, mesh_, first_step_);
   status = agree(*mesh_.world, log.status());
   if (status.ok()) log_ = *std::move(log);
@@ -201,7 +186,7 @@ absl::Status Run::start() {
 
 absl::StatusOr<StepBatches> Run::load() {
   absl::StatusOr<StepBatches> batches =
-      load_step(*source_, config_, mesh_, now_.position.sequences);
+      load_step(data_, config_, mesh_, now_.position.sequences);
   absl::Status status =
       agree(*mesh_.world, !batches.ok()      ? batches.status()
                           : stop_requested() ? absl::CancelledError("stopped by a signal")
@@ -273,8 +258,7 @@ absl::Status Run::save() {
   CheckpointContents contents{&model, stepper_->optimizer(), &description_, now_.position,
                               "",     now_.pruning};
   contents.precision = stepper_->parameter_precision();
-  const std::string tokenizer = config_.data.path + "/tokenizer.json";
-  if (!config_.data.path.empty() && path_exists(tokenizer)) contents.tokenizer_path = tokenizer;
+  contents.tokenizer_path = data_.tokenizer_path;
   absl::StatusOr<std::string> folder =
       write_checkpoint(posix_file_system(), mesh_, config_.run.folder, contents);
   if (!folder.ok()) return folder.status();

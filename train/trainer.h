@@ -41,10 +41,6 @@ struct TrainOptions {
   Observer observer;
 };
 
-// Where rows come from, as the config says. DataLoss where the data's vocabulary is larger than the
-// model's.
-absl::StatusOr<std::unique_ptr<ChunkSource>> open_source(const RunConfig& config);
-
 // How a checkpoint of this run describes its model.
 ModelDescription describe(const RunConfig& config, const ChunkSource& source);
 

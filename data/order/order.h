@@ -9,6 +9,7 @@ namespace emo {
 enum class Order {
   kOurs,        // every epoch another random permutation of all chunks
   kSequential,  // as they are stored
+  kReference,   // as the reference's (reference_order.h)
 };
 
 // The image of `position` under a pseudo-random permutation of [0, size): a Feistel network over
@@ -16,7 +17,8 @@ enum class Order {
 // domains"). REQUIRES: 0 <= position < size.
 int64_t permuted(int64_t position, int64_t size, uint64_t key);
 
-// The chunk of sequence number `index` of the run; epochs follow one another without a gap.
+// The chunk of sequence number `index` of the run, but for Order::kReference; epochs follow one
+// another without a gap.
 // `num_chunks` 0 means that chunks have no end. REQUIRES: 0 <= index, 0 <= num_chunks.
 int64_t chunk_at(int64_t index, int64_t num_chunks, Order order, uint64_t seed);
 

@@ -7,5 +7,7 @@ namespace emo {
 
 Command prepare_command();
 Command data_show_command();
+Command data_check_command();
+Command data_order_command();
 
 }  // namespace emo

@@ -3,10 +3,12 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 
 #include "absl/status/statusor.h"
 #include "data/order/order.h"
+#include "data/order/reference_order.h"
 #include "data/rows/batch.h"
 #include "data/rows/chunk_source.h"
 #include "data/rows/instance_filter.h"
@@ -17,7 +19,8 @@ struct LoaderOptions {
   int64_t sequence_length = 1024;  // S, the one that the source was opened with
   Order order = Order::kOurs;
   uint64_t seed = 0;
-  bool document_attention = true;  // false: attention spans are whole rows
+  std::shared_ptr<ReferenceOrder> reference = nullptr;  // of Order::kReference
+  bool document_attention = true;                       // false: attention spans are whole rows
   EosRoutesWith eos_routes_with = EosRoutesWith::kPrevious;
   std::optional<InstanceFilter> filter;  // rows that it hits lose their labels
 };
@@ -34,8 +37,8 @@ struct SequenceRange {
 SequenceRange share_of(SequenceRange range, int64_t rank, int64_t world);
 
 // The rows of `range`, in order; a range behind the last chunk goes on with the next epoch. Fails
-// as the source's read does, with the whole batch. Thread-safe. REQUIRES: options.sequence_length
-// is the source's S, and rows times S is below 2^31.
+// as the source's read and the order do, with the whole batch. Thread-safe. REQUIRES:
+// options.sequence_length is the source's S, and rows times S is below 2^31.
 absl::StatusOr<Batch> load(const ChunkSource& source, const LoaderOptions& options,
                            SequenceRange range);
 

@@ -297,8 +297,8 @@ double time_step(const StepBatches& batches, const StepOptions& options, Stepper
 
 absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh,
                                        const BenchOptions& options) {
-  absl::StatusOr<std::unique_ptr<ChunkSource>> source = open_source(config);
-  absl::Status status = agree(*mesh.world, source.status());
+  absl::StatusOr<RunData> data = open_run_data(config);
+  absl::Status status = agree(*mesh.world, data.status());
   if (!status.ok()) return status;
   if (!options.trace.empty()) {  // what is written at the end must be possible from the start
     status = agree(*mesh.world, check_new_file(options.trace, options.overwrite));
@@ -318,7 +318,7 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
   const int64_t steps = options.warmup_steps + options.steps;
   for (int64_t step = 0; step < steps; ++step) {
     const absl::StatusOr<StepBatches> batches =
-        load_step(**source, config, mesh, step * config.train.batch);
+        load_step(*data, config, mesh, step * config.train.batch);
     status = agree(*mesh.world, batches.status());
     if (!status.ok()) return status;
     measured.flops = flops_per_token(config.model, batches->attention_ends);

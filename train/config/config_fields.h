@@ -78,8 +78,16 @@ void visit_config(Visitor& v, RunConfig& c) {
   }
   if (v.section("data")) {
     v.field("path", &c.data.path);
+    v.field("mix", &c.data.mix);
     v.synthetic("synthetic", &c.data.synthetic);
-    names("order", {"ours", "sequential"}, &c.data.order);
+    v.field("root", &c.data.root);
+    v.field("tokenizer_name", &c.data.tokenizer_name);
+    v.field("tokenizer", &c.data.tokenizer);
+    v.field("eos_id", &c.data.eos_id, Range{-1, 1 << 24});
+    names("dtype", {"by_vocabulary", "uint8", "uint16", "uint32", "uint64"}, &c.data.dtype);
+    v.field("index", &c.data.index);
+    v.field("seed", &c.data.seed, Range{-1, 1e15});
+    names("order", {"ours", "sequential", "reference"}, &c.data.order);
     names("documents", {"cut", "whole"}, &c.data.documents);
     v.field("sequence_length", &c.data.sequence_length, Range{2, 1 << 24});
     v.field("repetition_filter", &c.data.repetition_filter);

@@ -411,8 +411,18 @@ void check_device(const RunConfig& c, const Say& say) {
 }
 
 void check_data(const RunConfig& c, const Say& say) {
-  if (c.data.path.empty() == !c.data.synthetic.has_value()) {
-    say("data.path", "data needs either path or synthetic");
+  const int given =
+      (c.data.path.empty() ? 0 : 1) + (c.data.mix.empty() ? 0 : 1) + (c.data.synthetic ? 1 : 0);
+  if (given != 1) say("data.path", "data needs one of path, mix and synthetic");
+  if (!c.data.mix.empty() && c.data.eos_id < 0) {
+    say("data.eos_id", "data.mix lists token files: data.eos_id says which token ends a document");
+  }
+  if (c.data.eos_id >= c.model.vocab_size) {
+    say("data.eos_id", absl::StrCat("data.eos_id ", c.data.eos_id, " is outside a vocabulary of ",
+                                    c.model.vocab_size));
+  }
+  if (c.data.order == Order::kReference && c.data.synthetic) {
+    say("data.order", "data.order reference is of token files; synthetic documents have no end");
   }
   if (!c.data.synthetic) return;
   if (c.data.synthetic->min_length > c.data.synthetic->max_length) {

@@ -27,6 +27,9 @@ enum class DeviceKind {
 
 enum class Take { kWeights, kWeightsAndOptimizer, kAll };
 
+// The type of ids in token files without a header.
+enum class IdType { kByVocabulary, kUint8, kUint16, kUint32, kUint64 };
+
 struct RunConfig {
   struct Run {
     std::string folder;
@@ -41,8 +44,17 @@ struct RunConfig {
   EosRoutesWith eos_routes_with = EosRoutesWith::kPrevious;
   RoutingContract routing;
   struct Data {
-    std::string path;                           // folder of emo prepare, or ...
+    std::string path;  // folder of emo prepare, a token file or a pattern of such; or ...
+    std::string mix;   // ... a file that lists token files (data/mix/mix.h); or ...
     std::optional<SyntheticOptions> synthetic;  // ... documents that the program makes
+    // Of token files:
+    std::string root;                      // before a mix's relative paths; "": the mix's folder
+    std::string tokenizer_name;            // in the place of a mix's {TOKENIZER}
+    std::string tokenizer;                 // tokenizer.json, or its folder: copied into checkpoints
+    int64_t eos_id = -1;                   // -1: not said
+    IdType dtype = IdType::kByVocabulary;  // of files without a header
+    std::string index;                     // folder for what is made of the data, such as its order
+    int64_t seed = -1;                     // of the order; -1: run.seed
     Order order = Order::kOurs;
     DocumentPacking documents = DocumentPacking::kCut;
     int64_t sequence_length = 1024;

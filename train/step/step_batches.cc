@@ -5,7 +5,7 @@
 
 namespace emo {
 
-absl::StatusOr<StepBatches> load_step(const ChunkSource& source, const RunConfig& config,
+absl::StatusOr<StepBatches> load_step(const RunData& data, const RunConfig& config,
                                       const Mesh& mesh, int64_t first_sequence) {
   const int64_t size = config.train.batch / config.train.micro_batches;
   StepBatches step;
@@ -15,7 +15,7 @@ absl::StatusOr<StepBatches> load_step(const ChunkSource& source, const RunConfig
     MicroBatch& slices = step.micro_batches.emplace_back();
     for (int64_t s = 0; s < config.parallel.slices; ++s) {
       absl::StatusOr<Batch> batch =
-          load(source, config.loader(), share_of(mine, s, config.parallel.slices));
+          load(*data.source, data.loader, share_of(mine, s, config.parallel.slices));
       if (!batch.ok()) return batch.status();
       step.divisor_share += divisor_share(*batch);
       if (m == 0 && s == 0) step.attention_ends = batch->attention_ends;

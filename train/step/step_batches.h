@@ -6,10 +6,10 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "data/rows/chunk_source.h"
 #include "model/micro_batch.h"
 #include "parallel/mesh.h"
 #include "train/config/run_config.h"
+#include "train/run_data.h"
 #include "train/step/training_step.h"
 
 namespace emo {
@@ -22,7 +22,7 @@ struct StepBatches {
 
 // Sequences [first_sequence, first_sequence + train.batch) of the order, each micro-batch dealt to
 // ranks as evenly as it goes. Not collective: ranks can fail alone.
-absl::StatusOr<StepBatches> load_step(const ChunkSource& source, const RunConfig& config,
+absl::StatusOr<StepBatches> load_step(const RunData& data, const RunConfig& config,
                                       const Mesh& mesh, int64_t first_sequence);
 
 // What the config says about every step; the learning rate is the schedule's.

@@ -1,0 +1,119 @@
+#include "train/run_data.h"
+
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "data/files/file_system.h"
+#include "data/mix/mix.h"
+#include "data/rows/dataset_chunks.h"
+#include "data/rows/synthetic.h"
+#include "data/rows/token_chunks.h"
+
+namespace emo {
+namespace {
+
+bool is_prepared(const RunConfig& config) {
+  return config.data.mix.empty() && is_directory(config.data.path);
+}
+
+absl::StatusOr<std::unique_ptr<ChunkSource>> open_prepared(const RunConfig& config) {
+  absl::StatusOr<std::unique_ptr<DatasetChunks>> chunks =
+      DatasetChunks::open(config.data.path, config.data.sequence_length, config.data.documents);
+  if (!chunks.ok()) return chunks.status();
+  if ((*chunks)->vocab_size() > config.model.vocab_size) {
+    return absl::DataLossError(
+        absl::StrCat(config.data.path, ": its tokenizer has ", (*chunks)->vocab_size(),
+                     " tokens, model.vocab_size is ", config.model.vocab_size));
+  }
+  return chunks;
+}
+
+int64_t width_of(const RunConfig& config) {
+  switch (config.data.dtype) {
+    case IdType::kUint8:
+      return 1;
+    case IdType::kUint16:
+      return 2;
+    case IdType::kUint32:
+      return 4;
+    case IdType::kUint64:
+      return 8;
+    case IdType::kByVocabulary:
+      break;
+  }
+  return token_width(config.model.vocab_size);
+}
+
+absl::StatusOr<std::unique_ptr<ChunkSource>> open_token_files(const RunConfig& config) {
+  const RunConfig::Data& data = config.data;
+  if (data.eos_id < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(data.path, ": token files need data.eos_id, the token that ends a document"));
+  }
+  if (data.documents != DocumentPacking::kCut) {
+    return absl::InvalidArgumentError(
+        "data.documents: token files are cut; for others emo prepare");
+  }
+  absl::StatusOr<std::vector<MixFile>> files =
+      data.mix.empty() ? files_of_pattern(data.path)
+                       : read_mix(data.mix, {data.root, data.tokenizer_name});
+  if (!files.ok()) return files.status();
+  TokenChunksOptions options;
+  options.sequence_length = data.sequence_length;
+  options.group = data.order == Order::kReference ? reference_group(data.sequence_length) : 1;
+  options.vocab_size = config.model.vocab_size;
+  options.width = width_of(config);
+  options.eos_id = static_cast<int32_t>(data.eos_id);
+  return TokenChunks::open(*std::move(files), std::move(options));
+}
+
+absl::StatusOr<std::unique_ptr<ChunkSource>> open_source(const RunConfig& config) {
+  if (config.data.synthetic) {
+    return std::make_unique<SyntheticChunks>(*config.data.synthetic, config.data.sequence_length);
+  }
+  if (!is_prepared(config)) return open_token_files(config);
+  if (config.data.order == Order::kReference) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "data.order reference is of token files, whose chunks it keeps together; name those of ",
+        config.data.path, ": data.path='", config.data.path, "/tokens-*.npy', and data.eos_id"));
+  }
+  return open_prepared(config);
+}
+
+// The tokenizer's file; NotFound where one is named and not there.
+absl::StatusOr<std::string> tokenizer_of(const RunConfig& config) {
+  const std::string& named = config.data.tokenizer;
+  if (!named.empty()) {
+    std::string file = is_directory(named) ? named + "/tokenizer.json" : named;
+    if (!path_exists(file)) {
+      return absl::NotFoundError(absl::StrCat("data.tokenizer: ", file, ": no such file"));
+    }
+    return file;
+  }
+  if (config.data.synthetic || !is_prepared(config)) return "";
+  std::string beside = config.data.path + "/tokenizer.json";
+  return path_exists(beside) ? beside : "";
+}
+
+}  // namespace
+
+absl::StatusOr<RunData> open_run_data(const RunConfig& config) {
+  RunData run;
+  absl::StatusOr<std::string> tokenizer = tokenizer_of(config);
+  if (!tokenizer.ok()) return tokenizer.status();
+  run.tokenizer_path = *std::move(tokenizer);
+  absl::StatusOr<std::unique_ptr<ChunkSource>> source = open_source(config);
+  if (!source.ok()) return source.status();
+  run.source = *std::move(source);
+  run.loader = config.loader();
+  if (config.data.order != Order::kReference) return run;
+  const int64_t group = reference_group(config.data.sequence_length);
+  absl::StatusOr<std::unique_ptr<ReferenceOrder>> order = ReferenceOrder::create(
+      {run.source->num_chunks(), group, config.train.batch, run.loader.seed, config.data.index});
+  if (!order.ok()) return order.status();
+  run.loader.reference = *std::move(order);
+  return run;
+}
+
+}  // namespace emo
