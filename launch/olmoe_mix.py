@@ -4,8 +4,14 @@ that decides the order of its chunks. configs/mixes/OLMoE-mix-0824.txt is its ou
 
 Source of labels, folders and numbers of files: src/olmo_core/data/mixes/OLMoE-mix-0824.txt of OLMo-core.
 
-Usage: launch/olmoe_mix.py > MIX.txt"""
+Usage: olmoe_mix.py
+Example: launch/olmoe_mix.py > OLMoE-mix-0824.txt
+"""
+import pathlib
 import sys
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+from launch.arguments import Arguments  # noqa: E402
 
 # label, folder, names of the files without part- and .npy
 SOURCES = [
@@ -22,9 +28,7 @@ SOURCES = [
 
 
 def main() -> None:
-    if len(sys.argv) > 1:
-        print(__doc__)
-        sys.exit(0 if sys.argv[1] in ("-h", "--help") else 64)
+    Arguments(__doc__).parse_args()
     print("# The mix of the 1T-token run (OLMoE-mix-0824 of OLMo-core), in its order; made by launch/olmoe_mix.py.\n"
           "# data.root is where `preprocessed` lies, data.tokenizer_name is allenai/dolma2-tokenizer.")
     for label, folder, parts in SOURCES:
