@@ -17,6 +17,7 @@
 #include "train/run_start.h"
 #include "train/step/finite.h"
 #include "train/step/step_batches.h"
+#include "train/step/step_reader.h"
 #include "train/step/stepper.h"
 #include "train/stop_signal.h"
 
@@ -47,7 +48,8 @@ absl::Status not_finite(const Mesh& mesh, const StepResult& result, int64_t step
 }
 
 Metrics step_metrics(const RunConfig& config, const StepResult& result, double learning_rate,
-                     double seconds, double flops, int64_t tokens_seen, const Mesh& mesh) {
+                     double seconds, double seconds_waited, double flops, int64_t tokens_seen,
+                     const Mesh& mesh) {
   const double ce = result.cross_entropy();
   const double rate =
       static_cast<double>(config.train.batch * config.data.sequence_length) / seconds;
@@ -59,7 +61,8 @@ Metrics step_metrics(const RunConfig& config, const StepResult& result, double l
                      {"throughput/TPS", rate},
                      {"throughput/device/TPS", rate / static_cast<double>(mesh.world->size())},
                      {"throughput/model FLOP/s", rate * flops},
-                     {"throughput/seconds per step", seconds}};
+                     {"throughput/seconds per step", seconds},
+                     {"throughput/device/data loading (s)", seconds_waited}};
   if (ce < 10) metrics.insert(metrics.begin() + 1, {"train/PPL", std::exp(ce)});
   for (const auto& [name, value] :
        router_metrics(config.model, config.routing, result.sums, result.divisor)) {
@@ -129,6 +132,10 @@ class Run {
   absl::Status take_step(Progress* progress);
   // Collective, last: saves what is not saved yet.
   absl::StatusOr<RunOutcome> finish(RunEnd end);
+  // Collective. After a step's rows could not be read: saves what the steps before have learnt, and
+  // answers the error with what became of it.
+  absl::Status save_after(const absl::Status& error);
+  bool data_failed() const { return data_failed_; }
 
   int64_t total() const { return total_; }
   int64_t steps_done() const { return now_.position.step; }
@@ -147,11 +154,14 @@ class Run {
   const int64_t total_;  // steps
   StepOptions step_options_;
   RunData data_;
+  std::unique_ptr<StepReader> reader_;
   std::unique_ptr<Stepper> stepper_;
   ModelDescription description_;
   std::optional<MetricsLog> log_;  // of the first rank
   RunStart now_;                   // where the run is
   int64_t first_step_ = 0;         // done before this run
+  double seconds_waited_ = 0;      // for the rows of the last step
+  bool data_failed_ = false;       // the rows of a step could not be read
   double first_seconds_ = 0;       // of this run's first step
   double later_seconds_ = 0;       // of those after it
   std::string checkpoint_;         // newest
@@ -178,6 +188,8 @@ absl::Status Run::start() {
   now_.position.data_fingerprint = data_.source->fingerprint();
   now_.position.config = to_pairs(config_);
   description_ = describe(config_, *data_.source);
+  reader_ = std::make_unique<StepReader>(data_, config_, mesh_,
+                                         ReadAhead{now_.position.sequences, total_ - first_step_});
   absl::StatusOr<std::optional<MetricsLog>> log = open_log(config_, mesh_, first_step_);
   status = agree(*mesh_.world, log.status());
   if (status.ok()) log_ = *std::move(log);
@@ -185,12 +197,14 @@ absl::Status Run::start() {
 }
 
 absl::StatusOr<StepBatches> Run::load() {
-  absl::StatusOr<StepBatches> batches =
-      load_step(data_, config_, mesh_, now_.position.sequences);
+  const double waited_before = reader_->seconds_waited();
+  absl::StatusOr<StepBatches> batches = reader_->next();
+  seconds_waited_ = reader_->seconds_waited() - waited_before;
   absl::Status status =
       agree(*mesh_.world, !batches.ok()      ? batches.status()
                           : stop_requested() ? absl::CancelledError("stopped by a signal")
                                              : absl::OkStatus());
+  data_failed_ = !status.ok() && !absl::IsCancelled(status);
   if (!status.ok()) return status;
   return batches;
 }
@@ -238,7 +252,7 @@ absl::Status Run::report(const StepBatches& batches, const StepResult& result, d
   }
   if (!log_.has_value() || !(step_options_.want_exchange || observes)) return absl::OkStatus();
   Metrics metrics =
-      step_metrics(config_, result, step_options_.learning_rate, seconds,
+      step_metrics(config_, result, step_options_.learning_rate, seconds, seconds_waited_,
                    flops_per_token(config_.model, batches.attention_ends), position.tokens, mesh_);
   metrics.insert(metrics.end(), observed.begin(), observed.end());
   const absl::Status logged = log_->write(position.step, metrics);
@@ -280,6 +294,16 @@ absl::StatusOr<RunOutcome> Run::finish(RunEnd end) {
   return RunOutcome{end, checkpoint_};
 }
 
+absl::Status Run::save_after(const absl::Status& error) {
+  const bool has_learnt = saved_step_ < now_.position.step;
+  const absl::Status saved = has_learnt ? save() : absl::OkStatus();
+  std::string what = "; no step was lost";
+  if (has_learnt) what = absl::StrCat("; the run was saved in ", checkpoint_);
+  if (!saved.ok()) what = absl::StrCat("; the run was not saved: ", saved.message());
+  return {error.code(), absl::StrCat("reading the rows of step ", now_.position.step + 1, ": ",
+                                     error.message(), what)};
+}
+
 }  // namespace
 
 absl::StatusOr<RunOutcome> train(const RunConfig& config, const Mesh& mesh,
@@ -292,7 +316,7 @@ absl::StatusOr<RunOutcome> train(const RunConfig& config, const Mesh& mesh,
   progress.update(run.steps_done());
   while (status.ok() && !run.done()) status = run.take_step(&progress);
   if (absl::IsCancelled(status)) return run.finish(RunEnd::kStopped);
-  if (!status.ok()) return status;
+  if (!status.ok()) return run.data_failed() ? run.save_after(status) : status;
   return run.finish(RunEnd::kDone);
 }
 

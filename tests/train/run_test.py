@@ -12,7 +12,8 @@ from tests.program import ROOT, Program, check, once, run_cases  # noqa: E402
 
 TINY = "configs/tiny.yaml"
 # What a step's line says of the run and not of the clock.
-CLOCK = ("throughput/TPS", "throughput/device/TPS", "throughput/model FLOP/s", "throughput/seconds per step")
+CLOCK = ("throughput/TPS", "throughput/device/TPS", "throughput/model FLOP/s", "throughput/seconds per step",
+         "throughput/device/data loading (s)")
 
 
 def metrics(folder: pathlib.Path) -> list[dict]:

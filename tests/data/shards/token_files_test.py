@@ -202,7 +202,27 @@ def test_an_id_outside_the_vocabulary_ends_the_run_with_its_place(emo):
     ids.tofile(path)
     error = emo.run("train", *CONFIG, f"run.folder={emo.folder}/large", f"data.path={path}", "data.dtype=uint16",
                     "data.order=sequential", expect=65).stderr
-    check("token 999 at offset 300" in error and str(path) in error, error)
+    check("token 999 at offset 300" in error and str(path) in error and "rows of step 1" in error, error)
+    check("no step was lost" in error and not list((emo.folder / "large").glob("step-*")), error)
+
+
+def test_what_was_learnt_is_saved_where_data_fails_later(emo):
+    """And the run goes on once the file is mended, to the bits of one that was never stopped."""
+    path = emo.folder / "later.bin"
+    good = documents(4, 60_000).astype("<u2")
+    ids = good.copy()
+    ids[256 * 8 * 4 + 700] = 60_000  # in the fifth step
+    ids.tofile(path)
+    overrides = [f"data.path={path}", "data.dtype=uint16", "data.order=sequential"]
+    for name, ranks in (("later-one", 0), ("later-two", 2)):
+        error = emo.run("train", *CONFIG, f"run.folder={emo.folder / name}", *overrides, "checkpoint.every=0", expect=65,
+                        ranks=ranks).stderr
+        check("rows of step 5" in error and "token 60000" in error and "saved in" in error, error)
+        check((emo.folder / name / "step-0000004").exists(), "no checkpoint of the step before")
+    good.tofile(path)
+    rest = losses(emo, "later-one", *overrides)
+    whole = losses(emo, "never-stopped", *overrides)
+    check(rest[-2:] == whole[-2:], "other losses after the repair")
 
 
 def test_the_mix_of_the_1t_run_is_what_the_script_makes(emo):

@@ -1,0 +1,58 @@
+#include "train/step/step_reader.h"
+
+#include <c10/util/Exception.h>
+
+#include <algorithm>
+#include <chrono>
+#include <utility>
+
+namespace emo {
+
+StepReader::StepReader(const RunData& data, const RunConfig& config, const Mesh& mesh,
+                       ReadAhead ahead)
+    : data_(data), config_(config), mesh_(mesh), ahead_(ahead) {
+  const int64_t most = std::min<int64_t>({ahead.threads, ahead.depth, ahead.steps});
+  for (int64_t i = 0; i < most; ++i) threads_.emplace_back([this] { read_steps(); });
+}
+
+StepReader::~StepReader() {
+  {
+    const std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  changed_.notify_all();
+  for (std::thread& thread : threads_) thread.join();
+}
+
+absl::StatusOr<StepBatches> StepReader::next() {
+  const auto begin = std::chrono::steady_clock::now();
+  std::unique_lock lock(mutex_);
+  TORCH_CHECK(asked_ < ahead_.steps, "a step behind the last of ", ahead_.steps);
+  changed_.wait(lock, [&] { return read_.contains(asked_); });
+  absl::StatusOr<StepBatches> step = std::move(read_.extract(asked_).mapped());
+  ++asked_;
+  lock.unlock();
+  changed_.notify_all();
+  seconds_waited_ +=
+      std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  return step;
+}
+
+void StepReader::read_steps() {
+  std::unique_lock lock(mutex_);
+  while (true) {
+    changed_.wait(lock, [&] {
+      return stopping_ || started_ == ahead_.steps || started_ < asked_ + ahead_.depth;
+    });
+    if (stopping_ || started_ == ahead_.steps) return;
+    const int64_t step = started_++;
+    lock.unlock();
+    absl::StatusOr<StepBatches> rows =
+        load_step(data_, config_, mesh_, ahead_.first_sequence + step * config_.train.batch);
+    lock.lock();
+    read_.emplace(step, std::move(rows));
+    changed_.notify_all();
+  }
+}
+
+}  // namespace emo
