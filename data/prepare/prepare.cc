@@ -258,7 +258,7 @@ absl::StatusOr<PrepareSummary> prepare(const PrepareOptions& options) {
   info.vocab_size = tokenizer->vocab_size();
   info.eos_id = *eos;
   info.tokenizer = *std::move(identity);
-  ShardWriter writer(fs, options.output, info, options.tokens_per_shard);
+  ShardWriter writer(fs, options.output, info, options.tokens_per_shard, options.with_ids);
 
   PrepareSummary summary;
   status = options.tasks ? encode_tasks(*tokenizer, *eos, options, &writer, &summary)

@@ -25,6 +25,7 @@ struct PrepareOptions {
   std::optional<int64_t> shots;  // tasks: examples before each question, else as the task says
   bool strict = false;           // a bad document ends the work; else it is counted and skipped
   int64_t tokens_per_shard = 1 << 28;  //
+  bool with_ids = true;                // write the documents' ids, a line each
   bool show_progress = true;
 };
 

@@ -52,6 +52,7 @@ Command prepare_command() {
   struct State {
     PrepareOptions prepare;
     bool json = false;
+    bool no_ids = false;
   };
   auto state = std::make_shared<State>();
   PrepareOptions& options = state->prepare;
@@ -89,10 +90,13 @@ Command prepare_command() {
       .at_least(0);
   command.options.add("--strict", &options.strict,
                       "a bad document is an error, not a counted warning");
+  command.options.add("--no-ids", &state->no_ids,
+                      "write no file of the documents' ids; they are then known by number");
   command.options.add("--json", &state->json, "the summary as one JSON object on standard output");
   command.footer =
       "Example: emo prepare --tokenizer tokenizer.json --output data/train train.jsonl.gz";
   command.run = [state]() -> absl::StatusOr<int> {
+    state->prepare.with_ids = !state->no_ids;
     absl::StatusOr<PrepareSummary> summary = prepare(state->prepare);
     if (!summary.ok()) return summary.status();
     if (state->json) std::printf("%s", to_text(to_json(*summary)).c_str());

@@ -35,13 +35,22 @@ int64_t token_width(int64_t vocab_size) {
   return vocab_size <= int64_t{1} << 16 ? 2 : 4;
 }
 
-absl::StatusOr<TokenFile> TokenFile::open(const std::string& path, int64_t width,
-                                          const OpenReadable& open) {
+absl::StatusOr<TokenFile> TokenFile::open_headerless(const std::string& path, int64_t width,
+                                                     const OpenReadable& open) {
   absl::StatusOr<std::unique_ptr<ReadableFile>> file = open(path);
   if (!file.ok()) return file.status();
   TokenFile tokens;
   tokens.file_ = *std::move(file);
   tokens.width_ = width;
+  tokens.tokens_ = tokens.file_->size() / width;
+  return tokens;
+}
+
+absl::StatusOr<TokenFile> TokenFile::open(const std::string& path, int64_t width,
+                                          const OpenReadable& open) {
+  absl::StatusOr<TokenFile> opened = open_headerless(path, width, open);
+  if (!opened.ok()) return opened;
+  TokenFile tokens = *std::move(opened);
   const int64_t size = tokens.file_->size();
   std::string first(static_cast<size_t>(std::min<int64_t>(size, 16)), '\0');
   absl::Status status = tokens.file_->read(0, static_cast<int64_t>(first.size()), first.data());
@@ -68,7 +77,6 @@ absl::StatusOr<TokenFile> TokenFile::open(const std::string& path, int64_t width
                                             " bytes are no whole number of ids of ", width,
                                             "; truncated, or data.dtype is another"));
   }
-  tokens.tokens_ = size / width;
   return tokens;
 }
 

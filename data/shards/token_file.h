@@ -20,11 +20,15 @@ class TokenFile {
   // not of token ids (npy_header.h); else as open_readable().
   static absl::StatusOr<TokenFile> open(const std::string& path, int64_t width,
                                         const OpenReadable& open = open_readable);
+  // The same of a file that is known to have no header, whatever its first ids look like.
+  static absl::StatusOr<TokenFile> open_headerless(const std::string& path, int64_t width,
+                                                   const OpenReadable& open = open_readable);
 
   const std::string& path() const { return file_->path(); }
   int64_t tokens() const { return tokens_; }
   int64_t width() const { return width_; }
   bool has_header() const { return begin_ > 0; }
+  int64_t bytes() const { return file_->size(); }
 
   // Copies tokens [begin, begin + count). DataLoss, naming file and place, for an id that is not
   // below `vocab_size`. `bytes` is scratch. REQUIRES: 0 <= begin, begin + count <= tokens().

@@ -1,7 +1,7 @@
 #include "data/shards/token_shards.h"
 
 #include <algorithm>
-#include <cstring>
+#include <limits>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -116,7 +116,7 @@ struct ShardWriter::Open {
     const std::pair<WritableFile*, std::string*> pairs[] = {
         {tokens.get(), &token_buffer}, {index.get(), &index_buffer}, {ids.get(), &id_buffer}};
     for (const auto& [file, buffer] : pairs) {
-      if (buffer->size() <= above) continue;
+      if (file == nullptr || buffer->size() <= above) continue;
       if (file == tokens.get()) token_hash.update(*buffer);
       absl::Status status = file->append(*buffer);
       if (!status.ok()) return status;
@@ -127,11 +127,12 @@ struct ShardWriter::Open {
 };
 
 ShardWriter::ShardWriter(FileSystem& fs, std::string folder, DatasetInfo info,
-                         int64_t tokens_per_shard)
+                         int64_t tokens_per_shard, bool with_ids)
     : fs_(fs),
       folder_(std::move(folder)),
       info_(std::move(info)),
-      tokens_per_shard_(tokens_per_shard) {
+      tokens_per_shard_(tokens_per_shard),
+      with_ids_(with_ids) {
   info_.dtype = info_.vocab_size <= 65536 ? "uint16" : "uint32";
 }
 ShardWriter::~ShardWriter() = default;
@@ -143,6 +144,7 @@ absl::Status ShardWriter::open_shard() {
   const std::pair<std::unique_ptr<WritableFile>*, const char*> files[] = {
       {&open_->tokens, ".npy"}, {&open_->index, ".index"}, {&open_->ids, ".ids"}};
   for (const auto& [file, suffix] : files) {
+    if (file == &open_->ids && !with_ids_) continue;
     absl::StatusOr<std::unique_ptr<WritableFile>> created =
         fs_.create(path + suffix, Writing::kPrompt);
     if (!created.ok()) return created.status();
@@ -154,6 +156,7 @@ absl::Status ShardWriter::open_shard() {
 absl::Status ShardWriter::close_shard() {
   absl::Status status = open_->flush(0);
   for (WritableFile* file : {open_->tokens.get(), open_->index.get(), open_->ids.get()}) {
+    if (file == nullptr) continue;
     if (status.ok()) status = file->sync();
     if (status.ok()) status = file->close();
   }
@@ -196,7 +199,7 @@ absl::Status ShardWriter::append(const std::vector<int32_t>& tokens, uint64_t by
   const DocumentRecord record{static_cast<uint64_t>(open.shard.tokens), bytes, source_index(source),
                               context};
   open.index_buffer.append(reinterpret_cast<const char*>(&record), sizeof record);
-  open.id_buffer += absl::StrReplaceAll(id, {{"\n", " "}}) + "\n";
+  if (with_ids_) open.id_buffer += absl::StrReplaceAll(id, {{"\n", " "}}) + "\n";
   return open.flush(kBuffer);
 }
 
@@ -227,19 +230,20 @@ absl::StatusOr<TokenDataset> TokenDataset::open(const std::string& folder) {
   dataset.info_ = *std::move(info);
   for (const DatasetInfo::Shard& shard : dataset.info_.shards) {
     const std::string stem = folder + "/" + shard.name;
-    absl::StatusOr<MappedFile> tokens = MappedFile::open(stem + ".npy");
+    const int64_t width = dtype_bytes(dataset.info_);
+    absl::StatusOr<TokenFile> tokens = TokenFile::open_headerless(stem + ".npy", width);
     if (!tokens.ok()) return tokens.status();
     absl::StatusOr<MappedFile> index = MappedFile::open(stem + ".index");
     if (!index.ok()) return index.status();
-    const auto check = [](const MappedFile& file, int64_t expected) {
-      if (file.bytes().size() == static_cast<size_t>(expected)) return absl::OkStatus();
-      return absl::DataLossError(absl::StrCat(file.path(), ": ", file.bytes().size(),
-                                              " bytes, expected ", expected,
+    const auto check = [](const std::string& file, int64_t bytes, int64_t expected) {
+      if (bytes == expected) return absl::OkStatus();
+      return absl::DataLossError(absl::StrCat(file, ": ", bytes, " bytes, expected ", expected,
                                               "; truncated or changed since emo prepare"));
     };
-    absl::Status status = check(*tokens, shard.tokens * dtype_bytes(dataset.info_));
+    absl::Status status = check(tokens->path(), tokens->bytes(), shard.tokens * width);
     if (status.ok()) {
-      status = check(*index, shard.documents * static_cast<int64_t>(sizeof(DocumentRecord)));
+      status = check(index->path(), static_cast<int64_t>(index->bytes().size()),
+                     shard.documents * static_cast<int64_t>(sizeof(DocumentRecord)));
     }
     if (!status.ok()) return status;
     dataset.shards_.push_back({*std::move(tokens), *std::move(index)});
@@ -269,13 +273,11 @@ const DocumentRecord* TokenDataset::index(int64_t shard) const {
 
 absl::Status TokenDataset::read(int64_t shard, int64_t begin, int64_t count,
                                 int32_t* tokens) const {
-  const char* data = shards_[shard].tokens.bytes().data();
-  if (info_.dtype == "uint16") {
-    const auto* narrow = reinterpret_cast<const uint16_t*>(data) + begin;
-    std::copy(narrow, narrow + count, tokens);
-  } else {
-    std::memcpy(tokens, data + begin * 4, static_cast<size_t>(count) * 4);
-  }
+  thread_local std::string bytes;
+  // Any id: that one is too large is told with its document, below.
+  absl::Status status =
+      shards_[shard].tokens.read(begin, count, std::numeric_limits<int64_t>::max(), tokens, &bytes);
+  if (!status.ok()) return status;
   uint32_t largest = 0;
   for (int64_t i = 0; i < count; ++i) largest = std::max(largest, static_cast<uint32_t>(tokens[i]));
   if (static_cast<int64_t>(largest) < info_.vocab_size) return absl::OkStatus();
@@ -295,6 +297,13 @@ absl::Status TokenDataset::read(int64_t shard, int64_t begin, int64_t count,
 
 absl::StatusOr<std::vector<std::string>> TokenDataset::document_ids(int64_t shard) const {
   const std::string path = folder_ + "/" + info_.shards[shard].name + ".ids";
+  if (!path_exists(path)) {
+    std::vector<std::string> numbers;
+    for (int64_t d = 0; d < documents(shard); ++d) {
+      numbers.push_back(absl::StrCat(info_.shards[shard].name, ":", d));
+    }
+    return numbers;
+  }
   absl::StatusOr<std::string> text = read_file(path, uint64_t{1} << 36);
   if (!text.ok()) return text.status();
   std::vector<std::string> ids = absl::StrSplit(*text, '\n');

@@ -1,10 +1,10 @@
-// Prepared text: a folder that `emo prepare` writes and training maps into memory.
+// Prepared text: a folder that `emo prepare` writes.
 //
 //   dataset.json         what is in it; written last, so a folder without it is not a data set
 //   tokens-00000.npy     token ids, headerless, little-endian uint16 or uint32 (as OLMo's files),
 //                        documents one after another, each with its end-of-document token
 //   tokens-00000.index   one 24-byte DocumentRecord a document
-//   tokens-00000.ids     one line a document: its id
+//   tokens-00000.ids     one line a document: its id; may be left out, and removed
 //   tokenizer.json       a copy of the tokenizer
 #pragma once
 
@@ -17,6 +17,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "data/files/file_system.h"
+#include "data/shards/token_file.h"
 #include "data/tokenizer/tokenizer_identity.h"
 
 namespace emo {
@@ -53,7 +54,9 @@ class ShardWriter {
  public:
   // `info` holds vocab_size, eos_id and tokenizer; the rest is filled in while writing.
   // REQUIRES: `fs` outlives the writer; `folder` exists and is empty; tokens_per_shard >= 1.
-  ShardWriter(FileSystem& fs, std::string folder, DatasetInfo info, int64_t tokens_per_shard);
+  // `with_ids`: whether files of ids are written.
+  ShardWriter(FileSystem& fs, std::string folder, DatasetInfo info, int64_t tokens_per_shard,
+              bool with_ids = true);
   ~ShardWriter();
 
   // `tokens` with the end-of-document token; `bytes` of the text without it; `context`: see
@@ -74,6 +77,7 @@ class ShardWriter {
   std::string folder_;
   DatasetInfo info_;
   int64_t tokens_per_shard_;
+  bool with_ids_;
   std::unique_ptr<Open> open_;
 };
 
@@ -95,17 +99,17 @@ class TokenDataset {
   const DocumentRecord* index(int64_t shard) const;  // [documents(shard)]
 
   // Copies tokens [begin, begin + count) of a shard. DataLoss, naming file, document and offset,
-  // for an id that is not below the vocabulary's size.
+  // for an id that is not below the vocabulary's size; else as ReadableFile::read().
   // REQUIRES: 0 <= begin, 0 <= count, begin + count <= tokens(shard); tokens has room for count.
   absl::Status read(int64_t shard, int64_t begin, int64_t count, int32_t* tokens) const;
 
-  // The ids of a shard's documents, in order, read from the disk each time. NotFound or DataLoss
-  // where their file is missing or has another number of them.
+  // The ids of a shard's documents, in order, read from the disk each time; where their file is
+  // missing, shard and number: "tokens-00000:17". DataLoss where it has another number of them.
   absl::StatusOr<std::vector<std::string>> document_ids(int64_t shard) const;
 
  private:
   struct Shard {
-    MappedFile tokens;
+    TokenFile tokens;
     MappedFile index;
   };
   std::string folder_;

@@ -54,6 +54,18 @@ def test_documents_and_sources_are_counted(emo):
     check(summary["documents"] == 3000 and set(summary["sources"]) == {"even", "odd"}, str(summary))
 
 
+def test_ids_may_be_left_out(emo):
+    """Then documents are known by shard and number, here and where experts are ranked."""
+    without, _ = prepare(emo, plain(emo), **{"no-ids": True})
+    check(not list(without.glob("*.ids")), "ids were written")
+    for name in ("tokens-00000.npy", "tokens-00000.index", "dataset.json"):
+        check((one(emo)[0] / name).read_bytes() == (without / name).read_bytes(), f"{name} depends on ids")
+    show = ["--batch", 3, "--sequence-length", 64, "--sequential"]
+    named, numbered = (emo.run("data", "show", folder, *show).stdout for folder in (one(emo)[0], without))
+    check("d17" in named and "tokens-00000:17" in numbered and numbered.count("tokens-00000:") == named.count("  document ("),
+          f"{named}\n{numbered}")
+
+
 def test_threads_and_gzip_change_nothing(emo):
     for other, _ in (prepare(emo, plain(emo), threads=4), prepare(emo, zipped(emo), threads=3)):
         for name in ("tokens-00000.npy", "tokens-00000.index", "tokens-00000.ids", "dataset.json"):
