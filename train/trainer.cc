@@ -1,5 +1,7 @@
 #include "train/trainer.h"
 
+#include <ATen/ops/from_blob.h>
+
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -8,7 +10,6 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "data/program/progress.h"
-#include "data/rows/dataset_chunks.h"
 #include "parallel/agreement.h"
 #include "train/metrics/exchange_metrics.h"
 #include "train/metrics/metrics_log.h"
@@ -250,10 +251,19 @@ absl::Status Run::report(const StepBatches& batches, const StepResult& result, d
     if (!metrics.ok()) return metrics.status();
     observed = *std::move(metrics);
   }
+  int64_t filtered = batches.filtered;
+  if (config_.data.repetition_filter && step_options_.want_exchange) {
+    mesh_.world->all_reduce(at::from_blob(&filtered, {1}, at::kLong), ReduceOp::kSum);
+  }
   if (!log_.has_value() || !(step_options_.want_exchange || observes)) return absl::OkStatus();
   Metrics metrics =
       step_metrics(config_, result, step_options_.learning_rate, seconds, seconds_waited_,
                    flops_per_token(config_.model, batches.attention_ends), position.tokens, mesh_);
+  if (config_.data.repetition_filter && step_options_.want_exchange) {
+    metrics.emplace_back(
+        "train/masked instances (%)",
+        100 * static_cast<double>(filtered) / static_cast<double>(config_.train.batch));
+  }
   metrics.insert(metrics.end(), observed.begin(), observed.end());
   const absl::Status logged = log_->write(position.step, metrics);
   if (!logged.ok()) std::fprintf(stderr, "emo: %s\n", std::string(logged.message()).c_str());

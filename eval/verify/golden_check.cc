@@ -253,7 +253,10 @@ absl::StatusOr<std::unique_ptr<Stepper>> open_stepper(const GoldenFolder& golden
 }
 
 StepBatches batches_of(const Batch& rows) {
-  return {{{to_tensors(rows)}}, divisor_share(rows), {}};
+  StepBatches step;
+  step.micro_batches = {{to_tensors(rows)}};
+  step.divisor_share = divisor_share(rows);
+  return step;
 }
 
 // Collective. Losses, metrics, logits and gradients of the golden batch.

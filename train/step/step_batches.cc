@@ -1,5 +1,7 @@
 #include "train/step/step_batches.h"
 
+#include <algorithm>
+
 #include "data/rows/loader.h"
 #include "train/step/batch_tensors.h"
 
@@ -18,6 +20,7 @@ absl::StatusOr<StepBatches> load_step(const RunData& data, const RunConfig& conf
           load(*data.source, data.loader, share_of(mine, s, config.parallel.slices));
       if (!batch.ok()) return batch.status();
       step.divisor_share += divisor_share(*batch);
+      step.filtered += std::count(batch->filtered.begin(), batch->filtered.end(), 1);
       if (m == 0 && s == 0) step.attention_ends = batch->attention_ends;
       slices.push_back(to_tensors(*batch));
     }

@@ -17,6 +17,7 @@ namespace emo {
 struct StepBatches {
   std::vector<MicroBatch> micro_batches;
   int64_t divisor_share = 0;            // of the step's N, summed over micro-batches
+  int64_t filtered = 0;                 // rows that the instance filter took the labels of
   std::vector<int32_t> attention_ends;  // of the first slice, to count FLOPs
 };
 

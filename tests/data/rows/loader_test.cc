@@ -281,5 +281,46 @@ TEST_F(DamagedShards, TokensBeyondTheVocabularyAreNamed) {
   EXPECT_NE(status.message().find("60000 at offset 50"), absl::string_view::npos) << status;
 }
 
+// As the header says it, position by position.
+bool slowly_repetitive(const std::vector<int32_t>& tokens, const InstanceFilter& filter) {
+  const auto count = static_cast<int64_t>(tokens.size());
+  for (int64_t period = filter.min_period; period <= std::min(filter.max_period, count / 3);
+       ++period) {
+    int64_t run = 0;
+    for (int64_t i = period; i < count; ++i) {
+      run = tokens[i] == tokens[i - period] ? run + 1 : 0;
+      if (run >= (filter.max_count - 1) * period) return true;
+    }
+  }
+  return false;
+}
+
+TEST(InstanceFilter, SkipsNoRun) {
+  uint64_t number = 0;
+  const auto draw = [&](uint64_t below) {
+    return static_cast<int64_t>(random_bits(5, ++number, 0) % below);
+  };
+  int hits = 0;
+  for (int trial = 0; trial < 4000; ++trial) {
+    const InstanceFilter filter{1 + draw(2), 2 + draw(12), 2 + draw(31)};
+    std::vector<int32_t> tokens(1 + draw(300));
+    for (int32_t& token : tokens) token = static_cast<int32_t>(draw(trial % 3 == 0 ? 3 : 1000));
+    const auto count = static_cast<int64_t>(tokens.size());
+    for (int64_t planted = draw(3); planted > 0; --planted) {  // runs near the length that counts
+      const int64_t period = 1 + draw(14);
+      const int64_t length = (filter.max_count - 1) * period + period - 2 + draw(5);
+      const int64_t begin = draw(static_cast<uint64_t>(count));
+      for (int64_t i = begin + period; i < std::min(count, begin + length); ++i) {
+        tokens[i] = tokens[i - period];
+      }
+    }
+    const bool expected = slowly_repetitive(tokens, filter);
+    hits += expected ? 1 : 0;
+    ASSERT_EQ(is_repetitive(tokens.data(), count, filter), expected) << trial;
+  }
+  EXPECT_GT(hits, 500);
+  EXPECT_LT(hits, 3500);
+}
+
 }  // namespace
 }  // namespace emo

@@ -225,6 +225,19 @@ def test_what_was_learnt_is_saved_where_data_fails_later(emo):
     check(rest[-2:] == whole[-2:], "other losses after the repair")
 
 
+def test_rows_that_repeat_are_masked_and_counted(emo):
+    """One row in eight, on one rank and on two."""
+    path = emo.folder / "repeats.bin"
+    ids = documents(6, 256 * 8 * 12).astype("<u2")
+    for row in range(0, len(ids) // 256, 8):
+        ids[256 * row + 40:256 * row + 40 + 3 * 32] = numpy.tile([7, 8, 9], 32)
+    ids.tofile(path)
+    overrides = [f"data.path={path}", "data.dtype=uint16", "data.order=sequential", "data.repetition_filter=true"]
+    for name, ranks in (("masked-one", 0), ("masked-two", 2)):
+        lines = losses(emo, name, *overrides, ranks=ranks)
+        check(all(line["train/masked instances (%)"] == 12.5 for line in lines), f"{name}: {lines[0]}")
+
+
 def test_the_mix_of_the_1t_run_is_what_the_script_makes(emo):
     made = subprocess.run([sys.executable, ROOT / "launch/olmoe_mix.py"], capture_output=True, text=True, check=True).stdout
     check(made == (ROOT / "configs/mixes/OLMoE-mix-0824.txt").read_text(), "configs/mixes/ and launch/olmoe_mix.py differ")
