@@ -93,6 +93,18 @@ class Tensors:
         for index, where in metadata.storage_data.items():
             self.pieces[index.fqn, tuple(index.offset or ())] = where
 
+    def number(self, name) -> float | None:
+        """What is stored under a name, tensor or not; None where there is nothing."""
+        import torch
+        if name in self.entries:
+            return float(self.read(name))
+        where = self.pieces.get((name, ()))
+        if where is None:
+            return None
+        with open(self.folder / pathlib.Path(where.relative_path).name, "rb") as file:
+            file.seek(where.offset)
+            return float(torch.load(io.BytesIO(file.read(where.length)), weights_only=True))
+
     def shape(self, name):
         return tuple(self.entries[name].size) if name in self.entries else None
 
@@ -265,6 +277,7 @@ def main():
     if not options.weights_only and steps_taken in tensors.entries and int(tensors.read(steps_taken)) != step:
         fail(f"the optimizer has taken {int(tensors.read(steps_taken))} steps, the checkpoint is of step {step}")
     tokens = step * (size["tokens_per_step"] or 0)
+    rate = None if options.weights_only else tensors.number("optim.param_groups.embeddings.weight.lr")
 
     temporary = options.out.with_name(options.out.name + ".tmp")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -275,7 +288,8 @@ def main():
     (temporary / "config.json").write_text(json.dumps(config_json(size), indent=1) + "\n")
     (temporary / "state.json").write_text(json.dumps(
         {"step": step, "sequences": tokens // size["sequence_length"], "tokens": tokens, "data_fingerprint": "",
-         "config": {}, "imported_from": str(options.step_folder)}, indent=1) + "\n")
+         **({} if rate is None else {"learning_rate": rate}), "config": {}, "imported_from": str(options.step_folder)},
+        indent=1) + "\n")
     for source in sorted((ROOT / "train/model_folder/hugging_face").glob("*_emo.py")):
         shutil.copy(source, temporary)
     if options.tokenizer:

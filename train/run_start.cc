@@ -40,6 +40,26 @@ absl::Status check_contract(const std::string& folder, const RunConfig& config,
                    "\nSet run.change_contract=true if that is meant."));
 }
 
+// Going on at a position in data needs the same data, in the same order.
+absl::Status check_data(const std::string& folder, const RunConfig& config,
+                        const ChunkSource& source, const TrainingPosition& position) {
+  // What another program wrote does not say what it read.
+  const bool known = !position.data_fingerprint.empty() && !position.config.empty();
+  if (config.run.change_data || !known) return absl::OkStatus();
+  std::vector<std::string> differences;
+  for (const std::string& line : differences_that_matter(position.config, to_pairs(config))) {
+    const bool is_seed = absl::StartsWith(line, "run.seed") && config.data.seed < 0;
+    if (absl::StartsWith(line, "data.") || is_seed) differences.push_back(line);
+  }
+  if (!source.matches(position.data_fingerprint)) {
+    differences.emplace_back("data: its contents are not those that the run has seen");
+  }
+  if (differences.empty()) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(
+      folder, ": run.take all goes on in its data, and this is other data:\n  ",
+      absl::StrJoin(differences, "\n  "), "\nSet run.change_data=true if that is meant."));
+}
+
 // What tensors do not say: a model computed with another of these is another model.
 absl::Status check_model(const std::string& folder, const RunConfig& config,
                          const ModelDescription& found) {
@@ -124,13 +144,16 @@ absl::StatusOr<std::string> take_weights(const RunConfig& config, Model* model) 
   return to_text(pruning_json(*subset, parent->config));
 }
 
-absl::StatusOr<RunStart> take_over(const RunConfig& config, Model* model,
+absl::StatusOr<RunStart> take_over(const RunConfig& config, const ChunkSource& source, Model* model,
                                    OptimizerState* optimizer) {
   const std::string& folder = config.run.start_from;
   absl::StatusOr<TrainingPosition> position = read_position(folder);
   if (!position.ok()) return position.status();
   absl::Status status = check_description(folder, config);
   if (status.ok()) status = check_contract(folder, config, *position);
+  if (status.ok() && config.run.take == Take::kAll) {
+    status = check_data(folder, config, source, *position);
+  }
   if (!status.ok()) return status;
   absl::StatusOr<std::string> pruning = take_weights(config, model);
   if (!pruning.ok()) return pruning.status();
@@ -140,6 +163,16 @@ absl::StatusOr<RunStart> take_over(const RunConfig& config, Model* model,
   if (!status.ok()) return status;
   if (config.run.take != Take::kAll) return RunStart{TrainingPosition(), *std::move(pruning)};
   position->evaluation = {};  // measured on another run's machine
+  position->schedule_start = {};
+  if (config.schedule.start == Schedule::Start::kCheckpoint) {
+    if (position->learning_rate <= 0) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          folder,
+          ": schedule.start checkpoint: its state.json does not say its learning rate; "
+          "older versions and imports of weights do not"));
+    }
+    position->schedule_start = {position->step, position->learning_rate};
+  }
   if (position->step >= config.total_steps()) {
     return absl::InvalidArgumentError(absl::StrCat(
         "run.take all goes on from step ", position->step, " of ", folder, ", and train says ",
@@ -190,7 +223,7 @@ absl::StatusOr<RunStart> start_run(const RunConfig& config, const RunOrigin& ori
   if (!status.ok()) return status;
   absl::StatusOr<RunStart> start =
       origin.resumes ? resume(origin.checkpoint, config, source, mesh, model, optimizer)
-                     : take_over(config, model, optimizer);
+                     : take_over(config, source, model, optimizer);
   status = agree(*mesh.world, start.status());
   if (!status.ok()) return status;
   return start;

@@ -216,13 +216,17 @@ absl::Status Run::take_step(Progress* progress) {
   if (!batches.ok()) return batches.status();
   TrainingPosition& position = now_.position;
   const int64_t step = position.step + 1;
-  step_options_.learning_rate = learning_rate(config_.schedule, step, total_);
+  step_options_.learning_rate =
+      position.schedule_start.step >= 0
+          ? learning_rate_from(position.schedule_start, config_.schedule, step, total_)
+          : learning_rate(config_.schedule, step, total_);
   step_options_.want_exchange = step % config_.train.log_every == 0 || step == total_;
   const StepResult result = stepper_->step(*batches, step_options_);
   if (!result.finite()) return not_finite(mesh_, result, step, stepper_.get());
   if (position.step == first_step_ && mesh_.is_first()) say_if_few_labels(config_, result);
 
   position.step = step;
+  position.learning_rate = step_options_.learning_rate;
   position.sequences += config_.train.batch;
   position.tokens += config_.train.batch * config_.data.sequence_length;
   const double seconds =

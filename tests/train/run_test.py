@@ -1,4 +1,5 @@
 """Training runs from outside: stopping and going on bit for bit, refusing, saving on signals, NaN."""
+import hashlib
 import json
 import pathlib
 import shutil
@@ -169,6 +170,61 @@ def test_under_mpirun_a_signal_reaches_every_rank_and_kills_none(emo):
     process.send_signal(signal.SIGUSR1)
     check(process.wait(timeout=60) == 75, f"exit code {process.returncode} after SIGUSR1 to mpirun")
     check(list((emo.folder / "stopped2").glob("step-*/MANIFEST")), "no checkpoint after SIGUSR1 to mpirun")
+
+
+def rates(folder: pathlib.Path) -> dict[int, float]:
+    return {line["step"]: line["optim/LR"] for line in metrics(folder)}
+
+
+ANNEAL = ["run.take=all", "schedule.kind=linear", "schedule.start=checkpoint", "schedule.final_fraction=0", "train.steps=16",
+          "train.micro_batches=2", "checkpoint.every=3", "checkpoint.keep=0", "--quiet"]
+
+
+def test_an_anneal_goes_from_the_checkpoints_rate_to_nothing(emo):
+    """And is the same when it is stopped and goes on."""
+    parent = whole_of_one(emo) / "step-0000010"
+    begin = json.loads((parent / "state.json").read_text())["learning_rate"]
+    check(abs(begin - rates(whole_of_one(emo))[10]) < 1e-12, f"{begin}")
+    whole = emo.folder / "line"
+    emo.run("train", TINY, f"run.folder={whole}", f"run.start_from={parent}", *ANNEAL)
+    for step, rate in rates(whole).items():
+        check(abs(rate - begin * (16 - step) / (16 - 10)) < 1e-12, f"step {step}: {rate}")
+    check(sorted(rates(whole)) == list(range(11, 17)) and rates(whole)[16] == 0, f"{rates(whole)}")
+    parts = emo.folder / "line-parts"
+    parts.mkdir()
+    shutil.copytree(whole / "step-0000012", parts / "step-0000012")
+    emo.run("train", TINY, f"run.folder={parts}", f"run.start_from={parent}", *ANNEAL)
+    check(metrics(parts) == metrics(whole)[2:] and weights(parts, 16) == weights(whole, 16), "another after it was stopped")
+
+
+def test_an_anneal_needs_a_rate_and_a_step(emo):
+    parent = whole_of_one(emo) / "step-0000010"
+    without = [argument for argument in ANNEAL if argument != "run.take=all"]
+    error = emo.run("train", TINY, f"run.folder={emo.folder}/no", f"run.start_from={parent}", *without, expect=64).stderr
+    check("run.take all" in error, error)
+    old = emo.folder / "old"
+    shutil.copytree(parent, old)
+    state = json.loads((old / "state.json").read_text())
+    del state["learning_rate"]
+    (old / "state.json").write_text(json.dumps(state))
+    manifest = json.loads((old / "MANIFEST").read_text())
+    content = (old / "state.json").read_bytes()
+    for file in manifest["files"]:
+        if file["name"] == "state.json":
+            file |= {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    (old / "MANIFEST").write_text(json.dumps(manifest))
+    error = emo.run("train", TINY, f"run.folder={emo.folder}/no", f"run.start_from={old}", *ANNEAL, expect=64).stderr
+    check("does not say its learning rate" in error, error)
+
+
+def test_going_on_in_other_data_must_be_meant(emo):
+    parent = whole_of_one(emo) / "step-0000010"
+    onward = ["train", TINY, f"run.start_from={parent}", "run.take=all", "train.steps=13", "train.micro_batches=2", "--quiet"]
+    for override, hint in (("data.synthetic.seed=5", "its contents are not those"), ("data.order=sequential", "data.order"),
+                           ("run.seed=9", "run.seed"), ("data.seed=4", "data.seed")):
+        error = emo.run(*onward, f"run.folder={emo.folder}/other", override, expect=64).stderr
+        check(hint in error and "run.change_data=true" in error, f"{override}: {error}")
+        emo.run(*onward, f"run.folder={emo.folder}/meant-{hint[:4]}-{override[-1]}", override, "run.change_data=true")
 
 
 if __name__ == "__main__":

@@ -98,6 +98,7 @@ std::string state_json(const TrainingPosition& position, const Mesh& mesh) {
       {"step", position.step},
       {"sequences", position.sequences},
       {"tokens", position.tokens},
+      {"learning_rate", position.learning_rate},
       {"data_fingerprint", position.data_fingerprint},
       {"config", config},
       {"written",
@@ -106,6 +107,8 @@ std::string state_json(const TrainingPosition& position, const Mesh& mesh) {
         {"unix_time", std::chrono::system_clock::to_time_t(std::chrono::system_clock::now())},
         {"dp", mesh.dp->size()},
         {"ep", mesh.ep->size()}}}};
+  const ScheduleStart& start = position.schedule_start;
+  if (start.step >= 0) json["schedule_start"] = {{"step", start.step}, {"rate", start.rate}};
   const EvaluationSize& evaluation = position.evaluation;
   if (evaluation.tokens > 0) {
     json["evaluation"] = {
@@ -254,6 +257,23 @@ absl::StatusOr<EvaluationSize> read_evaluation_size(const Json& state, const std
   return EvaluationSize{*tokens, *every, *share};
 }
 
+// Fills what state.json says of learning rates; older ones say nothing.
+absl::Status read_rates(const Json& state, const std::string& path, TrainingPosition* position) {
+  if (state.contains("learning_rate")) {
+    absl::StatusOr<double> rate = json_field<double>(state, "learning_rate", path);
+    if (!rate.ok()) return rate.status();
+    position->learning_rate = *rate;
+  }
+  if (!state.contains("schedule_start")) return absl::OkStatus();
+  const Json& start = state["schedule_start"];
+  absl::StatusOr<int64_t> step = json_field<int64_t>(start, "step", path);
+  absl::StatusOr<double> rate = json_field<double>(start, "rate", path);
+  absl::Status status = step.status();
+  status.Update(rate.status());
+  if (status.ok()) position->schedule_start = {*step, *rate};
+  return status;
+}
+
 }  // namespace
 
 absl::StatusOr<TrainingPosition> read_position(const std::string& folder) {
@@ -277,6 +297,7 @@ absl::StatusOr<TrainingPosition> read_position(const std::string& folder) {
   status.Update(config.status());
   absl::StatusOr<EvaluationSize> evaluation = read_evaluation_size(*json, path);
   status.Update(evaluation.status());
+  status.Update(read_rates(*json, path, &position));
   if (!status.ok()) return status;
   position.evaluation = *evaluation;
   position.data_fingerprint = *fingerprint;

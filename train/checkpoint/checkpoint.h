@@ -26,6 +26,7 @@
 #include "train/config/run_config.h"
 #include "train/model_folder/hugging_face.h"
 #include "train/optimizer/optimizer.h"
+#include "train/optimizer/schedule.h"
 
 namespace emo {
 
@@ -45,6 +46,8 @@ struct TrainingPosition {
   std::string data_fingerprint;
   std::vector<std::pair<std::string, std::string>> config;  // to_pairs()
   EvaluationSize evaluation = {};
+  double learning_rate = 0;           // of the last update; 0: not known
+  ScheduleStart schedule_start = {};  // of a run whose schedule starts at a checkpoint
 };
 
 struct CheckpointContents {

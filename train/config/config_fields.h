@@ -38,6 +38,7 @@ void visit_config(Visitor& v, RunConfig& c) {
     names("take", {"weights", "weights_and_optimizer", "all"}, &c.run.take);
     v.field("experts", &c.run.experts);
     v.field("change_contract", &c.run.change_contract);
+    v.field("change_data", &c.run.change_data);
   }
   if (v.section("model")) {
     v.field("vocab_size", &c.model.vocab_size, Range{2, 1 << 24});
@@ -110,6 +111,7 @@ void visit_config(Visitor& v, RunConfig& c) {
   }
   if (v.section("schedule")) {
     names("kind", {"cosine", "linear", "constant"}, &c.schedule.kind);
+    names("start", {"beginning", "checkpoint"}, &c.schedule.start);
     v.field("peak", &c.schedule.peak, Range{0, 1e3});
     v.field("warmup_steps", &c.schedule.warmup_steps, any_count);
     v.field("final_fraction", &c.schedule.final_fraction, Range{0, 1});

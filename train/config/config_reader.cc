@@ -467,6 +467,11 @@ void check_together(const RunConfig& c, const Say& say) {
         "eval.every asks for evaluation: eval.data must name a folder of emo prepare, or "
         "eval.tasks task files");
   }
+  if (c.schedule.start == Schedule::Start::kCheckpoint &&
+      (c.run.start_from.empty() || c.run.take != Take::kAll)) {
+    say("schedule.start",
+        "schedule.start checkpoint needs run.start_from, and run.take all: it goes on at its step");
+  }
   check_data(c, say);
   check_steps(c, say);
 }

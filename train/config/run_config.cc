@@ -122,13 +122,13 @@ std::vector<std::string> differences_that_matter(
     const std::vector<std::pair<std::string, std::string>>& now) {
   // Where it runs, not what it computes; the data is compared by its fingerprint.
   std::set<std::string> free = {
-      "run.folder",         "run.start_from",  "run.take",           "run.change_contract",
-      "data.path",          "data.mix",        "data.root",          "data.tokenizer_name",
-      "data.tokenizer",     "data.index",      "train.log_every",    "parallel.ep",
-      "parallel.recompute", "parallel.slices", "parallel.placement", "parallel.zero",
-      "parallel.precision", "eval.every",      "eval.data",          "eval.share",
-      "eval.tasks",         "eval.tokens",     "parallel.device",    "checkpoint.every",
-      "checkpoint.keep"};
+      "run.folder",          "run.start_from",     "run.take",        "run.change_contract",
+      "run.change_data",     "data.path",          "data.mix",        "data.root",
+      "data.tokenizer_name", "data.tokenizer",     "data.index",      "train.log_every",
+      "parallel.ep",         "parallel.recompute", "parallel.slices", "parallel.placement",
+      "parallel.zero",       "parallel.precision", "eval.every",      "eval.data",
+      "eval.share",          "eval.tasks",         "eval.tokens",     "parallel.device",
+      "checkpoint.every",    "checkpoint.keep"};
   // The length of the run is part of every schedule but the constant one.
   for (const auto& [key, value] : now) {
     if (key == "schedule.kind" && value == "constant") free.insert({"train.steps", "train.tokens"});

@@ -38,6 +38,7 @@ struct RunConfig {
     Take take = Take::kWeights;  // what it takes from there
     std::string experts;         // SUBSET.json: of its experts only these; with kWeights
     bool change_contract = false;
+    bool change_data = false;  // with take all: data, order or seed may be another
   } run;
   ModelConfig model;
   bool document_attention = true;  // false: attention runs across documents

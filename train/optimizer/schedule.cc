@@ -20,4 +20,12 @@ double learning_rate(const Schedule& schedule, int64_t step, int64_t total_steps
   return final_rate + (schedule.peak - final_rate) * left;
 }
 
+double learning_rate_from(const ScheduleStart& start, const Schedule& schedule, int64_t step,
+                          int64_t total_steps) {
+  Schedule rest = schedule;
+  rest.peak = start.rate;
+  rest.warmup_steps = 0;
+  return learning_rate(rest, step - start.step, total_steps - start.step);
+}
+
 }  // namespace emo

@@ -86,6 +86,7 @@ def test_it_comes_back_bit_for_bit(emo):
     found, state = state_of(here(emo)), state_of(source)
     check([found[k] for k in ("step", "tokens", "sequences")] == [state[k] for k in ("step", "tokens", "sequences")],
           f"{found}")
+    check(found["learning_rate"] == 0.1, f"{found}")
 
 
 def test_training_goes_on_from_it(emo):
