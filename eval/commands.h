@@ -20,6 +20,7 @@ Command import_command();             //
 Command logits_command();             // verify/
 Command check_command();              //
 Command bench_step_command();         // bench/bench_command.cc
-Command bench_exchange_command();     //
+Command bench_data_command();
+Command bench_exchange_command();  //
 
 }  // namespace emo

@@ -33,6 +33,7 @@ std::vector<Command> all_commands() {
           logits_command(),
           check_command(),
           bench_step_command(),
+          bench_data_command(),
           bench_exchange_command()};
 }
 

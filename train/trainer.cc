@@ -190,7 +190,8 @@ absl::Status Run::start() {
   now_.position.config = to_pairs(config_);
   description_ = describe(config_, *data_.source);
   reader_ = std::make_unique<StepReader>(data_, config_, mesh_,
-                                         ReadAhead{now_.position.sequences, total_ - first_step_});
+                                         ReadAhead{now_.position.sequences, total_ - first_step_,
+                                                   read_ahead_depth(config_, mesh_.world->size())});
   absl::StatusOr<std::optional<MetricsLog>> log = open_log(config_, mesh_, first_step_);
   status = agree(*mesh_.world, log.status());
   if (status.ok()) log_ = *std::move(log);

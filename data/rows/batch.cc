@@ -1,5 +1,7 @@
 #include "data/rows/batch.h"
 
+#include <algorithm>
+
 namespace emo {
 
 std::vector<int32_t> routing_ends(const std::vector<int32_t>& document_ends,
@@ -24,10 +26,11 @@ std::vector<int32_t> row_ends(int64_t rows, int64_t sequence_length) {
 
 std::vector<int32_t> next_token_labels(const std::vector<int32_t>& tokens,
                                        int64_t sequence_length) {
-  std::vector<int32_t> labels(tokens.size(), kIgnoredLabel);
-  const auto count = static_cast<int64_t>(tokens.size());
-  for (int64_t t = 0; t + 1 < count; ++t) {
-    if ((t + 1) % sequence_length != 0) labels[t] = tokens[t + 1];
+  std::vector<int32_t> labels(tokens.size());
+  for (size_t row = 0; row < tokens.size(); row += static_cast<size_t>(sequence_length)) {
+    const auto* begin = tokens.data() + row;
+    auto* to = std::copy(begin + 1, begin + sequence_length, labels.data() + row);
+    *to = kIgnoredLabel;
   }
   return labels;
 }

@@ -17,13 +17,13 @@ void ignore_given(const std::vector<int32_t>& ends, const std::vector<SpanSource
   }
 }
 
-absl::StatusOr<int64_t> chunk_of(const ChunkSource& source, const LoaderOptions& options,
-                                 int64_t sequence) {
+}  // namespace
+
+absl::StatusOr<int64_t> chunk_of_sequence(const ChunkSource& source, const LoaderOptions& options,
+                                          int64_t sequence) {
   if (options.order == Order::kReference) return options.reference->chunk(sequence);
   return chunk_at(sequence, source.num_chunks(), options.order, options.seed);
 }
-
-}  // namespace
 
 SequenceRange share_of(SequenceRange range, int64_t rank, int64_t world) {
   const int64_t count = range.end - range.begin;
@@ -45,7 +45,7 @@ absl::StatusOr<Batch> load(const ChunkSource& source, const LoaderOptions& optio
     const int64_t sequence = range.begin + row;
     int32_t* tokens = batch.tokens.data() + row * S;
     ends.clear();
-    const absl::StatusOr<int64_t> chunk = chunk_of(source, options, sequence);
+    const absl::StatusOr<int64_t> chunk = chunk_of_sequence(source, options, sequence);
     if (!chunk.ok()) return chunk.status();
     absl::Status status = source.read(*chunk, tokens, &ends, &batch.span_sources);
     if (!status.ok()) return status;

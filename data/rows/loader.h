@@ -36,6 +36,10 @@ struct SequenceRange {
 // REQUIRES: 0 <= rank < world.
 SequenceRange share_of(SequenceRange range, int64_t rank, int64_t world);
 
+// The chunk that is sequence number `sequence` of the run. Fails as ReferenceOrder::chunk() does.
+absl::StatusOr<int64_t> chunk_of_sequence(const ChunkSource& source, const LoaderOptions& options,
+                                          int64_t sequence);
+
 // The rows of `range`, in order; a range behind the last chunk goes on with the next epoch. Fails
 // as the source's read and the order do, with the whole batch. Thread-safe. REQUIRES:
 // options.sequence_length is the source's S, and rows times S is below 2^31.

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "data/program/exit_code.h"
+#include "eval/bench/bench_data.h"
 #include "eval/bench/bench_exchange.h"
 #include "eval/bench/bench_step.h"
 #include "eval/open/mesh_options.h"
@@ -70,6 +71,13 @@ absl::StatusOr<int> run(const StepBench& options) {
   return kExitDone;
 }
 
+struct DataBench {
+  std::string config;
+  std::vector<std::string> overrides;
+  DataBenchOptions bench;
+  bool json = false;
+};
+
 struct ExchangeBench {
   ExchangeBenchOptions bench;
   bool json = false;
@@ -91,6 +99,21 @@ void print_pools(const OrderedJson& result) {
                 1e3 * number("naive_seconds"), 1e3 * number("bare_seconds"), number("over_bare"),
                 number("over_bare_travelling"), number("rows_max_over_mean"));
   }
+}
+
+absl::StatusOr<int> run(const DataBench& options) {
+  absl::StatusOr<RunConfig> config = read_run_config(options.config, options.overrides);
+  if (!config.ok()) return config.status();
+  const absl::StatusOr<OrderedJson> result = bench_data(*config, options.bench);
+  if (!result.ok()) return result.status();
+  if (options.json) {
+    std::printf("%s", to_text(*result).c_str());
+    return kExitDone;
+  }
+  for (const auto& [name, value] : result->items()) {
+    std::printf("%-24s %s\n", name.c_str(), value.dump().c_str());
+  }
+  return kExitDone;
 }
 
 absl::StatusOr<int> run(const ExchangeBench& options) {
@@ -123,6 +146,28 @@ Command bench_step_command() {
   command.options.add("--overwrite", &options->bench.overwrite, "replace the timeline");
   command.options.add("--json", &options->json, "one JSON object on standard output");
   command.footer = "Example: OMP_NUM_THREADS=2 emo bench step configs/bench-107m.yaml --json";
+  command.run = [options] { return run(*options); };
+  return command;
+}
+
+Command bench_data_command() {
+  auto options = std::make_shared<DataBench>();
+  Command command;
+  command.name = "bench data";
+  command.summary = "How fast a config's data opens, and how fast one thread makes rows of it";
+  command.options.add("CONFIG", &options->config, "YAML file").required();
+  command.options.add("OVERRIDE", &options->overrides, "section.key=value");
+  command.options.add("--rows", &options->bench.rows, "rows that are read, again and again")
+      .range(1, 1e9)
+      .show_default();
+  command.options.add("--passes", &options->bench.passes, "over them; the fastest counts")
+      .range(1, 1000)
+      .show_default();
+  command.options.add("--cover", &options->bench.cover,
+                      "go through a whole epoch's order: no chunk may stand in it twice");
+  command.options.add("--json", &options->json, "one JSON object on standard output");
+  command.footer =
+      "Example: emo bench data configs/quickstart-emo.yaml data.path=data/train --json";
   command.run = [options] { return run(*options); };
   return command;
 }

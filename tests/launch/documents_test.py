@@ -12,7 +12,7 @@ from tests.program import ROOT, Program, check, once, run_cases  # noqa: E402
 
 COMMANDS = ["prepare", "data show", "data check", "data order", "train", "eval", "generate", "experts usage", "experts rank", "experts extract",
             "experts merge", "experts compare", "experts retention", "experts place", "export", "import", "logits",
-            "check", "bench step", "bench exchange"]
+            "check", "bench step", "bench data", "bench exchange"]
 # What a config must say, and nothing else.
 LEAST = ("run: {folder: FOLDER}\nmodel: {vocab_size: 256, d_model: 16, n_layers: 1, n_heads: 2, d_expert: 8, num_experts: 128, "
          "top_k: 3}\ndata: {synthetic: {vocab_size: 256}}\ntrain: {steps: 1, batch: 1}\n")

@@ -8,6 +8,13 @@
 
 namespace emo {
 
+int64_t read_ahead_depth(const RunConfig& config, int64_t ranks) {
+  constexpr int64_t kMostBytes = int64_t{1} << 28;
+  constexpr int64_t kBytesOfToken = 16;  // id, label, position, and spans
+  const int64_t tokens = config.train.batch * config.data.sequence_length / ranks + 1;
+  return std::clamp<int64_t>(kMostBytes / (tokens * kBytesOfToken), 2, 16);
+}
+
 StepReader::StepReader(const RunData& data, const RunConfig& config, const Mesh& mesh,
                        ReadAhead ahead)
     : data_(data), config_(config), mesh_(mesh), ahead_(ahead) {

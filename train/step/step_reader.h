@@ -20,8 +20,11 @@ struct ReadAhead {
   int64_t first_sequence = 0;  // of the first step
   int64_t steps = 0;           // that will be asked for; none is read behind them
   int64_t depth = 8;           // steps that are read, or being read, at a time
-  int threads = 4;             // that read, a step each: they wait for disks, not for a processor
+  int threads = 8;             // that read, a step each: they wait for disks, not for a processor
 };
+
+// How many steps ahead to read: 16, or as many as 256 MB hold, but two at least.
+int64_t read_ahead_depth(const RunConfig& config, int64_t ranks);
 
 // Not collective: ranks can fail alone. What it answers is what load_step() answers, in order; how
 // far it read when it is destroyed changes nothing, since rows follow from sequence numbers.

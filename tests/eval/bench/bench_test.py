@@ -56,6 +56,21 @@ EXCHANGE = ["bench", "exchange", "--tokens", 96, "--width", 8, "--experts", 15, 
             "--repeats", 2, "--pools", "3,8,3-15,none"]
 
 
+def test_data(emo):
+    """Token files, in both orders; every chunk of an epoch once."""
+    path = emo.folder / "ids.bin"
+    path.write_bytes(bytes(2 + i * i % 200 for i in range(100_000)))
+    config = [TINY, "data.synthetic=none", f"data.path={path}", "data.eos_id=6", "train.batch=3"]
+    for order, chunks, sequences in (("ours", 390, 390), ("reference", 384, 384), ("sequential", 390, 390)):
+        found = emo.json("bench", "data", *config, f"data.order={order}", "--rows", 20, "--passes", 2, "--cover")
+        check(found["chunks"] == chunks and found["sequences_per_epoch"] == sequences, f"{order}: {found}")
+        check(all(found[key] > 0 for key in ("seconds_to_open", "seconds_to_first_step", "cold_tokens_per_second",
+                                             "resident_bytes")), f"{found}")
+        check(found["tokens_per_second"] >= found["cold_tokens_per_second"], f"{found}")
+    check("chunks" in emo.run("bench", "data", *config, "--rows", 2).stdout, "the table")
+    emo.run("bench", "data", *config, "data.dtype=uint64", "data.path=none-such", expect=66)
+
+
 def test_an_exchange_on_four_ranks(emo):
     pools = emo.json(*EXCHANGE, ranks=4)["pools"]
     check(list(pools) == ["3", "8", "3-15", "none"], "a report for each pool")

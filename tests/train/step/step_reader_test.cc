@@ -98,6 +98,17 @@ TEST_F(StepReaderTest, ReadsNoFurtherThanItsDepth) {
   }
 }
 
+TEST_F(StepReaderTest, ReadsAheadWhatFitsIntoMemory) {
+  config_.train.batch = 8;
+  config_.data.sequence_length = 4096;
+  EXPECT_EQ(read_ahead_depth(config_, 1), 16);
+  config_.train.batch = 1024;
+  EXPECT_EQ(read_ahead_depth(config_, 1), 3);
+  EXPECT_EQ(read_ahead_depth(config_, 128), 16);
+  config_.train.batch = 1 << 20;
+  EXPECT_EQ(read_ahead_depth(config_, 1), 2);
+}
+
 TEST_F(StepReaderTest, MayBeDestroyedWhileItReads) {
   for (int64_t asked = 0; asked < 5; ++asked) {
     StepReader reader(data_, config_, mesh_, {.steps = 100});
