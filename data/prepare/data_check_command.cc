@@ -43,7 +43,8 @@ OrderedJson counts_json(const Counts& counts) {
 }
 
 // Reads some rows of a file, or all, and counts the documents that end there.
-absl::Status look_at(const TokenFile& file, const CheckOptions& options, uint64_t key, Counts* counts) {
+absl::Status look_at(const TokenFile& file, const CheckOptions& options, uint64_t key,
+                     Counts* counts) {
   const int64_t S = options.files.sequence_length;
   const int64_t rows = file.tokens() / S;
   const int64_t looked_at = options.all ? rows : std::min(rows, options.samples);
