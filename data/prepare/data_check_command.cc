@@ -98,9 +98,6 @@ void print_report(const Report& report) {
 }
 
 absl::StatusOr<int> check_files(const CheckOptions& options) {
-  if (options.files.eos_id >= options.files.vocab_size) {
-    return absl::InvalidArgumentError("--eos-id must be below --vocab-size");
-  }
   absl::StatusOr<std::vector<MixFile>> files = list_token_files(options.files);
   if (!files.ok()) return files.status();
   Report report;

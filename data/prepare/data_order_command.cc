@@ -22,12 +22,8 @@ struct OrderOptions {
 };
 
 absl::StatusOr<int> show_order(const OrderOptions& options) {
-  absl::StatusOr<std::vector<MixFile>> files = list_token_files(options.files);
-  if (!files.ok()) return files.status();
   const int64_t group = reference_group(options.files.sequence_length);
-  absl::StatusOr<std::unique_ptr<TokenChunks>> chunks = TokenChunks::open(
-      *files, {options.files.sequence_length, group, options.files.vocab_size,
-               width_of(options.files), static_cast<int32_t>(options.files.eos_id), open_readable});
+  absl::StatusOr<std::unique_ptr<TokenChunks>> chunks = open_token_files(options.files, group);
   if (!chunks.ok()) return chunks.status();
   absl::StatusOr<std::unique_ptr<ReferenceOrder>> order =
       ReferenceOrder::create({(*chunks)->num_chunks(), group, options.batch,

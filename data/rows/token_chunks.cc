@@ -58,14 +58,18 @@ absl::Status TokenChunks::add(const MixFile& file) {
   return absl::OkStatus();
 }
 
-absl::Status TokenChunks::read(int64_t chunk, int32_t* tokens, std::vector<int32_t>* document_ends,
-                               std::vector<SpanSource>* sources) const {
+TokenChunks::Place TokenChunks::place(int64_t chunk) const {
   const auto above = std::upper_bound(first_chunk_.begin(), first_chunk_.end(), chunk);
   const int64_t file = above - first_chunk_.begin() - 1;
+  return {file, (chunk - first_chunk_[file]) * options_.sequence_length};
+}
+
+absl::Status TokenChunks::read(int64_t chunk, int32_t* tokens, std::vector<int32_t>* document_ends,
+                               std::vector<SpanSource>* sources) const {
+  const auto [file, first_token] = place(chunk);
   const int64_t S = options_.sequence_length;
   thread_local std::string bytes;
-  absl::Status status =
-      files_[file].read((chunk - first_chunk_[file]) * S, S, options_.vocab_size, tokens, &bytes);
+  absl::Status status = files_[file].read(first_token, S, options_.vocab_size, tokens, &bytes);
   if (!status.ok()) return status;
   const size_t before = document_ends->size();
   for (int64_t t = 0; t + 1 < S; ++t) {

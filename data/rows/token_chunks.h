@@ -40,6 +40,11 @@ class TokenChunks : public ChunkSource {
   // Of the files' labels, names and sizes, and of bytes at their beginning, middle and end.
   std::string fingerprint() const override { return fingerprint_; }
 
+  // Where a chunk's S tokens lie. REQUIRES: 0 <= chunk < num_chunks().
+  struct Place {
+    int64_t file, first_token;
+  };
+  Place place(int64_t chunk) const;
   int64_t num_files() const { return static_cast<int64_t>(files_.size()); }
   const TokenFile& file(int64_t number) const { return files_[number]; }
 

@@ -60,7 +60,7 @@ def test_ids_may_be_left_out(emo):
     check(not list(without.glob("*.ids")), "ids were written")
     for name in ("tokens-00000.npy", "tokens-00000.index", "dataset.json"):
         check((one(emo)[0] / name).read_bytes() == (without / name).read_bytes(), f"{name} depends on ids")
-    show = ["--batch", 3, "--sequence-length", 64, "--sequential"]
+    show = ["--batch", 3, "--sequence-length", 64, "--order", "sequential"]
     named, numbered = (emo.run("data", "show", folder, *show).stdout for folder in (one(emo)[0], without))
     check("d17" in named and "tokens-00000:17" in numbered and numbered.count("tokens-00000:") == named.count("  document ("),
           f"{named}\n{numbered}")

@@ -2,6 +2,7 @@
 told of files that are missing, damaged or other than said."""
 import json
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -69,6 +70,36 @@ def test_the_references_order_is_numpys(emo):
     file = next(index.glob("order-*.u32"))
     groups = numpy.fromfile(file, numpy.uint32)
     check(sorted(groups.tolist()) == list(range(len(groups))), "the file is a permutation")
+
+
+def test_show_prints_the_rows_of_a_step_with_their_places(emo):
+    names = ["--tokenizer-name", "y", *VOCAB]
+    S, batch, step, seed = 512, 6, 2, 3
+    shown = emo.run("data", "show", mix(emo), *names, "--order", "reference", "--seed", seed, "--batch", step,
+                    "--batch-size", batch, "--sequence-length", S).stdout
+    # Label and first chunk of each file: x/a.npy has 10 groups of 16 chunks, y/c.npy 6; x/b.npy is too short for one.
+    owners = [("x/a.npy", "letters", 0), ("y/c.npy", "others", 160)]
+    rows = re.findall(r"^row \d+, sequence (\d+), (\S+) tokens \[(\d+), (\d+)\)\n((?:  document .*\n)+)", shown, re.M)
+    chunks = reference_order([90_001, 8_191, 50_123, 8_191], S, batch, seed, 1)[step * batch:(step + 1) * batch]
+    check(len(rows) == batch, f"{len(rows)} rows")
+    for row, (sequence, path, begin, end, spans) in enumerate(rows):
+        chunk = int(chunks[row])
+        name, label, first = owners[chunk >= owners[1][2]]
+        check(int(sequence) == step * batch + row and path.endswith("/" + name), f"row {row}: {path}")
+        check((int(begin), int(end)) == ((chunk - first) * S, (chunk - first + 1) * S), f"row {row}: [{begin}, {end})")
+        ids = numpy.fromfile(path, numpy.uint8)[int(begin):int(end)]
+        ends = sorted({*(numpy.flatnonzero(ids == EOS) + 1).tolist(), S})
+        found = re.findall(r"tokens \[\d+, (\d+)\)  (\S+)", spans)
+        check(found == [(str(at), label) for at in ends], f"row {row}: {found}")
+
+
+def test_show_refuses_what_it_cannot_know(emo):
+    file = files(emo) / "x" / "a.npy"
+    for arguments, code, said in (([file], 64, "give --vocab-size and --eos-id"),
+                                  ([files(emo) / "absent.npy"], 66, "no such file"),
+                                  ([file, *VOCAB, "--whole"], 64, "need a folder of emo prepare"),
+                                  ([file, "--vocab-size", 256, "--eos-id", 256], 64, "below --vocab-size")):
+        check(said in emo.run("data", "show", *arguments, expect=code).stderr, said)
 
 
 def test_a_check_lists_sources_and_what_is_odd(emo):
