@@ -11,6 +11,7 @@
 #include "eval/loss/perplexity.h"
 #include "eval/tasks/training_tasks.h"
 #include "parallel/agreement.h"
+#include "train/run_data.h"
 #include "train/subset/expert_subset.h"
 
 namespace emo {
@@ -82,6 +83,27 @@ std::vector<Domain> choose_domains(const RunConfig& config, const TokenDataset& 
   return domains;
 }
 
+// Losses mean nothing on ids of another tokenizer. Synthetic documents have none to compare with.
+absl::Status check_same_tokenizer(const RunConfig& config, const DatasetInfo& data) {
+  if (config.data.synthetic) return absl::OkStatus();
+  absl::StatusOr<DataTokenizer> trained = tokenizer_of(config);
+  if (!trained.ok()) return trained.status();
+  const std::string of_training = config.data.mix.empty() ? config.data.path : config.data.mix;
+  if (trained->identity.meaning.empty() && trained->identity.bytes.empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "eval.data: name the tokenizer of ", of_training, " (data.tokenizer), to see that ",
+        config.eval.data, " was prepared with the same"));
+  }
+  if (!same_tokenizer(trained->identity, data.tokenizer)) {
+    return absl::DataLossError(absl::StrCat(
+        "eval.data: ", config.eval.data, ": prepared with another tokenizer than ", of_training));
+  }
+  if (trained->eos_id == data.eos_id) return absl::OkStatus();
+  return absl::DataLossError(absl::StrCat("eval.data: ", config.eval.data, ": documents end with ",
+                                          data.eos_id, ", those of ", of_training, " with ",
+                                          trained->eos_id));
+}
+
 absl::StatusOr<Curve> open_curve(const RunConfig& config) {
   absl::StatusOr<TokenDataset> data = TokenDataset::open(config.eval.data);
   if (!data.ok()) return data.status();
@@ -90,15 +112,8 @@ absl::StatusOr<Curve> open_curve(const RunConfig& config) {
         "eval.data: ", config.eval.data, ": its tokenizer has ", data->info().vocab_size,
         " tokens, model.vocab_size is ", config.model.vocab_size));
   }
-  if (!config.data.path.empty()) {
-    absl::StatusOr<TokenDataset> trained = TokenDataset::open(config.data.path);
-    if (!trained.ok()) return trained.status();
-    if (!same_tokenizer(trained->info().tokenizer, data->info().tokenizer)) {
-      return absl::DataLossError(absl::StrCat("eval.data: ", config.eval.data,
-                                              ": prepared with another tokenizer than ",
-                                              config.data.path));
-    }
-  }
+  absl::Status status = check_same_tokenizer(config, data->info());
+  if (!status.ok()) return status;
   std::vector<int64_t> curve;
   for (const int64_t keep : kCurve) {
     if (config.model.moe_layers() > 0 && keep > config.model.num_shared_experts &&

@@ -10,7 +10,8 @@ namespace emo {
 
 // Collective; every rank gets the same answer. Nothing where the config asks for none. Opens
 // eval.data and eval.tasks (training_tasks.h), which halve the time where both are named; errors as
-// TokenDataset::open(), and DataLoss where its tokens are not those of the training data.
+// TokenDataset::open(), DataLoss where its tokens are not those of the training data, and
+// InvalidArgument where the tokenizer of the training data is not known.
 //
 // Each domain's documents are halved: by one half experts are ranked ("router" method), on the
 // other the losses are taken, both without pools. With D domains, C curve points and a size

@@ -81,8 +81,8 @@ absl::StatusOr<std::unique_ptr<ChunkSource>> open_source(const RunConfig& config
   return open_prepared(config);
 }
 
-// The tokenizer's file; NotFound where one is named and not there.
-absl::StatusOr<std::string> tokenizer_of(const RunConfig& config) {
+// The tokenizer's file, "" where there is none; NotFound where one is named and not there.
+absl::StatusOr<std::string> tokenizer_file(const RunConfig& config) {
   const std::string& named = config.data.tokenizer;
   if (!named.empty()) {
     std::string file = is_directory(named) ? named + "/tokenizer.json" : named;
@@ -96,11 +96,34 @@ absl::StatusOr<std::string> tokenizer_of(const RunConfig& config) {
   return path_exists(beside) ? beside : "";
 }
 
+absl::StatusOr<TokenizerIdentity> identity_of(const std::string& file) {
+  absl::StatusOr<std::string> text = read_file(file, 1u << 28);
+  if (!text.ok()) return text.status();
+  return identify_tokenizer(*text, file);
+}
+
 }  // namespace
+
+absl::StatusOr<DataTokenizer> tokenizer_of(const RunConfig& config) {
+  absl::StatusOr<std::string> file = tokenizer_file(config);
+  if (!file.ok()) return file.status();
+  if (!config.data.synthetic && is_prepared(config)) {
+    absl::StatusOr<TokenDataset> data = TokenDataset::open(config.data.path);
+    if (!data.ok()) return data.status();
+    const DatasetInfo& info = data->info();
+    return DataTokenizer{*std::move(file), info.tokenizer, info.eos_id};
+  }
+  DataTokenizer tokenizer{*std::move(file), {}, config.data.eos_id};
+  if (tokenizer.file.empty()) return tokenizer;
+  absl::StatusOr<TokenizerIdentity> identity = identity_of(tokenizer.file);
+  if (!identity.ok()) return identity.status();
+  tokenizer.identity = *std::move(identity);
+  return tokenizer;
+}
 
 absl::StatusOr<RunData> open_run_data(const RunConfig& config) {
   RunData run;
-  absl::StatusOr<std::string> tokenizer = tokenizer_of(config);
+  absl::StatusOr<std::string> tokenizer = tokenizer_file(config);
   if (!tokenizer.ok()) return tokenizer.status();
   run.tokenizer_path = *std::move(tokenizer);
   absl::StatusOr<std::unique_ptr<ChunkSource>> source = open_source(config);

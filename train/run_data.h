@@ -7,6 +7,7 @@
 #include "absl/status/statusor.h"
 #include "data/rows/chunk_source.h"
 #include "data/rows/loader.h"
+#include "data/tokenizer/tokenizer_identity.h"
 #include "train/config/run_config.h"
 
 namespace emo {
@@ -16,6 +17,17 @@ struct RunData {
   LoaderOptions loader;
   std::string tokenizer_path;  // to be copied into checkpoints; "": there is none
 };
+
+// What made the ids of a run's data out of text.
+struct DataTokenizer {
+  std::string file;  // a tokenizer.json; "": none is known, as of synthetic documents
+  TokenizerIdentity identity;
+  int64_t eos_id = -1;
+};
+
+// Local. Of a folder of emo prepare what it wrote down, of token files what the config says.
+// NotFound where a named file is missing, else as TokenDataset::open() and identify_tokenizer().
+absl::StatusOr<DataTokenizer> tokenizer_of(const RunConfig& config);
 
 // Local. NotFound where files are missing, DataLoss where they cannot be read, or the data's
 // vocabulary is larger than the model's; InvalidArgument where the config does not say what token

@@ -2,8 +2,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "data/documents/task_prompt.h"
-#include "data/shards/token_shards.h"
 #include "model/pool_sizes.h"
+#include "train/run_data.h"
 
 namespace emo {
 namespace {
@@ -55,19 +55,33 @@ absl::StatusOr<int64_t> questions_within(const Tokenizer& tokenizer, const Task&
       absl::StrCat("eval.tasks: task ", task.name, " has no question of the split 'test'"));
 }
 
+absl::StatusOr<Tokenizer> open_tokenizer(const DataTokenizer& of_data, const RunConfig& config) {
+  if (of_data.file.empty() || of_data.eos_id < 0) {
+    return absl::InvalidArgumentError(
+        config.data.synthetic
+            ? "eval.tasks: synthetic data has no tokenizer to read them"
+            : "eval.tasks: name the data's tokenizer (data.tokenizer), which reads them");
+  }
+  absl::StatusOr<Tokenizer> tokenizer = Tokenizer::from_file(of_data.file);
+  if (tokenizer.ok() && tokenizer->vocab_size() > config.model.vocab_size) {
+    return absl::DataLossError(absl::StrCat(of_data.file, ": ", tokenizer->vocab_size(),
+                                            " tokens, model.vocab_size is ",
+                                            config.model.vocab_size));
+  }
+  return tokenizer;
+}
+
 }  // namespace
 
 absl::StatusOr<TrainingTasks> open_training_tasks(const RunConfig& config) {
-  if (config.data.path.empty()) {
-    return absl::InvalidArgumentError("eval.tasks: synthetic data has no tokenizer to read them");
-  }
-  absl::StatusOr<TokenDataset> data = TokenDataset::open(config.data.path);
-  if (!data.ok()) return data.status();
-  absl::StatusOr<Tokenizer> tokenizer = Tokenizer::from_file(config.data.path + "/tokenizer.json");
+  absl::StatusOr<DataTokenizer> of_data = tokenizer_of(config);
+  if (!of_data.ok()) return of_data.status();
+  absl::StatusOr<Tokenizer> tokenizer = open_tokenizer(*of_data, config);
   if (!tokenizer.ok()) return tokenizer.status();
   absl::StatusOr<std::vector<Task>> tasks = read_tasks({config.eval.tasks});
   if (!tasks.ok()) return tasks.status();
-  TrainingTasks result{*std::move(tasks), {}, *std::move(tokenizer), data->info().eos_id, {}};
+  TrainingTasks result{
+      *std::move(tasks), {}, *std::move(tokenizer), static_cast<int32_t>(of_data->eos_id), {}};
   for (const Task& task : result.tasks) {
     absl::Status status = check_metric(task);
     if (!status.ok()) return status;

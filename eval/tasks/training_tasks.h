@@ -19,12 +19,13 @@ struct TrainingTasks {
   std::vector<int64_t>
       questions;        // of each task: the first so many of its split "test"; at least 1
   Tokenizer tokenizer;  // of the training data
-  int32_t eos_id;       //
+  int32_t eos_id;       // of the same
   EvalOptions eval;     // pools of routing.pool's `eval` size, or none
 };
 
 // Reads eval.tasks, one question of each. InvalidArgument where a task has no test question or not
-// enough examples, or where the data has no tokenizer; DataLoss for a broken file.
+// enough examples, or where the data has no tokenizer; DataLoss for a broken file, or a
+// tokenizer with more ids than the model.
 absl::StatusOr<TrainingTasks> open_training_tasks(const RunConfig& config);
 
 // Takes of each task as many questions as `tokens` allow, which all tasks share alike, at least

@@ -120,6 +120,47 @@ def test_two_ranks_answer_the_same_questions(emo):
     check(int(metrics[-1][asked]) == int(alone[-1][asked]), "two ranks answer other questions")
 
 
+@once
+def as_token_files(emo: Program) -> list[str]:
+    """The data of all runs here, as if nobody had prepared it."""
+    train(emo)
+    info = json.loads((emo.folder / "data" / "dataset.json").read_text())
+    return [f"data.path={emo.folder}/data/tokens-*.npy", f"data.eos_id={info['eos_id']}"]
+
+
+def test_runs_on_token_files_evaluate_the_same(emo):
+    tokenizer = f"data.tokenizer={emo.folder}/tokenizer.json"
+    for name, overrides in {"evaluated": evaluation(emo),
+                            "tasks": [f"eval.tasks={tasks_of(emo)}", "eval.every=2", "eval.tokens=900"]}.items():
+        prepared = (evaluated(emo) if name == "evaluated" else with_tasks(emo)["tasks"])[1]
+        _, metrics = run(emo, f"{name} of token files", *as_token_files(emo), tokenizer, *overrides)
+        values = [{key: value for key, value in step.items() if key.startswith(("eval/", "train/CE")) and "share" not in key}
+                  for step in (prepared[-1], metrics[-1])]
+        check(len(values[0]) > 2 and values[0] == values[1], f"{name}: {values}")
+
+
+def test_evaluation_with_another_tokenizer_is_refused(emo):
+    """Or with one that is not known: its ids could mean anything."""
+    text = json.loads((emo.folder / "tokenizer.json").read_text())
+    text["model"]["merges"] = text["model"]["merges"][:-1]
+    other = emo.folder / "other-tokenizer.json"
+    other.write_text(json.dumps(text))
+    files, known = as_token_files(emo), f"data.tokenizer={emo.folder}/tokenizer.json"
+    tasks = [f"eval.tasks={tasks_of(emo)}", "eval.every=2"]
+    for overrides, code, said in (([*files, *evaluation(emo)], 64, "data.tokenizer"),
+                                  ([*files, *tasks], 64, "data.tokenizer"),
+                                  ([*files, f"data.tokenizer={other}", *evaluation(emo)], 65, "another tokenizer"),
+                                  ([*files, known, "data.eos_id=7", *evaluation(emo)], 65, "documents end with")):
+        stderr = run_fails(emo, overrides, code)
+        check(said in stderr, stderr)
+
+
+def run_fails(emo: Program, overrides: list[str], code: int) -> str:
+    return emo.run("train", "configs/tiny.yaml", f"run.folder={emo.folder}/failed", f"data.path={emo.folder}/data",
+                   "data.synthetic=none", "model.vocab_size=400", f"data.sequence_length={S}", "train.steps=2", *overrides,
+                   expect=code).stderr
+
+
 def test_evaluation_of_nothing_is_refused(emo):
     train(emo)
     for overrides, hint in [(["eval.every=2", f"eval.tasks={emo.folder}/nowhere"], "nowhere"),
