@@ -66,6 +66,22 @@ def test_ids_may_be_left_out(emo):
           f"{named}\n{numbered}")
 
 
+def test_a_check_finds_bytes_that_changed_since(emo):
+    folder, summary = prepare(emo, plain(emo), **{"shard-tokens": 20_000})
+    report = emo.json("data", "check", folder, "--all", "--sequence-length", 64)
+    check(report["files"] == len(list(folder.glob("*.npy"))) > 1 and report["odd"] == [], f"{report}")
+    check(report["tokens"] == summary["tokens"], f"{report}")
+    check(sum(source["tokens"] for source in report["sources"].values()) == summary["tokens"], f"{report}")
+    check(abs(report["tokens_per_document"] - summary["tokens"] / 3000) < 1e-9, f"{report}")
+    damaged = folder / "tokens-00001.npy"
+    data = bytearray(damaged.read_bytes())
+    data[100], data[102] = data[102] ^ 1, data[100]
+    damaged.write_bytes(bytes(data))
+    check(emo.run("data", "check", folder).returncode == 0, "a quick look read everything")
+    found = emo.run("data", "check", folder, "--all", expect=1).stdout
+    check("tokens-00001.npy: its SHA-256" in found and found.count("SHA-256") == 1, found)
+
+
 def test_threads_and_gzip_change_nothing(emo):
     for other, _ in (prepare(emo, plain(emo), threads=4), prepare(emo, zipped(emo), threads=3)):
         for name in ("tokens-00000.npy", "tokens-00000.index", "tokens-00000.ids", "dataset.json"):
