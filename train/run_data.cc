@@ -29,22 +29,6 @@ absl::StatusOr<std::unique_ptr<ChunkSource>> open_prepared(const RunConfig& conf
   return chunks;
 }
 
-int64_t width_of(const RunConfig& config) {
-  switch (config.data.dtype) {
-    case IdType::kUint8:
-      return 1;
-    case IdType::kUint16:
-      return 2;
-    case IdType::kUint32:
-      return 4;
-    case IdType::kUint64:
-      return 8;
-    case IdType::kByVocabulary:
-      break;
-  }
-  return token_width(config.model.vocab_size);
-}
-
 absl::StatusOr<std::unique_ptr<ChunkSource>> open_token_files(const RunConfig& config) {
   const RunConfig::Data& data = config.data;
   if (data.eos_id < 0) {
@@ -63,7 +47,7 @@ absl::StatusOr<std::unique_ptr<ChunkSource>> open_token_files(const RunConfig& c
   options.sequence_length = data.sequence_length;
   options.group = data.order == Order::kReference ? reference_group(data.sequence_length) : 1;
   options.vocab_size = config.model.vocab_size;
-  options.width = width_of(config);
+  options.width = token_width(data.dtype, config.model.vocab_size);
   options.eos_id = static_cast<int32_t>(data.eos_id);
   return TokenChunks::open(*std::move(files), std::move(options));
 }
@@ -96,26 +80,19 @@ absl::StatusOr<std::string> tokenizer_file(const RunConfig& config) {
   return path_exists(beside) ? beside : "";
 }
 
-absl::StatusOr<TokenizerIdentity> identity_of(const std::string& file) {
-  absl::StatusOr<std::string> text = read_file(file, 1u << 28);
-  if (!text.ok()) return text.status();
-  return identify_tokenizer(*text, file);
-}
-
 }  // namespace
 
 absl::StatusOr<DataTokenizer> tokenizer_of(const RunConfig& config) {
   absl::StatusOr<std::string> file = tokenizer_file(config);
   if (!file.ok()) return file.status();
   if (!config.data.synthetic && is_prepared(config)) {
-    absl::StatusOr<TokenDataset> data = TokenDataset::open(config.data.path);
-    if (!data.ok()) return data.status();
-    const DatasetInfo& info = data->info();
-    return DataTokenizer{*std::move(file), info.tokenizer, info.eos_id};
+    absl::StatusOr<DatasetInfo> info = read_dataset_info(config.data.path);
+    if (!info.ok()) return info.status();
+    return DataTokenizer{*std::move(file), info->tokenizer, info->eos_id};
   }
   DataTokenizer tokenizer{*std::move(file), {}, config.data.eos_id};
   if (tokenizer.file.empty()) return tokenizer;
-  absl::StatusOr<TokenizerIdentity> identity = identity_of(tokenizer.file);
+  absl::StatusOr<TokenizerIdentity> identity = identify_tokenizer_file(tokenizer.file);
   if (!identity.ok()) return identity.status();
   tokenizer.identity = *std::move(identity);
   return tokenizer;

@@ -26,7 +26,7 @@ struct DataTokenizer {
 };
 
 // Local. Of a folder of emo prepare what it wrote down, of token files what the config says.
-// NotFound where a named file is missing, else as TokenDataset::open() and identify_tokenizer().
+// NotFound where a named file is missing, else as read_dataset_info() and identify_tokenizer().
 absl::StatusOr<DataTokenizer> tokenizer_of(const RunConfig& config);
 
 // Local. NotFound where files are missing, DataLoss where they cannot be read, or the data's

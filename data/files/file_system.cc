@@ -221,6 +221,8 @@ std::string parent_folder(const std::string& path) {
   return parent.empty() ? "." : parent;
 }
 
+std::string file_name(const std::string& path) { return path.substr(path.rfind('/') + 1); }
+
 bool path_exists(const std::string& path) {
   std::error_code error;
   return std::filesystem::exists(path, error);

@@ -101,6 +101,7 @@ bool path_exists(const std::string& path);
 bool is_directory(const std::string& path);
 
 std::string parent_folder(const std::string& path);  // "." of a name alone
+std::string file_name(const std::string& path);      // its last part
 
 // Names (not paths) of a directory's entries, sorted. NotFound, or Unknown where it cannot be
 // listed.

@@ -17,14 +17,6 @@ constexpr char kTokenizer[] = "{TOKENIZER}";
 constexpr uint64_t kMostBytes = uint64_t{1} << 28;
 constexpr size_t kListed = 12;  // wrong lines named in one message
 
-std::string folder_of(const std::string& path) {
-  const size_t slash = path.rfind('/');
-  return slash == std::string::npos ? "." : slash == 0 ? "/" : path.substr(0, slash);
-}
-
-// The last part of a path.
-std::string name_of(const std::string& path) { return path.substr(path.rfind('/') + 1); }
-
 // What is wrong with a line, "" where nothing is; else its file.
 std::string read_line(absl::string_view line, const MixNames& names, const std::string& root,
                       MixFile* file) {
@@ -46,7 +38,7 @@ std::string read_line(absl::string_view line, const MixNames& names, const std::
 absl::StatusOr<std::vector<MixFile>> read_mix(const std::string& path, const MixNames& names) {
   absl::StatusOr<std::string> text = read_file(path, kMostBytes);
   if (!text.ok()) return text.status();
-  const std::string root = names.root.empty() ? folder_of(path) : names.root;
+  const std::string root = names.root.empty() ? parent_folder(path) : names.root;
   std::vector<MixFile> files;
   std::vector<std::string> wrong;
   int64_t number = 0;
@@ -75,7 +67,7 @@ absl::StatusOr<std::vector<MixFile>> files_of_pattern(const std::string& pattern
   std::vector<MixFile> files;
   for (size_t i = 0; code == 0 && i < found.gl_pathc; ++i) {
     const std::string path = found.gl_pathv[i];
-    files.push_back({name_of(folder_of(path)), path});
+    files.push_back({file_name(parent_folder(path)), path});
   }
   ::globfree(&found);
   if (files.empty()) return absl::NotFoundError(pattern + ": no such file");

@@ -1,9 +1,9 @@
 #include <algorithm>
-#include <filesystem>
 #include <memory>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "data/files/file_system.h"
 #include "data/files/json.h"
 #include "data/order/random_bits.h"
 #include "data/prepare/commands.h"
@@ -119,7 +119,7 @@ absl::StatusOr<DataReport> report_of_files(const CheckOptions& options) {
 
 absl::StatusOr<int> check_data(const CheckOptions& options) {
   absl::StatusOr<DataReport> report =
-      std::filesystem::is_directory(options.files.data)
+      is_directory(options.files.data)
           ? report_of_prepared(options.files.data, options.files.sequence_length, options.all)
           : report_of_files(options);
   if (!report.ok()) return report.status();

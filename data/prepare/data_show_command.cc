@@ -1,10 +1,10 @@
 #include <cstdio>
-#include <filesystem>
 #include <memory>
 #include <optional>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "data/files/file_system.h"
 #include "data/order/reference_order.h"
 #include "data/prepare/commands.h"
 #include "data/prepare/token_file_options.h"
@@ -109,7 +109,7 @@ absl::Status print_documents(const Shown& data, const LoaderOptions& loader, con
 absl::StatusOr<Shown> open(const Options& options) {
   Shown shown;
   const int64_t S = options.data.sequence_length;
-  if (std::filesystem::is_directory(options.data.data)) {
+  if (is_directory(options.data.data)) {
     absl::StatusOr<std::unique_ptr<DatasetChunks>> prepared = DatasetChunks::open(
         options.data.data, S, options.whole ? DocumentPacking::kWhole : DocumentPacking::kCut);
     if (!prepared.ok()) return prepared.status();

@@ -1,5 +1,7 @@
 #include "data/prepare/token_file_options.h"
 
+#include <algorithm>
+
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 
@@ -23,7 +25,7 @@ void add_token_file_options(OptionList* list, TokenFileOptions* options,
     eos_id.required();
   }
   list->add("--dtype", &options->dtype, "of ids in files without a header")
-      .one_of({"by_vocabulary", "uint8", "uint16", "uint32", "uint64"})
+      .one_of(id_type_names())
       .show_default();
   list->add("--sequence-length", &options->sequence_length, "tokens in a row")
       .range(2, 1 << 24)
@@ -56,10 +58,9 @@ absl::StatusOr<std::unique_ptr<TokenChunks>> open_token_files(const TokenFileOpt
 }
 
 int64_t width_of(const TokenFileOptions& options) {
-  if (options.dtype == "uint8") return 1;
-  if (options.dtype == "uint16") return 2;
-  if (options.dtype == "uint32") return 4;
-  return options.dtype == "uint64" ? 8 : token_width(options.vocab_size);
+  const std::vector<std::string>& names = id_type_names();
+  const auto at = std::find(names.begin(), names.end(), options.dtype) - names.begin();
+  return token_width(static_cast<IdType>(at), options.vocab_size);
 }
 
 }  // namespace emo

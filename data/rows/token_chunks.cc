@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "data/files/file_system.h"
 #include "data/files/sha256.h"
 
 namespace emo {
@@ -12,8 +13,6 @@ namespace {
 
 constexpr size_t kListed = 12;         // wrong files named in one message
 constexpr int64_t kSampledIds = 1024;  // of a file at each of three places
-
-std::string name_of(const std::string& path) { return path.substr(path.rfind('/') + 1); }
 
 }  // namespace
 
@@ -88,7 +87,8 @@ absl::Status TokenChunks::take_fingerprint(const std::vector<MixFile>& files) {
   std::string bytes;
   for (size_t i = 0; i < files_.size(); ++i) {
     const TokenFile& file = files_[i];
-    hash.update(absl::StrCat(files[i].label, " ", name_of(file.path()), " ", file.tokens(), "\n"));
+    hash.update(
+        absl::StrCat(files[i].label, " ", file_name(file.path()), " ", file.tokens(), "\n"));
     const int64_t count = std::min(kSampledIds, file.tokens());
     for (const int64_t begin : {int64_t{0}, (file.tokens() - count) / 2, file.tokens() - count}) {
       // Any id: those that are read in training are looked at there.

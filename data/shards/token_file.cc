@@ -30,7 +30,25 @@ uint64_t id_at(const char* from, int64_t width) {
 
 }  // namespace
 
-int64_t token_width(int64_t vocab_size) {
+const std::vector<std::string>& id_type_names() {
+  static const std::vector<std::string> names = {"by_vocabulary", "uint8", "uint16", "uint32",
+                                                 "uint64"};
+  return names;
+}
+
+int64_t token_width(IdType type, int64_t vocab_size) {
+  switch (type) {
+    case IdType::kUint8:
+      return 1;
+    case IdType::kUint16:
+      return 2;
+    case IdType::kUint32:
+      return 4;
+    case IdType::kUint64:
+      return 8;
+    case IdType::kByVocabulary:
+      break;
+  }
   if (vocab_size <= int64_t{1} << 8) return 1;
   return vocab_size <= int64_t{1} << 16 ? 2 : 4;
 }

@@ -5,12 +5,17 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "data/files/readable_file.h"
 
 namespace emo {
+
+// The type of ids in files without a header.
+enum class IdType { kByVocabulary, kUint8, kUint16, kUint32, kUint64 };
+const std::vector<std::string>& id_type_names();  // in the enum's order
 
 // Movable. Thread-safe.
 class TokenFile {
@@ -43,8 +48,8 @@ class TokenFile {
   int64_t tokens_ = 0;
 };
 
-// The bytes of an id where a file does not say: the fewest that hold any below `vocab_size`, as
-// OLMo chooses them.
-int64_t token_width(int64_t vocab_size);
+// The bytes of an id where a file does not say. By the vocabulary: the fewest that hold any below
+// `vocab_size`, as OLMo chooses them.
+int64_t token_width(IdType type, int64_t vocab_size);
 
 }  // namespace emo

@@ -213,7 +213,7 @@ absl::StatusOr<DatasetInfo> ShardWriter::finish() {
   return info_;
 }
 
-absl::StatusOr<TokenDataset> TokenDataset::open(const std::string& folder) {
+absl::StatusOr<DatasetInfo> read_dataset_info(const std::string& folder) {
   const std::string path = folder + "/dataset.json";
   if (!path_exists(path)) {
     return absl::NotFoundError(folder +
@@ -225,6 +225,12 @@ absl::StatusOr<TokenDataset> TokenDataset::open(const std::string& folder) {
   if (!info.ok()) return info.status();
   absl::Status completed = complete_identity(folder, &info->tokenizer);
   if (!completed.ok()) return completed;
+  return info;
+}
+
+absl::StatusOr<TokenDataset> TokenDataset::open(const std::string& folder) {
+  absl::StatusOr<DatasetInfo> info = read_dataset_info(folder);
+  if (!info.ok()) return info.status();
   TokenDataset dataset;
   dataset.folder_ = folder;
   dataset.info_ = *std::move(info);

@@ -47,6 +47,11 @@ struct DatasetInfo {
   std::vector<Shard> shards;
 };
 
+// What dataset.json of a folder says; where version 0.1.0 wrote it, and it does not say what the
+// tokenizer means, the folder's copy of that tokenizer does. NotFound without it, DataLoss where it
+// cannot be read. Opens no shard.
+absl::StatusOr<DatasetInfo> read_dataset_info(const std::string& folder);
+
 // Appends documents in order; starts a new shard where the current one is full. Calls: append any
 // number of times, then finish once. After an error nothing may follow: what was written is no data
 // set, since dataset.json is missing. Not thread-safe. Errors as of FileSystem.
@@ -85,10 +90,9 @@ class ShardWriter {
 // [0, num_shards()) everywhere.
 class TokenDataset {
  public:
-  // Where dataset.json, as version 0.1.0 wrote it, does not say what the tokenizer means, the
-  // folder's copy of that tokenizer does. NotFound without dataset.json or a shard's file; DataLoss
-  // where dataset.json cannot be read, a file's size contradicts it (truncated shard), an index
-  // does not ascend or names a source that is not there. Tokens are checked when they are read.
+  // Errors as of read_dataset_info(); NotFound without a shard's file, DataLoss where a file's size
+  // contradicts dataset.json (truncated shard), an index does not ascend or names a source that is
+  // not there. Tokens are checked when they are read.
   static absl::StatusOr<TokenDataset> open(const std::string& folder);
 
   const DatasetInfo& info() const { return info_; }

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "data/files/file_system.h"
 #include "data/files/json.h"
 #include "data/files/sha256.h"
 
@@ -88,6 +89,12 @@ absl::StatusOr<TokenizerIdentity> identify_tokenizer(absl::string_view tokenizer
   } catch (const Json::exception& error) {
     return absl::DataLossError(absl::StrCat(where, ": is this a tokenizer.json? ", error.what()));
   }
+}
+
+absl::StatusOr<TokenizerIdentity> identify_tokenizer_file(const std::string& path) {
+  absl::StatusOr<std::string> text = read_file(path, 1u << 28);
+  if (!text.ok()) return text.status();
+  return identify_tokenizer(*text, path);
 }
 
 bool same_tokenizer(const TokenizerIdentity& a, const TokenizerIdentity& b) {

@@ -23,6 +23,9 @@ struct TokenizerIdentity {
 absl::StatusOr<TokenizerIdentity> identify_tokenizer(absl::string_view tokenizer_json,
                                                      const std::string& where);
 
+// Of a tokenizer.json. Errors as of read_file(), and as above.
+absl::StatusOr<TokenizerIdentity> identify_tokenizer_file(const std::string& path);
+
 // By their meaning; by their bytes where one of them has no meaning.
 bool same_tokenizer(const TokenizerIdentity& a, const TokenizerIdentity& b);
 

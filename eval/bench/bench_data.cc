@@ -1,29 +1,15 @@
 #include "eval/bench/bench_data.h"
 
-#include <sys/resource.h>
-
 #include <algorithm>
-#include <chrono>
 #include <limits>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "eval/bench/measure.h"
 #include "train/run_data.h"
 
 namespace emo {
 namespace {
-
-using BenchClock = std::chrono::steady_clock;
-
-double seconds_from(BenchClock::time_point begin) {
-  return std::chrono::duration<double>(BenchClock::now() - begin).count();
-}
-
-int64_t resident_bytes() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<int64_t>(usage.ru_maxrss) * 1024;
-}
 
 // Seconds that rows [0, rows) take, a row at a time.
 absl::StatusOr<double> time_rows(const RunData& data, int64_t rows) {
@@ -32,7 +18,7 @@ absl::StatusOr<double> time_rows(const RunData& data, int64_t rows) {
     const absl::StatusOr<Batch> batch = load(*data.source, data.loader, {row, row + 1});
     if (!batch.ok()) return batch.status();
   }
-  return seconds_from(begin);
+  return seconds_since(begin);
 }
 
 int64_t sequences_of_epoch(const RunData& data) {
@@ -61,7 +47,7 @@ absl::StatusOr<OrderedJson> bench_data(const RunConfig& config, const DataBenchO
   const absl::StatusOr<RunData> data = open_run_data(config);
   if (!data.ok()) return data.status();
   OrderedJson json = {{"chunks", data->source->num_chunks()},
-                      {"seconds_to_open", seconds_from(begin)}};
+                      {"seconds_to_open", seconds_since(begin)}};
   const absl::StatusOr<double> first = time_rows(*data, config.train.batch);
   if (!first.ok()) return first.status();
   json["seconds_to_first_step"] = *first;
@@ -80,9 +66,9 @@ absl::StatusOr<OrderedJson> bench_data(const RunConfig& config, const DataBenchO
     const absl::Status status = cover_epoch(*data, sequences);
     if (!status.ok()) return status;
     json["sequences_per_epoch"] = sequences;
-    json["seconds_to_cover"] = seconds_from(begin);
+    json["seconds_to_cover"] = seconds_since(begin);
   }
-  json["resident_bytes"] = resident_bytes();
+  json["resident_bytes"] = peak_memory_bytes();
   return json;
 }
 

@@ -1,7 +1,5 @@
 #include "eval/bench/bench_step.h"
 
-#include <sys/resource.h>
-
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
 #include <ATen/ops/mm.h>
@@ -18,6 +16,7 @@
 #include "absl/strings/str_join.h"
 #include "data/files/file_system.h"
 #include "eval/bench/device_trace.h"
+#include "eval/bench/measure.h"
 #include "eval/bench/median.h"
 #include "eval/open/output_file.h"
 #include "model/host/linear.h"
@@ -35,12 +34,6 @@
 namespace emo {
 namespace {
 
-using Clock = std::chrono::steady_clock;
-
-double seconds_since(Clock::time_point begin) {
-  return std::chrono::duration<double>(Clock::now() - begin).count();
-}
-
 constexpr int64_t kPeakSize = 1536;
 
 // FLOP/s of large square products of a, of the pass's type Stored, with fp32 weights b, one on each
@@ -51,7 +44,7 @@ double measure_gemm(const at::Tensor& a, const at::Tensor& b, const at::Tensor& 
   constexpr int64_t n = kPeakSize;
   double best = 0;
   for (int i = 0; i < 3; ++i) {
-    const Clock::time_point begin = Clock::now();
+    const BenchClock::time_point begin = BenchClock::now();
     parallel_tasks(num_threads(), [&](int64_t thread) {
       linear(n, n, n, {a.const_data_ptr<Stored>(), n}, {b.const_data_ptr<float>(), n}, 0,
              {c.mutable_data_ptr<float>() + thread * n * n, n});
@@ -90,7 +83,7 @@ double measure_device_gemm(const Factors& f) {
   double best = 0;
   for (int i = 0; i < 3; ++i) {
     finish();
-    const Clock::time_point begin = Clock::now();
+    const BenchClock::time_point begin = BenchClock::now();
     at::mm_out(c, f.a, f.b);
     finish();
     best = std::max(best, 2 * n * n * n / seconds_since(begin));
@@ -102,12 +95,6 @@ double peak_flops(const RunConfig& config, const Factors& f) {
   if (config.parallel.device != DeviceKind::kCpu) return measure_device_gemm(f);
   return with_stored(f.a.scalar_type(),
                      [&](auto element) { return measure_gemm<decltype(element)>(f.a, f.b, f.c); });
-}
-
-int64_t peak_memory_bytes() {
-  rusage usage{};
-  getrusage(RUSAGE_SELF, &usage);
-  return static_cast<int64_t>(usage.ru_maxrss) * 1024;
 }
 
 // What tensors took of a GPU's memory; 0 where the run computes on the CPU.
@@ -177,7 +164,7 @@ class Tracer {
     }
   }
   // After it, which began at `begin`: writes the file.
-  absl::Status finish(Clock::time_point begin) {
+  absl::Status finish(BenchClock::time_point begin) {
     if (on_cpu()) {
       thread_pool().set_trace(nullptr);
       return write_trace(mesh_, path_, trace_.to_events(mesh_.world->rank(), begin));
@@ -285,7 +272,7 @@ absl::StatusOr<std::unique_ptr<Stepper>> start_stepper(const RunConfig& config, 
 // Seconds of a step, updated parameters included.
 double time_step(const StepBatches& batches, const StepOptions& options, Stepper* stepper,
                  StepResult* result) {
-  const Clock::time_point begin = Clock::now();
+  const BenchClock::time_point begin = BenchClock::now();
   *result = stepper->step(batches, options);
   // In training this hides behind the next step; here there is other work between steps.
   const Timed waiting(options.profile, Work::kExchange);
@@ -327,7 +314,7 @@ absl::StatusOr<OrderedJson> bench_step(const RunConfig& config, const Mesh& mesh
     profile.clear();
     const bool traced = !options.trace.empty() && step + 1 == steps;
     if (traced) tracer.start(&profile);
-    const Clock::time_point begin = Clock::now();
+    const BenchClock::time_point begin = BenchClock::now();
     StepResult result;
     const double seconds = time_step(*batches, step_options, stepper->get(), &result);
     if (traced) status = tracer.finish(begin);

@@ -82,9 +82,7 @@ absl::StatusOr<TokenDataset> open_data(const OpenedModel& model, const std::stri
   }
   const std::string tokenizer = model.folder + "/tokenizer.json";
   if (!path_exists(tokenizer)) return data;
-  absl::StatusOr<std::string> text = read_file(tokenizer, 1u << 28);
-  if (!text.ok()) return text.status();
-  absl::StatusOr<TokenizerIdentity> identity = identify_tokenizer(*text, tokenizer);
+  absl::StatusOr<TokenizerIdentity> identity = identify_tokenizer_file(tokenizer);
   if (!identity.ok()) return identity.status();
   if (!same_tokenizer(*identity, data->info().tokenizer)) {
     return absl::DataLossError(

@@ -85,7 +85,7 @@ void visit_config(Visitor& v, RunConfig& c) {
     v.field("tokenizer_name", &c.data.tokenizer_name);
     v.field("tokenizer", &c.data.tokenizer);
     v.field("eos_id", &c.data.eos_id, Range{-1, 1 << 24});
-    names("dtype", {"by_vocabulary", "uint8", "uint16", "uint32", "uint64"}, &c.data.dtype);
+    names("dtype", id_type_names(), &c.data.dtype);
     v.field("index", &c.data.index);
     v.field("seed", &c.data.seed, Range{-1, 1e15});
     names("order", {"ours", "sequential", "reference"}, &c.data.order);

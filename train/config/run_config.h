@@ -12,6 +12,7 @@
 #include "data/rows/dataset_chunks.h"
 #include "data/rows/loader.h"
 #include "data/rows/synthetic.h"
+#include "data/shards/token_file.h"
 #include "model/config.h"
 #include "model/host/bf16.h"
 #include "train/optimizer/optimizer.h"
@@ -26,9 +27,6 @@ enum class DeviceKind {
 };
 
 enum class Take { kWeights, kWeightsAndOptimizer, kAll };
-
-// The type of ids in token files without a header.
-enum class IdType { kByVocabulary, kUint8, kUint16, kUint32, kUint64 };
 
 struct RunConfig {
   struct Run {
