@@ -59,10 +59,8 @@ std::vector<int64_t> take_half(const std::vector<int64_t>& drawn,
 std::vector<int64_t> document_lengths(const TokenDataset& data) {
   std::vector<int64_t> lengths;
   for (int64_t shard = 0; shard < data.num_shards(); ++shard) {
-    uint64_t begin = 0;
-    for (int64_t d = 0; d < data.documents(shard); ++d) {
-      lengths.push_back(static_cast<int64_t>(data.index(shard)[d].end - begin));
-      begin = data.index(shard)[d].end;
+    for (const StoredDocument& document : data.documents(shard)) {
+      lengths.push_back(document.length());
     }
   }
   return lengths;
@@ -88,7 +86,7 @@ absl::Status check_same_tokenizer(const RunConfig& config, const DatasetInfo& da
   if (config.data.synthetic) return absl::OkStatus();
   absl::StatusOr<DataTokenizer> trained = tokenizer_of(config);
   if (!trained.ok()) return trained.status();
-  const std::string of_training = config.data.mix.empty() ? config.data.path : config.data.mix;
+  const std::string of_training = config.data.mix.empty() ? config.data.path[0] : config.data.mix;
   if (trained->identity.meaning.empty() && trained->identity.bytes.empty()) {
     return absl::InvalidArgumentError(absl::StrCat(
         "eval.data: name the tokenizer of ", of_training, " (data.tokenizer), to see that ",

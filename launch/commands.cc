@@ -18,6 +18,7 @@ std::vector<Command> all_commands() {
           data_show_command(),
           data_check_command(),
           data_order_command(),
+          data_index_command(),
           train_command(open_training_evaluation),
           eval_command(),
           generate_command(),

@@ -5,64 +5,27 @@
 
 #include "absl/strings/str_cat.h"
 #include "data/files/file_system.h"
-#include "data/mix/mix.h"
-#include "data/rows/dataset_chunks.h"
+#include "data/rows/open_rows.h"
 #include "data/rows/synthetic.h"
-#include "data/rows/token_chunks.h"
+#include "data/shards/dataset_info.h"
 
 namespace emo {
 namespace {
 
-bool is_prepared(const RunConfig& config) {
-  return config.data.mix.empty() && is_directory(config.data.path);
-}
+constexpr uint64_t kMostTokenizerBytes = 1u << 28;
 
-absl::StatusOr<std::unique_ptr<ChunkSource>> open_prepared(const RunConfig& config) {
-  absl::StatusOr<std::unique_ptr<DatasetChunks>> chunks =
-      DatasetChunks::open(config.data.path, config.data.sequence_length, config.data.documents);
-  if (!chunks.ok()) return chunks.status();
-  if ((*chunks)->vocab_size() > config.model.vocab_size) {
+absl::StatusOr<Rows> open_rows_of(const RunConfig& config) {
+  absl::StatusOr<Rows> rows = open_rows(config.rows());
+  if (!rows.ok()) return rows.status();
+  if (rows->chunks->vocab_size() > config.model.vocab_size) {
     return absl::DataLossError(
-        absl::StrCat(config.data.path, ": its tokenizer has ", (*chunks)->vocab_size(),
+        absl::StrCat(config.data.path[0], ": its tokenizer has ", rows->chunks->vocab_size(),
                      " tokens, model.vocab_size is ", config.model.vocab_size));
   }
-  return chunks;
-}
-
-absl::StatusOr<std::unique_ptr<ChunkSource>> open_token_files(const RunConfig& config) {
-  const RunConfig::Data& data = config.data;
-  if (data.eos_id < 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(data.path, ": token files need data.eos_id, the token that ends a document"));
-  }
-  if (data.documents != DocumentPacking::kCut) {
-    return absl::InvalidArgumentError(
-        "data.documents: token files are cut; for others emo prepare");
-  }
-  absl::StatusOr<std::vector<MixFile>> files =
-      data.mix.empty() ? files_of_pattern(data.path)
-                       : read_mix(data.mix, {data.root, data.tokenizer_name});
-  if (!files.ok()) return files.status();
-  TokenChunksOptions options;
-  options.sequence_length = data.sequence_length;
-  options.group = data.order == Order::kReference ? reference_group(data.sequence_length) : 1;
-  options.vocab_size = config.model.vocab_size;
-  options.width = token_width(data.dtype, config.model.vocab_size);
-  options.eos_id = static_cast<int32_t>(data.eos_id);
-  return TokenChunks::open(*std::move(files), std::move(options));
-}
-
-absl::StatusOr<std::unique_ptr<ChunkSource>> open_source(const RunConfig& config) {
-  if (config.data.synthetic) {
-    return std::make_unique<SyntheticChunks>(*config.data.synthetic, config.data.sequence_length);
-  }
-  if (!is_prepared(config)) return open_token_files(config);
-  if (config.data.order == Order::kReference) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "data.order reference is of token files, whose chunks it keeps together; name those of ",
-        config.data.path, ": data.path='", config.data.path, "/tokens-*.npy', and data.eos_id"));
-  }
-  return open_prepared(config);
+  if (rows->mix == nullptr) return rows;
+  absl::Status status = rows->mix->check_epochs(config.total_steps() * config.train.batch);
+  if (!status.ok()) return status;
+  return rows;
 }
 
 // The tokenizer's file, "" where there is none; NotFound where one is named and not there.
@@ -75,8 +38,8 @@ absl::StatusOr<std::string> tokenizer_file(const RunConfig& config) {
     }
     return file;
   }
-  if (config.data.synthetic || !is_prepared(config)) return "";
-  std::string beside = config.data.path + "/tokenizer.json";
+  if (config.data.synthetic || !is_prepared(config.rows())) return "";
+  std::string beside = config.data.path[0] + "/tokenizer.json";
   return path_exists(beside) ? beside : "";
 }
 
@@ -85,8 +48,8 @@ absl::StatusOr<std::string> tokenizer_file(const RunConfig& config) {
 absl::StatusOr<DataTokenizer> tokenizer_of(const RunConfig& config) {
   absl::StatusOr<std::string> file = tokenizer_file(config);
   if (!file.ok()) return file.status();
-  if (!config.data.synthetic && is_prepared(config)) {
-    absl::StatusOr<DatasetInfo> info = read_dataset_info(config.data.path);
+  if (!config.data.synthetic && is_prepared(config.rows())) {
+    absl::StatusOr<DatasetInfo> info = read_dataset_info(config.data.path[0]);
     if (!info.ok()) return info.status();
     return DataTokenizer{*std::move(file), info->tokenizer, info->eos_id};
   }
@@ -102,17 +65,22 @@ absl::StatusOr<RunData> open_run_data(const RunConfig& config) {
   RunData run;
   absl::StatusOr<std::string> tokenizer = tokenizer_file(config);
   if (!tokenizer.ok()) return tokenizer.status();
-  run.tokenizer_path = *std::move(tokenizer);
-  absl::StatusOr<std::unique_ptr<ChunkSource>> source = open_source(config);
-  if (!source.ok()) return source.status();
-  run.source = *std::move(source);
+  if (!tokenizer->empty()) {
+    absl::StatusOr<std::string> text = read_file(*tokenizer, kMostTokenizerBytes);
+    if (!text.ok()) return text.status();
+    run.tokenizer = *std::move(text);
+  }
   run.loader = config.loader();
-  if (config.data.order != Order::kReference) return run;
-  const int64_t group = reference_group(config.data.sequence_length);
-  absl::StatusOr<std::unique_ptr<ReferenceOrder>> order = ReferenceOrder::create(
-      {run.source->num_chunks(), group, config.train.batch, run.loader.seed, config.data.index});
-  if (!order.ok()) return order.status();
-  run.loader.reference = *std::move(order);
+  if (config.data.synthetic) {
+    run.source =
+        std::make_unique<SyntheticChunks>(*config.data.synthetic, config.data.sequence_length);
+    return run;
+  }
+  absl::StatusOr<Rows> rows = open_rows_of(config);
+  if (!rows.ok()) return rows.status();
+  run.source = std::move(rows->chunks);
+  run.loader.reference = std::move(rows->reference);
+  run.loader.mix = std::move(rows->mix);
   return run;
 }
 

@@ -15,7 +15,8 @@ namespace emo {
 struct RunData {
   std::unique_ptr<ChunkSource> source;
   LoaderOptions loader;
-  std::string tokenizer_path;  // to be copied into checkpoints; "": there is none
+  // tokenizer.json, to be written into checkpoints whatever happens to its file; "": there is none.
+  std::string tokenizer;
 };
 
 // What made the ids of a run's data out of text.

@@ -5,6 +5,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "data/rows/data_record.h"
 #include "parallel/agreement.h"
 #include "train/subset/cut_model.h"
 #include "train/subset/expert_order.h"
@@ -13,11 +14,22 @@
 namespace emo {
 namespace {
 
+// What of the data is not as the run of `folder` has seen it.
+std::vector<std::string> data_changes(const std::string& folder, const ChunkSource& source,
+                                      const TrainingPosition& position) {
+  if (source.matches(position.data_fingerprint)) return {};
+  std::vector<std::string> lines = {"data: its contents are not those that the run has seen"};
+  const absl::StatusOr<DataRecord> record = read_data_record(folder);
+  if (!record.ok()) return lines;  // of an older version
+  for (const std::string& line : changes_since(*record, source)) lines.push_back("  " + line);
+  return lines;
+}
+
 absl::Status check_resumable(const std::string& folder, const RunConfig& config,
                              const ChunkSource& source, const TrainingPosition& position) {
   std::vector<std::string> differences = differences_that_matter(position.config, to_pairs(config));
-  if (!source.matches(position.data_fingerprint)) {
-    differences.emplace_back("data: its contents are not those that the run has seen");
+  for (std::string& line : data_changes(folder, source, position)) {
+    differences.push_back(std::move(line));
   }
   if (differences.empty()) return absl::OkStatus();
   return absl::FailedPreconditionError(absl::StrCat(
@@ -51,8 +63,8 @@ absl::Status check_data(const std::string& folder, const RunConfig& config,
     const bool is_seed = absl::StartsWith(line, "run.seed") && config.data.seed < 0;
     if (absl::StartsWith(line, "data.") || is_seed) differences.push_back(line);
   }
-  if (!source.matches(position.data_fingerprint)) {
-    differences.emplace_back("data: its contents are not those that the run has seen");
+  for (std::string& line : data_changes(folder, source, position)) {
+    differences.push_back(std::move(line));
   }
   if (differences.empty()) return absl::OkStatus();
   return absl::FailedPreconditionError(absl::StrCat(

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "data/program/progress.h"
+#include "data/rows/data_record.h"
 #include "parallel/agreement.h"
 #include "train/metrics/exchange_metrics.h"
 #include "train/metrics/metrics_log.h"
@@ -148,6 +149,7 @@ class Run {
   absl::Status report(const StepBatches& batches, const StepResult& result, double seconds);
   // Collective; every rank gets the same answer.
   absl::Status save();
+  DataRecord data_record() const;
 
   const RunConfig& config_;
   const Mesh& mesh_;
@@ -275,6 +277,12 @@ absl::Status Run::report(const StepBatches& batches, const StepResult& result, d
   return absl::OkStatus();
 }
 
+DataRecord Run::data_record() const {
+  DataRecord record{data_.source->fingerprint(), data_.source->files(), {}};
+  if (data_.loader.mix) record.sources = data_.loader.mix->positions(now_.position.sequences);
+  return record;
+}
+
 absl::Status Run::save() {
   stepper_->copy_to_host();
   const Model& model = *stepper_->model();
@@ -287,7 +295,8 @@ absl::Status Run::save() {
   CheckpointContents contents{&model, stepper_->optimizer(), &description_, now_.position,
                               "",     now_.pruning};
   contents.precision = stepper_->parameter_precision();
-  contents.tokenizer_path = data_.tokenizer_path;
+  contents.tokenizer = data_.tokenizer;
+  contents.data = to_json(data_record());
   absl::StatusOr<std::string> folder =
       write_checkpoint(posix_file_system(), mesh_, config_.run.folder, contents);
   if (!folder.ok()) return folder.status();

@@ -9,6 +9,11 @@ constexpr int kRounds = 6;
 
 }  // namespace
 
+const std::vector<std::string>& order_names() {
+  static const std::vector<std::string> names = {"ours", "sequential", "reference"};
+  return names;
+}
+
 int64_t permuted(int64_t position, int64_t size, uint64_t key) {
   int half_bits = 1;
   while ((int64_t{1} << (2 * half_bits)) < size) ++half_bits;

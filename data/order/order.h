@@ -3,6 +3,8 @@
 #pragma once
 
 #include <cstdint>
+#include <string>
+#include <vector>
 
 namespace emo {
 
@@ -11,6 +13,7 @@ enum class Order {
   kSequential,  // as they are stored
   kReference,   // as the reference's (reference_order.h)
 };
+const std::vector<std::string>& order_names();  // in the enum's order
 
 // The image of `position` under a pseudo-random permutation of [0, size): a Feistel network over
 // the next power of four with cycle walking (Black and Rogaway 2002, "Ciphers with arbitrary finite

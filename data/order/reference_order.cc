@@ -1,14 +1,12 @@
 #include "data/order/reference_order.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "data/files/file_lock.h"
+#include "data/files/output.h"
 #include "data/order/numpy_shuffle.h"
 
 namespace emo {
@@ -16,40 +14,14 @@ namespace {
 
 constexpr int64_t kTargetTokens = 8192;  // the reference's max_target_sequence_length
 
-absl::string_view bytes_of(const std::vector<uint32_t>& groups) {
-  return {reinterpret_cast<const char*>(groups.data()), groups.size() * sizeof(uint32_t)};
-}
-
-// Held while it lives, where the file system has locks: of many ranks one shuffles, and the others
-// find the file.
-class FileLock {
- public:
-  explicit FileLock(const std::string& path)
-      : fd_(::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666)) {
-    if (fd_ >= 0) ::flock(fd_, LOCK_EX);
-  }
-  ~FileLock() {
-    if (fd_ >= 0) ::close(fd_);
-  }
-  FileLock(const FileLock&) = delete;
-  FileLock& operator=(const FileLock&) = delete;
-
- private:
-  int fd_;
-};
-
-// Under another name first, so that a run that begins meanwhile sees all of it or nothing.
-absl::Status write_whole(const std::string& path, absl::string_view bytes) {
-  FileSystem& fs = posix_file_system();
-  const std::string temporary = absl::StrCat(path, ".", ::getpid(), ".tmp");
-  absl::StatusOr<std::unique_ptr<WritableFile>> file = fs.create(temporary, Writing::kStreamed);
+// A run that begins meanwhile sees all of it or nothing.
+absl::Status write_groups(const std::string& path, const std::vector<uint32_t>& groups) {
+  absl::StatusOr<std::unique_ptr<WritableFile>> file =
+      create_output(posix_file_system(), path, Writing::kStreamed);
   if (!file.ok()) return file.status();
-  absl::Status status = (*file)->append(bytes);
-  if (status.ok()) status = (*file)->sync();
-  if (status.ok()) status = (*file)->close();
-  if (status.ok()) status = fs.rename(temporary, path);
-  if (!status.ok()) fs.remove_all(temporary).IgnoreError();
-  return status;
+  absl::Status status = (*file)->append(
+      {reinterpret_cast<const char*>(groups.data()), groups.size() * sizeof(uint32_t)});
+  return status.ok() ? (*file)->close() : status;
 }
 
 }  // namespace
@@ -112,10 +84,13 @@ absl::Status ReferenceOrder::find_or_write(uint64_t seed, Epoch* epoch) const {
   if (!path_exists(path)) {
     absl::Status status = posix_file_system().make_directories(options_.folder);
     if (!status.ok()) return status;
-    const FileLock lock(options_.folder + "/order.lock");
+    // Of many ranks one shuffles, and the others find the file.
+    absl::StatusOr<FileLock> lock =
+        FileLock::take(options_.folder + "/order.lock", FileLock::Held::kWait);
+    if (!lock.ok()) return lock.status();
     if (!path_exists(path)) {
       status = shuffle(seed, epoch);
-      if (status.ok()) status = write_whole(path, bytes_of(epoch->memory));
+      if (status.ok()) status = write_groups(path, epoch->memory);
     }
     if (!status.ok()) return status;
     epoch->memory = {};

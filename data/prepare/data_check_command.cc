@@ -1,129 +1,188 @@
 #include <algorithm>
 #include <memory>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "data/files/file_system.h"
-#include "data/files/json.h"
 #include "data/order/random_bits.h"
 #include "data/prepare/commands.h"
+#include "data/prepare/data_options.h"
 #include "data/prepare/data_report.h"
-#include "data/prepare/token_file_options.h"
 #include "data/program/exit_code.h"
+#include "data/program/progress.h"
+#include "data/rows/data_record.h"
+#include "data/shards/end_file.h"
+#include "data/shards/shard_set.h"
 
 namespace emo {
 namespace {
 
 struct CheckOptions {
-  TokenFileOptions files;
+  DataOptions data;
   int64_t samples = 8;
+  int64_t threads = 0;
+  std::string checkpoint;
   bool all = false;
   bool json = false;
 };
 
-OrderedJson counts_json(const DataCounts& counts, bool share_files) {
-  OrderedJson json = OrderedJson::object();
-  if (!share_files) json["files"] = counts.files;
-  json["tokens"] = counts.tokens;
-  if (!share_files) json["rows"] = counts.rows;
-  if (counts.ends > 0) {
-    json["tokens_per_document"] =
-        static_cast<double>(counts.read) / static_cast<double>(counts.ends);
-  }
-  return json;
-}
-
-// Reads some rows of a file, or all, and counts the documents that end there.
-absl::Status look_at(const TokenFile& file, const CheckOptions& options, uint64_t key,
-                     DataCounts* counts) {
-  const int64_t S = options.files.sequence_length;
-  const int64_t rows = file.tokens() / S;
-  const int64_t looked_at = options.all ? rows : std::min(rows, options.samples);
+// Reads some rows of a file and counts the documents that end there.
+absl::Status look_at_rows(const TokenFile& file, const CheckOptions& options, uint64_t key,
+                          DataCounts* counts) {
+  const RowsOptions& rows = options.data.rows;
+  const int64_t S = rows.sequence_length;
+  const int64_t there = file.tokens() / S;
+  const int64_t looked_at = std::min(there, options.samples);
   std::vector<int32_t> tokens(static_cast<size_t>(S));
   std::string bytes;
   for (int64_t i = 0; i < looked_at; ++i) {
-    const int64_t row = looked_at == rows
-                            ? i
-                            : static_cast<int64_t>(random_bits(key, static_cast<uint64_t>(i), 0) %
-                                                   static_cast<uint64_t>(rows));
-    absl::Status status = file.read(row * S, S, options.files.vocab_size, tokens.data(), &bytes);
+    const auto drawn = random_bits(key, static_cast<uint64_t>(i), 0);
+    const int64_t row =
+        looked_at == there
+            ? i
+            : static_cast<int64_t>(random_below(drawn, static_cast<uint64_t>(there)));
+    absl::Status status = file.read(row * S, S, rows.vocab_size, tokens.data(), &bytes);
     if (!status.ok()) return status;
     counts->read += S;
-    counts->ends += std::count(tokens.begin(), tokens.end(), options.files.eos_id);
+    counts->ends += std::count(tokens.begin(), tokens.end(), rows.eos_id);
   }
   return absl::OkStatus();
 }
 
-absl::StatusOr<DataCounts> check_file(const MixFile& entry, const CheckOptions& options,
-                                      uint64_t key) {
-  absl::StatusOr<TokenFile> file = TokenFile::open(entry.path, width_of(options.files));
-  if (!file.ok()) return file.status();
-  DataCounts counts{1, file->tokens(), file->tokens() / options.files.sequence_length};
-  if (counts.rows == 0) {
-    return absl::DataLossError(absl::StrCat(
-        entry.path, ": ", counts.tokens, " tokens are no row of ", options.files.sequence_length));
+// The index of a file; NotFound where there is none.
+absl::StatusOr<EndFile> index_of(const TokenFile& file, const RowsOptions& rows) {
+  if (rows.index.empty()) return absl::NotFoundError("no index");
+  absl::StatusOr<std::string> ids = sampled_ids(file);
+  if (!ids.ok()) return ids.status();
+  const DataFile mark{file_name(file.path()), file.tokens(), sample_of(*ids)};
+  const std::string path = path_of_ends(rows.index, mark, static_cast<int32_t>(rows.eos_id));
+  if (!path_exists(path)) return absl::NotFoundError(path);
+  return EndFile::open(path, file.tokens());
+}
+
+// Reads all of a file, and compares it with what its index says.
+absl::Status look_at_all(const TokenFile& file, const CheckOptions& options,
+                         const absl::StatusOr<EndFile>& index, Progress* progress, int64_t* done,
+                         DataCounts* counts) {
+  const RowsOptions& rows = options.data.rows;
+  const int threads = static_cast<int>(options.threads);
+  absl::StatusOr<ScannedDocuments> scanned =
+      scan_documents(file, rows.vocab_size, static_cast<int32_t>(rows.eos_id), threads,
+                     [&](absl::Span<const uint64_t>, int64_t tokens) {
+                       progress->update(*done += tokens);
+                       return absl::OkStatus();
+                     });
+  if (!scanned.ok()) return scanned.status();
+  counts->read = file.tokens();
+  counts->ends = scanned->documents;
+  if (!index.ok() ||
+      (scanned->ids_sha256 == index->ids_sha256 && scanned->ends_sha256 == index->ends_sha256 &&
+       scanned->documents == index->documents.documents())) {
+    return absl::OkStatus();
   }
-  absl::Status status = look_at(*file, options, key, &counts);
-  if (!status.ok()) return status;
-  return counts;
+  return absl::DataLossError(absl::StrCat(file.path(), ": its ids are not those that ",
+                                          index->documents.path(), " is of"));
 }
 
-void print_counts(const std::string& name, const DataCounts& counts, bool share_files) {
-  const auto number = [&](int64_t n) { return share_files ? "-" : absl::StrCat(n); };
-  const double documents = static_cast<double>(counts.ends);
-  absl::PrintF(
-      "%-28s %7s %20d %16s %18s\n", name, number(counts.files), counts.tokens, number(counts.rows),
-      counts.ends == 0 ? "-"
-                       : absl::StrFormat("%.0f", static_cast<double>(counts.read) / documents));
-}
+// REQUIRES: of token files.
+class FilesCheck {
+ public:
+  FilesCheck(const CheckOptions& options, const std::vector<MixFile>& files)
+      : options_(options),
+        width_(token_width(rows_of(options.data).dtype, options.data.rows.vocab_size)),
+        progress_("check", options.all ? tokens_of(files) : static_cast<int64_t>(files.size()),
+                  options.all ? "tokens" : "files", !options.json) {}
 
-void print_report(const DataReport& report) {
-  absl::PrintF("%-28s %7s %20s %16s %18s\n", "source", "files", "tokens", "rows",
-               "tokens/document");
-  for (const std::string& source : report.sources) {
-    print_counts(source, report.by_source.at(source), report.sources_share_files);
-  }
-  print_counts("all", report.all, false);
-  for (const std::string& odd : report.odd) absl::PrintF("%s\n", odd);
-}
-
-void print_json(const DataReport& report) {
-  OrderedJson sources = OrderedJson::object();
-  for (const std::string& source : report.sources) {
-    sources[source] = counts_json(report.by_source.at(source), report.sources_share_files);
-  }
-  OrderedJson json = counts_json(report.all, false);
-  json["sources"] = sources;
-  json["odd"] = report.odd;
-  absl::PrintF("%s\n", to_text(json));
-}
-
-absl::StatusOr<DataReport> report_of_files(const CheckOptions& options) {
-  absl::StatusOr<std::vector<MixFile>> files = list_token_files(options.files);
-  if (!files.ok()) return files.status();
-  DataReport report;
-  for (size_t i = 0; i < files->size(); ++i) {
-    const MixFile& entry = (*files)[i];
-    if (!report.by_source.contains(entry.label)) report.sources.push_back(entry.label);
-    DataCounts& of_label = report.by_source[entry.label];
-    absl::StatusOr<DataCounts> counts = check_file(entry, options, i);
+  void look_at(const MixFile& entry, uint64_t number, DataReport* report) {
+    DataCounts& of_label = report->source(entry.label);
+    absl::StatusOr<DataCounts> counts = counts_of(entry, number);
+    if (!options_.all) progress_.update(static_cast<int64_t>(number) + 1);
     if (!counts.ok()) {
-      report.odd.emplace_back(counts.status().message());
-      continue;
+      report->odd.emplace_back(counts.status().message());
+      return;
     }
     of_label.add(*counts);
-    report.all.add(*counts);
+    report->all.add(*counts);
   }
+
+ private:
+  int64_t tokens_of(const std::vector<MixFile>& files) const {
+    int64_t tokens = 0;
+    for (const MixFile& file : files) {
+      absl::StatusOr<TokenFile> opened = TokenFile::open(file.path, width_);
+      tokens += opened.ok() ? opened->tokens() : 0;
+    }
+    return tokens;
+  }
+  absl::StatusOr<DataCounts> counts_of(const MixFile& entry, uint64_t number) {
+    absl::StatusOr<TokenFile> file = TokenFile::open(entry.path, width_);
+    if (!file.ok()) return file.status();
+    const int64_t S = options_.data.rows.sequence_length;
+    DataCounts counts{1, file->tokens(), file->tokens() / S};
+    if (counts.rows == 0) {
+      return absl::DataLossError(
+          absl::StrCat(entry.path, ": ", counts.tokens, " tokens are no row of ", S));
+    }
+    absl::StatusOr<EndFile> index = index_of(*file, options_.data.rows);
+    if (!index.ok() && !absl::IsNotFound(index.status())) return index.status();
+    absl::Status status = options_.all
+                              ? look_at_all(*file, options_, index, &progress_, &done_, &counts)
+                              : look_at_rows(*file, options_, number, &counts);
+    if (!status.ok()) return status;
+    if (index.ok()) {
+      counts.read = counts.tokens;
+      counts.ends = index->documents.documents();
+    }
+    return counts;
+  }
+
+  const CheckOptions& options_;
+  const int64_t width_;
+  Progress progress_;
+  int64_t done_ = 0;  // tokens, with --all
+};
+
+absl::StatusOr<DataReport> report_of_files(const CheckOptions& options, const RowsOptions& rows) {
+  absl::StatusOr<Mix> mix = list_token_files(rows);
+  if (!mix.ok()) return mix.status();
+  absl::Status status = check_options(rows);
+  if (!status.ok()) return status;
+  DataReport report;
+  FilesCheck check(options, mix->files);
+  for (size_t i = 0; i < mix->files.size(); ++i) check.look_at(mix->files[i], i, &report);
   return report;
 }
 
-absl::StatusOr<int> check_data(const CheckOptions& options) {
+// What needs the rows themselves, of data that can be read.
+absl::Status add_rows(const CheckOptions& options, const RowsOptions& how, DataReport* report) {
+  absl::StatusOr<Rows> rows = open_rows(how);
+  if (!rows.ok()) return rows.status();
+  if (rows->mix) report->shares = rows->mix->shares();
+  absl::StatusOr<std::optional<PackingCounts>> packing = rows->chunks->packing();
+  if (!packing.ok()) return packing.status();
+  report->packing = *packing;
+  if (options.checkpoint.empty()) return absl::OkStatus();
+  absl::StatusOr<DataRecord> record = read_data_record(options.checkpoint);
+  if (!record.ok()) return record.status();
+  for (const std::string& line : changes_since(*record, *rows->chunks)) {
+    report->odd.push_back(absl::StrCat("not as ", options.checkpoint, " has seen it: ", line));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<int> check_data(const CheckOptions& given) {
+  CheckOptions options = given;
+  if (options.threads == 0) options.threads = std::max(1U, std::thread::hardware_concurrency());
+  const RowsOptions rows = rows_of(options.data);
   absl::StatusOr<DataReport> report =
-      is_directory(options.files.data)
-          ? report_of_prepared(options.files.data, options.files.sequence_length, options.all)
-          : report_of_files(options);
+      is_prepared(rows) ? report_of_prepared(rows.paths[0], rows.sequence_length, options.all)
+                        : report_of_files(options, rows);
   if (!report.ok()) return report.status();
-  options.json ? print_json(*report) : print_report(*report);
+  if (report->odd.empty()) {
+    absl::Status status = add_rows(options, rows, &*report);
+    if (!status.ok()) return status;
+  }
+  options.json ? print_report_json(*report) : print_report(*report);
   return report->odd.empty() ? kExitDone : kExitDiffers;
 }
 
@@ -131,18 +190,28 @@ absl::StatusOr<int> check_data(const CheckOptions& options) {
 
 Command data_check_command() {
   auto options = std::make_shared<CheckOptions>();
+  options->data.rows.sequence_length = 4096;
   Command command;
   command.name = "data check";
-  command.summary = "List a run's data: sizes, sources, what is missing or odd";
-  add_token_file_options(&command.options, &options->files, "folder that emo prepare wrote, ");
+  command.summary = "List a run's data: sizes, sources, what is missing, odd or has changed";
+  add_data_options(&command.options, &options->data, TakesFolders::kYes);
+  add_row_options(&command.options, &options->data);
   command.options.add("--samples", &options->samples, "rows of each token file that are read")
       .at_least(0)
       .show_default();
   command.options.add("--all", &options->all,
-                      "read everything; of a folder also compare\nSHA-256 with dataset.json");
+                      "read everything, and compare it with the index;\nof a folder, its SHA-256 "
+                      "with dataset.json");
+  command.options.add("--checkpoint", &options->checkpoint,
+                      "compare with the data that a run had seen when it\nwrote this checkpoint");
+  command.options.add("--threads", &options->threads, "of --all; 0: one per core")
+      .at_least(0)
+      .show_default();
   command.options.add("--json", &options->json, "print one JSON object");
   command.footer =
-      "Ends with 1 where a file is missing or cannot be read as it should.\n"
+      "Says what --documents does to documents where it is known where they lie: of a folder, and\n"
+      "of token files with an index. Ends with 1 where a file is missing, cannot be read as it "
+      "should,\nor is not what it was.\n"
       "Example: emo data check configs/mixes/OLMoE-mix-0824.txt --root /data \\\n"
       "           --tokenizer-name allenai/dolma2-tokenizer --vocab-size 100278 --eos-id 100257";
   command.run = [options] { return check_data(*options); };

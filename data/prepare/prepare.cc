@@ -14,7 +14,7 @@
 #include "data/documents/task_prompt.h"
 #include "data/files/file_system.h"
 #include "data/program/progress.h"
-#include "data/shards/token_shards.h"
+#include "data/shards/shard_writer.h"
 #include "data/tokenizer/tokenizer.h"
 
 namespace emo {

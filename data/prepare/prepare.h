@@ -1,4 +1,4 @@
-// From files of documents to token shards (token_shards.h), on several threads. The output does not
+// From files of documents to token shards (shard_writer.h), on several threads. The output does not
 // depend on the number of threads.
 #pragma once
 

@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "data/rows/batch.h"
+#include "data/shards/data_file.h"
 
 namespace emo {
 
@@ -26,6 +27,11 @@ class ChunkSource {
   virtual const std::vector<std::string>& sources() const = 0;  // names; see SpanSource
   virtual int64_t vocab_size() const = 0;                       // V: all tokens are below it
   virtual int32_t eos_id() const = 0;
+  // The files that it reads, for people who look for what has changed; empty where it reads none.
+  virtual const std::vector<DataFile>& files() const {
+    static const std::vector<DataFile> none;
+    return none;
+  }
   // Identifies the data: equal for equal chunks. Written into checkpoints.
   virtual std::string fingerprint() const = 0;
   // Whether a checkpoint's fingerprint is of this data, also one that an earlier version wrote.

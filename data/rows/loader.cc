@@ -19,30 +19,46 @@ void ignore_given(const std::vector<int32_t>& ends, const std::vector<SpanSource
 
 }  // namespace
 
+LoaderOptions loader_of(const RowsOptions& options, const Rows& rows) {
+  LoaderOptions loader;
+  loader.sequence_length = options.sequence_length;
+  loader.order = options.order;
+  loader.seed = options.seed;
+  loader.reference = rows.reference;
+  loader.mix = rows.mix;
+  return loader;
+}
+
 absl::StatusOr<int64_t> chunk_of_sequence(const ChunkSource& source, const LoaderOptions& options,
                                           int64_t sequence) {
+  if (options.mix != nullptr) return options.mix->chunk(sequence);
   if (options.order == Order::kReference) return options.reference->chunk(sequence);
   return chunk_at(sequence, source.num_chunks(), options.order, options.seed);
 }
 
 SequenceRange share_of(SequenceRange range, int64_t rank, int64_t world) {
-  const int64_t count = range.end - range.begin;
-  const int64_t base = count / world;
-  const int64_t extra = count % world;
-  const int64_t begin = range.begin + rank * base + std::min(rank, extra);
-  return {begin, begin + base + (rank < extra ? 1 : 0)};
+  const int64_t base = range.size() / world;
+  const int64_t extra = range.size() % world;
+  const int64_t first = rank * base + std::min(rank, extra);
+  const int64_t count = base + (rank < extra ? 1 : 0);
+  return {range[first], count == 0 ? range[first] : range[first + count - 1] + 1, range.stride};
+}
+
+SequenceRange column_of(SequenceRange range, int64_t rank, int64_t world) {
+  const int64_t begin = std::min(range[rank], range.end);
+  return {begin, range.end, range.stride * world};
 }
 
 absl::StatusOr<Batch> load(const ChunkSource& source, const LoaderOptions& options,
                            SequenceRange range) {
   const int64_t S = options.sequence_length;
   Batch batch;
-  batch.rows = range.end - range.begin;
+  batch.rows = range.size();
   batch.sequence_length = S;
   batch.tokens.resize(batch.rows * S);
   std::vector<int32_t> ends;  // of one chunk
   for (int64_t row = 0; row < batch.rows; ++row) {
-    const int64_t sequence = range.begin + row;
+    const int64_t sequence = range[row];
     int32_t* tokens = batch.tokens.data() + row * S;
     ends.clear();
     const absl::StatusOr<int64_t> chunk = chunk_of_sequence(source, options, sequence);

@@ -4,100 +4,168 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
-#include "data/files/file_system.h"
-#include "data/files/sha256.h"
 
 namespace emo {
 namespace {
 
-constexpr size_t kListed = 12;         // wrong files named in one message
-constexpr int64_t kSampledIds = 1024;  // of a file at each of three places
+// Of token files that are indexed, whose documents end at end-of-document tokens and nowhere else.
+bool ends_fit(const std::vector<int32_t>& ends, size_t first, const int32_t* tokens, int64_t S,
+              int32_t eos_id, bool last_is_cut) {
+  const int64_t ended = static_cast<int64_t>(ends.size() - first) - (last_is_cut ? 1 : 0);
+  int64_t found = 0;
+  for (int64_t i = 0; i < ended; ++i) found += tokens[ends[first + i] - 1] == eos_id ? 1 : 0;
+  return found == ended && std::count(tokens, tokens + S, eos_id) == ended;
+}
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<TokenChunks>> TokenChunks::open(std::vector<MixFile> files,
-                                                               TokenChunksOptions options) {
-  std::unique_ptr<TokenChunks> chunks(new TokenChunks(std::move(options)));
-  std::vector<std::string> wrong;
-  bool missing = false;
-  for (const MixFile& file : files) {
-    absl::Status status = chunks->add(file);
-    if (status.ok()) continue;
-    missing = missing || absl::IsNotFound(status);
-    wrong.emplace_back(status.message());
+absl::StatusOr<std::unique_ptr<TokenChunks>> TokenChunks::create(ShardSet set,
+                                                                 ChunkOptions options) {
+  std::unique_ptr<TokenChunks> chunks(new TokenChunks(std::move(set), options));
+  const int64_t together = options.sequence_length * options.group;
+  for (size_t i = 0; i < chunks->set_.shards.size(); ++i) {
+    int64_t count = chunks->set_.shards[i].tokens.tokens() / together * options.group;
+    if (options.packing != DocumentPacking::kCut) {
+      absl::Status status = chunks->pack(i);
+      if (!status.ok()) return status;
+      count = chunks->packed_.back().rows();
+    }
+    chunks->first_chunk_.push_back(chunks->first_chunk_.back() + count);
   }
-  if (wrong.size() > kListed) {
-    const size_t more = wrong.size() - kListed;
-    wrong.resize(kListed);
-    wrong.push_back(absl::StrCat("and ", more, " more"));
-  }
-  const std::string message = absl::StrJoin(wrong, "\n");
-  if (missing) return absl::NotFoundError(message);
-  if (!wrong.empty()) return absl::DataLossError(message);
-  if (chunks->num_chunks() == 0) {
-    return absl::DataLossError(
-        absl::StrCat(files[0].path, files.size() > 1 ? " and the others" : "", ": no file holds ",
-                     chunks->options_.sequence_length * chunks->options_.group, " tokens"));
-  }
-  absl::Status status = chunks->take_fingerprint(files);
-  if (!status.ok()) return status;
-  return chunks;
+  if (chunks->num_chunks() > 0) return chunks;
+  const std::vector<TokenShard>& shards = chunks->set_.shards;
+  return absl::DataLossError(absl::StrCat(
+      shards.empty() ? "data without files" : shards[0].tokens.path(),
+      shards.size() > 1 ? " and the others" : "", ": no file holds ", together, " tokens"));
 }
 
-absl::Status TokenChunks::add(const MixFile& file) {
-  absl::StatusOr<TokenFile> opened = TokenFile::open(file.path, options_.width, options_.open);
-  if (!opened.ok()) return opened.status();
-  const auto found = std::find(sources_.begin(), sources_.end(), file.label);
-  source_of_.push_back(static_cast<int32_t>(found - sources_.begin()));
-  if (found == sources_.end()) sources_.push_back(file.label);
-  const int64_t together = options_.sequence_length * options_.group;
-  first_chunk_.push_back(first_chunk_.back() + opened->tokens() / together * options_.group);
-  files_.push_back(*std::move(opened));
+absl::Status TokenChunks::pack(size_t shard) {
+  const TokenShard& of = set_.shards[shard];
+  if (!of.documents) {
+    return absl::FailedPreconditionError(absl::StrCat(
+        of.tokens.path(),
+        ": rows of whole documents need to know where they lie: run emo data index, and name its "
+        "folder in data.index"));
+  }
+  absl::StatusOr<PackedRows> rows =
+      PackedRows::pack(*of.documents, options_.packing, options_.sequence_length);
+  if (!rows.ok()) return rows.status();
+  packed_.push_back(*std::move(rows));
   return absl::OkStatus();
+}
+
+bool TokenChunks::matches(const std::string& fingerprint) const {
+  const std::vector<std::string>& known = set_.fingerprints;
+  return std::find(known.begin(), known.end(), fingerprint) != known.end();
+}
+
+absl::StatusOr<std::optional<PackingCounts>> TokenChunks::packing() const {
+  PackingCounts counts;
+  for (const PackedRows& each : packed_) counts.add(each.counts());
+  if (options_.packing != DocumentPacking::kCut) return counts;
+  for (size_t i = 0; i < set_.shards.size(); ++i) {
+    if (!set_.shards[i].documents) return std::nullopt;
+    absl::StatusOr<PackingCounts> of_file = count_cut(
+        *set_.shards[i].documents, first_chunk_[i + 1] - first_chunk_[i], options_.sequence_length);
+    if (!of_file.ok()) return of_file.status();
+    counts.add(*of_file);
+  }
+  return counts;
 }
 
 TokenChunks::Place TokenChunks::place(int64_t chunk) const {
   const auto above = std::upper_bound(first_chunk_.begin(), first_chunk_.end(), chunk);
   const int64_t file = above - first_chunk_.begin() - 1;
-  return {file, (chunk - first_chunk_[file]) * options_.sequence_length};
+  const int64_t row = chunk - first_chunk_[file];
+  if (!packed_.empty()) return {file, packed_[file].row(row).front().first_token};
+  return {file, row * options_.sequence_length};
 }
 
 absl::Status TokenChunks::read(int64_t chunk, int32_t* tokens, std::vector<int32_t>* document_ends,
                                std::vector<SpanSource>* sources) const {
-  const auto [file, first_token] = place(chunk);
-  const int64_t S = options_.sequence_length;
+  const auto above = std::upper_bound(first_chunk_.begin(), first_chunk_.end(), chunk);
+  const int64_t file = above - first_chunk_.begin() - 1;
+  const int64_t row = chunk - first_chunk_[file];
+  if (!packed_.empty()) return read_packed(file, row, tokens, document_ends, sources);
+  return read_cut(set_.shards[file], file, row * options_.sequence_length, tokens, document_ends,
+                  sources);
+}
+
+// An id beyond the vocabulary is told with its document, where that is known.
+absl::Status TokenChunks::read_tokens(const TokenShard& shard, int64_t begin, int64_t count,
+                                      int32_t* tokens) const {
   thread_local std::string bytes;
-  absl::Status status = files_[file].read(first_token, S, options_.vocab_size, tokens, &bytes);
+  absl::Status status = shard.tokens.read(begin, count, set_.vocab_size, tokens, &bytes);
+  const auto* beyond = std::find_if(tokens, tokens + count, [&](int32_t token) {
+    return static_cast<uint32_t>(token) >= static_cast<uint64_t>(set_.vocab_size);
+  });
+  if (status.ok() || !shard.documents || beyond == tokens + count) return status;
+  std::vector<StoredDocument> documents;
+  const int64_t at = begin + (beyond - tokens);
+  if (!shard.documents->find(at, at + 1, &documents).ok()) return status;
+  return {status.code(),
+          absl::StrCat(status.message(), " (document ", documents.front().number, ")")};
+}
+
+absl::Status TokenChunks::read_cut(const TokenShard& shard, int64_t number, int64_t begin,
+                                   int32_t* tokens, std::vector<int32_t>* document_ends,
+                                   std::vector<SpanSource>* sources) const {
+  const int64_t S = options_.sequence_length;
+  absl::Status status = read_tokens(shard, begin, S, tokens);
   if (!status.ok()) return status;
-  const size_t before = document_ends->size();
-  for (int64_t t = 0; t + 1 < S; ++t) {
-    if (tokens[t] == options_.eos_id) document_ends->push_back(static_cast<int32_t>(t + 1));
+  if (!shard.documents) {
+    const size_t before = document_ends->size();
+    for (int64_t t = 0; t + 1 < S; ++t) {
+      if (tokens[t] == set_.eos_id) document_ends->push_back(static_cast<int32_t>(t + 1));
+    }
+    document_ends->push_back(static_cast<int32_t>(S));
+    sources->insert(sources->end(), document_ends->size() - before,
+                    SpanSource{shard.source, -1, number, 0});
+    return absl::OkStatus();
   }
-  document_ends->push_back(static_cast<int32_t>(S));
-  sources->insert(sources->end(), document_ends->size() - before,
-                  SpanSource{source_of_[file], -1, file, 0});
+  const size_t first = document_ends->size();
+  thread_local std::vector<StoredDocument> documents;
+  documents.clear();
+  status = shard.documents->find(begin, begin + S, &documents);
+  if (!status.ok()) return status;
+  for (const StoredDocument& document : documents) {
+    const int64_t from = std::max(document.begin, begin);
+    const int64_t to = std::min(document.end, begin + S);
+    const int64_t given = document.begin + document.context - from;
+    document_ends->push_back(static_cast<int32_t>(to - begin));
+    sources->push_back({shard.source < 0 ? static_cast<int32_t>(document.source) : shard.source,
+                        document.number, number, std::clamp(given, int64_t{0}, to - from)});
+  }
+  const StoredDocument& last = documents.back();
+  const bool is_cut = last.end > begin + S || last.number + 1 == shard.documents->documents();
+  const bool is_indexed = shard.source >= 0;
+  if (is_indexed && !ends_fit(*document_ends, first, tokens, S, set_.eos_id,
+                              is_cut && tokens[S - 1] != set_.eos_id)) {
+    return absl::DataLossError(absl::StrCat(
+        shard.documents->path(), ": documents of ", shard.tokens.path(), " at tokens ", begin,
+        " to ", begin + S, " do not end there; remove it, and run emo data index again"));
+  }
   return absl::OkStatus();
 }
 
-absl::Status TokenChunks::take_fingerprint(const std::vector<MixFile>& files) {
-  Sha256 hash;
-  hash.update(absl::StrCat("token files v1 ", options_.vocab_size, " ", options_.eos_id, "\n"));
-  std::vector<int32_t> ids(kSampledIds);
-  std::string bytes;
-  for (size_t i = 0; i < files_.size(); ++i) {
-    const TokenFile& file = files_[i];
-    hash.update(
-        absl::StrCat(files[i].label, " ", file_name(file.path()), " ", file.tokens(), "\n"));
-    const int64_t count = std::min(kSampledIds, file.tokens());
-    for (const int64_t begin : {int64_t{0}, (file.tokens() - count) / 2, file.tokens() - count}) {
-      // Any id: those that are read in training are looked at there.
-      absl::Status status = file.read(begin, count, INT64_MAX, ids.data(), &bytes);
-      if (!status.ok()) return status;
-      hash.update({reinterpret_cast<const char*>(ids.data()), static_cast<size_t>(count) * 4});
-    }
+absl::Status TokenChunks::read_packed(int64_t number, int64_t row, int32_t* tokens,
+                                      std::vector<int32_t>* document_ends,
+                                      std::vector<SpanSource>* sources) const {
+  const TokenShard& shard = set_.shards[number];
+  const int64_t S = options_.sequence_length;
+  int64_t at = 0;
+  for (const DocumentPart& part : packed_[number].row(row)) {
+    absl::Status status = read_tokens(shard, part.first_token, part.tokens, tokens + at);
+    if (!status.ok()) return status;
+    at += part.tokens;
+    document_ends->push_back(static_cast<int32_t>(at));
+    sources->push_back({shard.source < 0 ? static_cast<int32_t>(part.source) : shard.source,
+                        static_cast<int64_t>(part.document), number, part.given});
   }
-  fingerprint_ = hash.hex_digest();
+  if (at == S) return absl::OkStatus();
+  std::fill(tokens + at, tokens + S, set_.eos_id);
+  document_ends->push_back(static_cast<int32_t>(S));
+  sources->push_back({0, -1, -1, S - at});
   return absl::OkStatus();
 }
 

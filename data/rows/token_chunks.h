@@ -1,64 +1,72 @@
-// Chunks of token files as they are: each file is cut into consecutive chunks of S tokens, never
-// across files; what is left at its end is not used (the reference's concatenate-and-chunk).
-// Documents end at end-of-document tokens.
+// Rows out of token files: a folder of emo prepare, or files as they lie.
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "data/mix/mix.h"
 #include "data/rows/chunk_source.h"
-#include "data/shards/token_file.h"
+#include "data/rows/packed_rows.h"
+#include "data/shards/shard_set.h"
 
 namespace emo {
 
-struct TokenChunksOptions {
+struct ChunkOptions {
   int64_t sequence_length = 0;  // S
   int64_t group = 1;            // chunks of a file are a multiple of this; see reference_group()
-  int64_t vocab_size = 0;       // V
-  int64_t width = 0;            // bytes of an id where a file does not say: token_width()
-  int32_t eos_id = 0;
-  OpenReadable open = open_readable;
+  DocumentPacking packing = DocumentPacking::kCut;
 };
 
 class TokenChunks : public ChunkSource {
  public:
-  // Errors of all files that cannot be read, a line each, NotFound where some are missing, else
-  // DataLoss; also where no file holds S tokens. REQUIRES: files are not empty, 0 <= eos_id < V.
-  static absl::StatusOr<std::unique_ptr<TokenChunks>> open(std::vector<MixFile> files,
-                                                           TokenChunksOptions options);
+  // DataLoss where no file holds S tokens; FailedPrecondition where packing needs to know where
+  // documents lie, and a file has no index; else as PackedRows::pack(), which runs here.
+  // REQUIRES: S >= 1; group is 1 where packing is not kCut.
+  static absl::StatusOr<std::unique_ptr<TokenChunks>> create(ShardSet set, ChunkOptions options);
 
   int64_t num_chunks() const override { return first_chunk_.back(); }
-  // A span's `shard` is the number of its file; its document has none.
+  // A span's `shard` is the number of its file, its document -1 where the file has no index.
   absl::Status read(int64_t chunk, int32_t* tokens, std::vector<int32_t>* document_ends,
                     std::vector<SpanSource>* sources) const override;
-  const std::vector<std::string>& sources() const override { return sources_; }
-  int64_t vocab_size() const override { return options_.vocab_size; }
-  int32_t eos_id() const override { return options_.eos_id; }
-  // Of the files' labels, names and sizes, and of bytes at their beginning, middle and end.
-  std::string fingerprint() const override { return fingerprint_; }
+  const std::vector<std::string>& sources() const override { return set_.sources; }
+  int64_t vocab_size() const override { return set_.vocab_size; }
+  int32_t eos_id() const override { return set_.eos_id; }
+  std::string fingerprint() const override { return set_.fingerprints.front(); }
+  bool matches(const std::string& fingerprint) const override;
+  const std::vector<DataFile>& files() const override { return set_.files; }
 
-  // Where a chunk's S tokens lie. REQUIRES: 0 <= chunk < num_chunks().
+  // Where a chunk's S tokens lie, or the first of them that are not filling. REQUIRES: 0 <= chunk <
+  // num_chunks().
   struct Place {
     int64_t file, first_token;
   };
   Place place(int64_t chunk) const;
-  int64_t num_files() const { return static_cast<int64_t>(files_.size()); }
-  const TokenFile& file(int64_t number) const { return files_[number]; }
+  const TokenFile& file(int64_t number) const { return set_.shards[number].tokens; }
+  // [files + 1] The first chunk of each.
+  const std::vector<int64_t>& first_chunks() const { return first_chunk_; }
+  // What became of documents; nullopt where a file has no index. Of kCut it walks through all of
+  // them, and fails as DocumentIndex::read().
+  absl::StatusOr<std::optional<PackingCounts>> packing() const;
 
  private:
-  explicit TokenChunks(TokenChunksOptions options) : options_(std::move(options)) {}
-  absl::Status add(const MixFile& file);
-  absl::Status take_fingerprint(const std::vector<MixFile>& files);
+  TokenChunks(ShardSet set, ChunkOptions options) : set_(std::move(set)), options_(options) {}
+  absl::Status pack(size_t shard);
+  absl::Status read_cut(const TokenShard& shard, int64_t number, int64_t begin, int32_t* tokens,
+                        std::vector<int32_t>* document_ends,
+                        std::vector<SpanSource>* sources) const;
+  absl::Status read_packed(int64_t number, int64_t row, int32_t* tokens,
+                           std::vector<int32_t>* document_ends,
+                           std::vector<SpanSource>* sources) const;
+  absl::Status read_tokens(const TokenShard& shard, int64_t begin, int64_t count,
+                           int32_t* tokens) const;
 
-  const TokenChunksOptions options_;
-  std::vector<TokenFile> files_;
-  std::vector<int32_t> source_of_;          // [files] in sources_
+  const ShardSet set_;
+  const ChunkOptions options_;
   std::vector<int64_t> first_chunk_ = {0};  // [files + 1]
-  std::vector<std::string> sources_;        // labels, in order of first appearance
-  std::string fingerprint_;
+  std::vector<PackedRows> packed_;          // [files] but for kCut
 };
 
 }  // namespace emo

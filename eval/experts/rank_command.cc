@@ -159,7 +159,8 @@ absl::StatusOr<std::vector<ExpertUsage>> usages_of(const RankOptions& options,
 absl::StatusOr<std::vector<std::string>> all_ids(const TokenDataset& data) {
   std::vector<std::string> all;
   for (int64_t shard = 0; shard < data.num_shards(); ++shard) {
-    absl::StatusOr<std::vector<std::string>> ids = data.document_ids(shard);
+    absl::StatusOr<std::vector<std::string>> ids =
+        document_ids(data.folder(), data.info().shards[shard]);
     if (!ids.ok()) return ids.status();
     all.insert(all.end(), ids->begin(), ids->end());
   }

@@ -8,7 +8,7 @@
 #include "data/program/options.h"
 
 #include "absl/status/statusor.h"
-#include "data/shards/token_shards.h"
+#include "data/shards/token_dataset.h"
 #include "eval/open/open_model.h"
 #include "parallel/mesh.h"
 

@@ -28,13 +28,15 @@ std::vector<int64_t> choose_documents(const TokenDataset& data, const DocumentCh
   std::vector<std::pair<uint64_t, int64_t>> candidates;
   int64_t number = 0;
   for (int64_t shard = 0; shard < data.num_shards(); ++shard) {
-    for (int64_t d = 0; d < data.documents(shard); ++d, ++number) {
-      const auto source = static_cast<int32_t>(data.index(shard)[d].source);
+    for (const StoredDocument& document : data.documents(shard)) {
+      const auto source = static_cast<int32_t>(document.source);
       const bool candidate =
           choice.sources.empty() ||
           std::find(choice.sources.begin(), choice.sources.end(), source) != choice.sources.end();
-      if (!candidate) continue;
-      candidates.emplace_back(random_bits(choice.seed, 0, static_cast<uint64_t>(number)), number);
+      if (candidate) {
+        candidates.emplace_back(random_bits(choice.seed, 0, static_cast<uint64_t>(number)), number);
+      }
+      ++number;
     }
   }
   std::sort(candidates.begin(), candidates.end());
@@ -49,7 +51,9 @@ std::vector<int64_t> choose_documents(const TokenDataset& data, const DocumentCh
 
 int64_t count_documents(const TokenDataset& data) {
   int64_t documents = 0;
-  for (int64_t shard = 0; shard < data.num_shards(); ++shard) documents += data.documents(shard);
+  for (int64_t shard = 0; shard < data.num_shards(); ++shard) {
+    documents += static_cast<int64_t>(data.documents(shard).size());
+  }
   return documents;
 }
 
@@ -61,21 +65,20 @@ std::vector<DocumentPiece> cut_documents(const TokenDataset& data,
   std::vector<DocumentPiece> pieces;
   int64_t number = 0;
   for (int64_t shard = 0; shard < data.num_shards(); ++shard) {
-    int64_t begin = 0;
-    for (int64_t d = 0; d < data.documents(shard); ++d, ++number) {
-      const DocumentRecord& record = data.index(shard)[d];
-      const auto next = static_cast<int64_t>(record.end);
-      const int64_t end = first_tokens > 0 ? std::min(next, begin + first_tokens) : next;
+    for (const StoredDocument& document : data.documents(shard)) {
+      const int64_t begin = document.begin;
+      const int64_t end =
+          first_tokens > 0 ? std::min(document.end, begin + first_tokens) : document.end;
       int32_t ordinal = 0;
       for (int64_t at = begin; chosen[number] != 0 && (at + 1 < end || ordinal == 0); ++ordinal) {
         const int64_t piece_end = std::min(at + S, end);
-        const int64_t given = begin + static_cast<int64_t>(record.context);
+        const int64_t given = begin + static_cast<int64_t>(document.context);
         pieces.push_back({shard, at, piece_end, number, ordinal,
-                          static_cast<int32_t>(record.source), ordinal == 0 ? record.bytes : 0,
+                          static_cast<int32_t>(document.source), ordinal == 0 ? document.bytes : 0,
                           std::clamp(given - at, int64_t{1}, piece_end - at)});
         at = piece_end - 1;
       }
-      begin = next;
+      ++number;
     }
   }
   return pieces;

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "data/shards/token_shards.h"
+#include "data/shards/token_dataset.h"
 #include "model/micro_batch.h"
 #include "parallel/communicator.h"
 

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "data/shards/token_shards.h"
+#include "data/shards/token_dataset.h"
 #include "eval/loss/document_batches.h"
 #include "model/inference.h"
 

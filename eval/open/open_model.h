@@ -7,7 +7,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "data/shards/token_shards.h"
+#include "data/shards/token_dataset.h"
 #include "data/tokenizer/tokenizer.h"
 #include "eval/open/mesh_options.h"
 #include "model/inference.h"

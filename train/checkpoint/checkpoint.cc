@@ -10,6 +10,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "data/rows/data_record.h"
 #include "parallel/agreement.h"
 #include "train/model_folder/manifest.h"
 #include "train/model_folder/model_files.h"
@@ -145,10 +146,9 @@ absl::Status write_description(FileSystem& fs, const Mesh& mesh, const std::stri
   const ExpertOrder order = expert_order_of(contents.model->layout);
   if (!order.empty()) texts.emplace_back(kPlacementFile, to_text(to_json(order)));
   if (!contents.pruning.empty()) texts.emplace_back(kPruningFile, contents.pruning);
-  if (!contents.tokenizer_path.empty()) {
-    absl::StatusOr<std::string> tokenizer = read_file(contents.tokenizer_path, 1u << 28);
-    if (!tokenizer.ok()) return tokenizer.status();
-    for (auto& file : tokenizer_files(*tokenizer, *contents.description)) {
+  if (!contents.data.empty()) texts.emplace_back(kDataRecordFile, contents.data);
+  if (!contents.tokenizer.empty()) {
+    for (auto& file : tokenizer_files(contents.tokenizer, *contents.description)) {
       texts.push_back(std::move(file));
     }
   }

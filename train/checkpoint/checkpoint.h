@@ -8,6 +8,7 @@
 // - pruning_metadata.json: of a cut model, which experts of which model it has
 // - placement.json: the order in which ranks hold the experts, where there is one (expert_order.h)
 // - state.json: where the run is, its config, how much it evaluates, versions
+// - data.json: which data it has seen (data/rows/data_record.h)
 // - MANIFEST: size and SHA-256 of every other file, written last
 //
 // A folder is written under a temporary name, synced and renamed: without MANIFEST there is no
@@ -55,8 +56,9 @@ struct CheckpointContents {
   const OptimizerState* optimizer;
   const ModelDescription* description;
   TrainingPosition position;
-  std::string tokenizer_path;  // copied where not ""
-  std::string pruning = {};    // of a cut model: pruning_metadata.json, else ""
+  std::string tokenizer;     // tokenizer.json, written where not ""
+  std::string data = {};     // data.json (data/rows/data_record.h), where not ""
+  std::string pruning = {};  // of a cut model: pruning_metadata.json, else ""
   // Of the model's tensors. kBf16, where a device trains so: those of `model` are its masters.
   Precision precision = Precision::kFp32;
 };

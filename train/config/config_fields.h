@@ -20,8 +20,8 @@ using Names = std::vector<std::string>;
 
 // Calls visitor.section(name) and visitor.field(key, pointer, ...) for everything in `config`.
 // A visitor has: section(name) -> bool (go in?), field(key, int64_t* | uint64_t* | double*, Range),
-// field(key, bool*), field(key, std::string*), names(key, Names, int*), pool(key, PoolPolicy*),
-// layers(key, std::vector<int64_t>*, int64_t n_layers).
+// field(key, bool*), field(key, std::string*), texts(key, std::vector<std::string>*), names(key,
+// Names, int*), pool(key, PoolPolicy*), layers(key, std::vector<int64_t>*, int64_t n_layers).
 template <typename Visitor>
 void visit_config(Visitor& v, RunConfig& c) {
   const auto names = [&v](const char* key, const Names& values, auto* field) {
@@ -78,7 +78,7 @@ void visit_config(Visitor& v, RunConfig& c) {
     v.field("z_weight", &c.routing.z_weight, Range{0, kNoLimit});
   }
   if (v.section("data")) {
-    v.field("path", &c.data.path);
+    v.texts("path", &c.data.path);
     v.field("mix", &c.data.mix);
     v.synthetic("synthetic", &c.data.synthetic);
     v.field("root", &c.data.root);
@@ -88,8 +88,8 @@ void visit_config(Visitor& v, RunConfig& c) {
     names("dtype", id_type_names(), &c.data.dtype);
     v.field("index", &c.data.index);
     v.field("seed", &c.data.seed, Range{-1, 1e15});
-    names("order", {"ours", "sequential", "reference"}, &c.data.order);
-    names("documents", {"cut", "whole"}, &c.data.documents);
+    names("order", order_names(), &c.data.order);
+    names("documents", packing_names(), &c.data.documents);
     v.field("sequence_length", &c.data.sequence_length, Range{2, 1 << 24});
     v.field("repetition_filter", &c.data.repetition_filter);
   }

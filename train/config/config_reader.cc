@@ -74,6 +74,21 @@ class Reader {
     if (!entry->node.IsScalar()) return wrong(*entry, key, "text");
     *value = entry->node.Scalar();
   }
+  void texts(const char* key, std::vector<std::string>* values) {
+    const Entry* entry = take(key);
+    if (entry == nullptr) return;
+    values->clear();
+    const bool is_list = entry->node.IsSequence();
+    if (!entry->node.IsScalar() && !is_list) return wrong(*entry, key, "text, or a list of texts");
+    if (!is_list) {
+      if (!entry->node.Scalar().empty()) values->push_back(entry->node.Scalar());
+      return;
+    }
+    for (const YAML::Node& item : entry->node) {
+      values->push_back(item.IsScalar() ? item.Scalar() : "");
+      if (values->back().empty()) return wrong(*entry, key, "text, or a list of texts");
+    }
+  }
   void names(const char* key, const Names& values, int* index) {
     const Entry* entry = take(key);
     if (entry == nullptr) return;

@@ -26,6 +26,13 @@ class Printer {
   void field(const char* key, double* value, Range) { put(key, number(*value)); }
   void field(const char* key, bool* value) { put(key, *value ? "true" : "false"); }
   void field(const char* key, std::string* value) { put(key, quoted(*value)); }
+  // One text is written as such.
+  void texts(const char* key, const std::vector<std::string>* values) {
+    if (values->size() == 1) return put(key, quoted(values->front()));
+    std::vector<std::string> all;
+    for (const std::string& value : *values) all.push_back(quoted(value));
+    put(key, all.empty() ? quoted("") : absl::StrCat("[", absl::StrJoin(all, ", "), "]"));
+  }
   void names(const char* key, const Names& values, const int* index) {
     put(key, values[static_cast<size_t>(*index)]);
   }
@@ -85,11 +92,32 @@ int64_t RunConfig::total_steps() const {
   return (train.tokens + tokens_per_step - 1) / tokens_per_step;
 }
 
+uint64_t RunConfig::data_seed() const {
+  return data.seed >= 0 ? static_cast<uint64_t>(data.seed) : run.seed;
+}
+
+RowsOptions RunConfig::rows() const {
+  RowsOptions options;
+  options.paths = data.path;
+  options.mix = data.mix;
+  options.names = {data.root, data.tokenizer_name};
+  options.vocab_size = model.vocab_size;
+  options.eos_id = data.eos_id;
+  options.dtype = data.dtype;
+  options.index = data.index;
+  options.sequence_length = data.sequence_length;
+  options.packing = data.documents;
+  options.order = data.order;
+  options.seed = data_seed();
+  options.batch = train.batch;
+  return options;
+}
+
 LoaderOptions RunConfig::loader() const {
   LoaderOptions options;
   options.sequence_length = data.sequence_length;
   options.order = data.order;
-  options.seed = data.seed >= 0 ? static_cast<uint64_t>(data.seed) : run.seed;
+  options.seed = data_seed();
   options.document_attention = document_attention;
   options.eos_routes_with = eos_routes_with;
   if (data.repetition_filter) options.filter = InstanceFilter();

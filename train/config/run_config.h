@@ -1,5 +1,5 @@
 // The config of a run: what stands in a YAML file, with defaults, ranges and the checks that need
-// several keys. This is the one place that parses YAML.
+// several keys. Configs are parsed here and nowhere else.
 #pragma once
 
 #include <cstdint>
@@ -9,10 +9,9 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "data/rows/dataset_chunks.h"
 #include "data/rows/loader.h"
+#include "data/rows/open_rows.h"
 #include "data/rows/synthetic.h"
-#include "data/shards/token_file.h"
 #include "model/config.h"
 #include "model/host/bf16.h"
 #include "train/optimizer/optimizer.h"
@@ -43,8 +42,8 @@ struct RunConfig {
   EosRoutesWith eos_routes_with = EosRoutesWith::kPrevious;
   RoutingContract routing;
   struct Data {
-    std::string path;  // folder of emo prepare, a token file or a pattern of such; or ...
-    std::string mix;   // ... a file that lists token files (data/mix/mix.h); or ...
+    std::vector<std::string> path;  // folder of emo prepare, or token files and patterns; or ...
+    std::string mix;                // ... a file that lists token files (data/mix/mix.h); or ...
     std::optional<SyntheticOptions> synthetic;  // ... documents that the program makes
     // Of token files:
     std::string root;                      // before a mix's relative paths; "": the mix's folder
@@ -93,7 +92,9 @@ struct RunConfig {
   } checkpoint;
 
   int64_t total_steps() const;
-  LoaderOptions loader() const;
+  uint64_t data_seed() const;    // data.seed, or run.seed where that is not given
+  LoaderOptions loader() const;  // without what orders need to know of the data
+  RowsOptions rows() const;      // of data that is not synthetic
 };
 
 // Reads a file and overrides ("section.key=value") on top of it. InvalidArgument with all errors at

@@ -13,7 +13,8 @@ absl::StatusOr<StepBatches> load_step(const RunData& data, const RunConfig& conf
   StepBatches step;
   for (int64_t m = 0; m < config.train.micro_batches; ++m) {
     const SequenceRange all{first_sequence + m * size, first_sequence + (m + 1) * size};
-    const SequenceRange mine = share_of(all, mesh.world->rank(), mesh.world->size());
+    const auto deal = config.data.order == Order::kReference ? column_of : share_of;
+    const SequenceRange mine = deal(all, mesh.world->rank(), mesh.world->size());
     MicroBatch& slices = step.micro_batches.emplace_back();
     for (int64_t s = 0; s < config.parallel.slices; ++s) {
       absl::StatusOr<Batch> batch =

@@ -5,7 +5,8 @@
 
 #include "data/files/json.h"
 #include "data/files/sha256.h"
-#include "data/rows/dataset_chunks.h"
+#include "data/shards/shard_writer.h"
+#include "tests/data/rows/rows_of.h"
 
 namespace emo {
 namespace {
@@ -33,37 +34,61 @@ void forget_meaning(const std::string& folder) {
   EXPECT_TRUE(write_file_durably(posix_file_system(), folder + "/dataset.json", json.dump()).ok());
 }
 
-std::unique_ptr<DatasetChunks> open(const std::string& folder) {
-  return DatasetChunks::open(folder, 4, DocumentPacking::kCut).value();
+std::unique_ptr<TokenChunks> open(const std::string& folder) {
+  return rows_of_folder(folder, 4).value();
 }
 
-// The formula of version 0.1.0.
-std::string old_fingerprint(const DatasetInfo& info) {
-  const DatasetInfo::Shard& shard = info.shards[0];
-  return sha256_hex(absl::StrCat("uint16 10 0 ", sha256_hex(kTokenizer), " ", shard.tokens, " ",
-                                 shard.documents, " ", shard.sha256));
+// The formula of version 0.1.0, and of 0.2.0, which knew what a tokenizer means.
+std::string old_fingerprint(const std::string& folder, const std::string& tokenizer,
+                            const std::string& rows = "") {
+  const DatasetInfo::Shard shard = read_dataset_info(folder)->shards[0];
+  return sha256_hex(absl::StrCat("uint16 10 0 ", tokenizer, " ", shard.tokens, " ", shard.documents,
+                                 " ", shard.sha256, rows));
+}
+
+const std::string& by_bytes() {
+  static const std::string hash = sha256_hex(kTokenizer);
+  return hash;
 }
 
 TEST(DatasetIdentity, IsTheSameForOldAndNewFolders) {
   const std::string folder = folder_of(1);
   const std::string now = open(folder)->fingerprint();
-  EXPECT_EQ(now.substr(0, 3), "v2:");
+  EXPECT_EQ(now.substr(0, 3), "v3:");
   forget_meaning(folder);
-  const auto old = open(folder);
-  EXPECT_EQ(old->fingerprint(), now);
-  EXPECT_EQ(old->dataset().info().tokenizer.meaning,
+  EXPECT_EQ(open(folder)->fingerprint(), now);
+  EXPECT_EQ(read_dataset_info(folder)->tokenizer.meaning,
             identify_tokenizer(kTokenizer, "test")->meaning);
 }
 
-TEST(DatasetIdentity, MatchesWhatRunsOfTheFirstVersionWroteDown) {
+TEST(DatasetIdentity, MatchesWhatRunsOfOlderVersionsWroteDown) {
   const std::string folder = folder_of(1);
+  const std::string first = old_fingerprint(folder, by_bytes());
+  const std::string second =
+      "v2:" + old_fingerprint(folder, read_dataset_info(folder)->tokenizer.meaning);
   const auto data = open(folder);
-  const std::string old = old_fingerprint(data->dataset().info());
-  EXPECT_TRUE(data->matches(old));
+  EXPECT_TRUE(data->matches(first));
+  EXPECT_TRUE(data->matches(second));
   EXPECT_TRUE(data->matches(data->fingerprint()));
+  const auto whole = rows_of_folder(folder, 4, DocumentPacking::kWhole).value();
+  EXPECT_FALSE(whole->matches(first));
+  EXPECT_TRUE(whole->matches(old_fingerprint(folder, by_bytes(), " whole documents")));
   const auto other = open(folder_of(4));
-  EXPECT_FALSE(other->matches(old));
+  EXPECT_FALSE(other->matches(first));
+  EXPECT_FALSE(other->matches(second));
   EXPECT_FALSE(other->matches(data->fingerprint()));
+}
+
+// dataset.json describes what emo prepare wrote; ids that were put in their place since are other
+// data.
+TEST(DatasetIdentity, IsOfWhatLiesThereToo) {
+  const std::string folder = folder_of(1);
+  const std::string before = open(folder)->fingerprint();
+  const std::vector<uint16_t> others = {4, 2, 3, 0};
+  EXPECT_TRUE(write_file_durably(posix_file_system(), folder + "/tokens-00000.npy",
+                                 {reinterpret_cast<const char*>(others.data()), 8})
+                  .ok());
+  EXPECT_FALSE(open(folder)->matches(before));
 }
 
 // Nothing says what a tokenizer means whose copy is gone, or no longer the one.
@@ -76,9 +101,8 @@ TEST(DatasetIdentity, WithoutItsTokenizerOnlyTheBytesAreKnown) {
     } else {
       EXPECT_TRUE(write_file_durably(posix_file_system(), folder + "/tokenizer.json", "{}").ok());
     }
-    const auto data = open(folder);
-    EXPECT_EQ(data->dataset().info().tokenizer.meaning, "");
-    EXPECT_EQ(data->fingerprint(), old_fingerprint(data->dataset().info()));
+    EXPECT_EQ(read_dataset_info(folder)->tokenizer.meaning, "");
+    EXPECT_TRUE(open(folder)->matches(old_fingerprint(folder, by_bytes())));
   }
 }
 

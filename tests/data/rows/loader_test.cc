@@ -7,9 +7,10 @@
 #include <set>
 
 #include "data/order/random_bits.h"
-#include "data/rows/dataset_chunks.h"
 #include "data/rows/synthetic.h"
-#include "data/shards/token_shards.h"
+#include "data/shards/shard_writer.h"
+#include "data/shards/token_dataset.h"
+#include "tests/data/rows/rows_of.h"
 
 namespace emo {
 namespace {
@@ -61,7 +62,7 @@ TEST(Order, EpochsDifferAndCoverEverything) {
 
 TEST(Loader, EveryTokenOfEveryChunkOnceAnEpoch) {
   const std::string folder = write_documents(200, 700);
-  const auto chunks = DatasetChunks::open(folder, 16, DocumentPacking::kCut);
+  const auto chunks = rows_of_folder(folder, 16);
   ASSERT_TRUE(chunks.ok()) << chunks.status();
   LoaderOptions options;
   options.sequence_length = 16;
@@ -94,7 +95,7 @@ TEST(Loader, WholeDocumentsPredictOnlyWhatIsNotGiven) {
     ASSERT_TRUE(writer.append(tokens, 1, "tasks", "id", given).ok());
   }
   ASSERT_TRUE(writer.finish().ok());
-  const auto chunks = DatasetChunks::open(folder, 12, DocumentPacking::kWhole);
+  const auto chunks = rows_of_folder(folder, 12, DocumentPacking::kWhole);
   ASSERT_TRUE(chunks.ok()) << chunks.status();
   LoaderOptions options;
   options.sequence_length = 12;
@@ -112,7 +113,7 @@ TEST(Loader, WholeDocumentsPredictOnlyWhatIsNotGiven) {
   EXPECT_EQ(batch->document_ends, (std::vector<int32_t>{5, 8, 12, 21, 24, 36}));
   EXPECT_EQ(batch->filtered, (std::vector<uint8_t>{0, 0, 0}));
   // Cut, the third document goes on in the second row with what is left of its question.
-  const auto cut = DatasetChunks::open(folder, 12, DocumentPacking::kCut);
+  const auto cut = rows_of_folder(folder, 12);
   const auto rows = load(**cut, options, {0, 3});
   ASSERT_TRUE(rows.ok());
   EXPECT_EQ(std::vector<int32_t>(rows->labels.begin() + 7, rows->labels.begin() + 17),
@@ -121,7 +122,7 @@ TEST(Loader, WholeDocumentsPredictOnlyWhatIsNotGiven) {
 
 TEST(Loader, SpansEndBehindTheEndTokenAndAtRowEnds) {
   const std::string folder = write_documents(120, 1 << 20);
-  const auto chunks = DatasetChunks::open(folder, 32, DocumentPacking::kCut);
+  const auto chunks = rows_of_folder(folder, 32);
   LoaderOptions options;
   options.sequence_length = 32;
   const auto batch = load(**chunks, options, {0, 12});
@@ -169,7 +170,7 @@ TEST(Loader, SharesCoverTheRangeInOrder) {
 
 TEST(Loader, RanksTogetherSeeWhatOneRankSees) {
   const std::string folder = write_documents(150, 900);
-  const auto chunks = DatasetChunks::open(folder, 16, DocumentPacking::kCut);
+  const auto chunks = rows_of_folder(folder, 16);
   LoaderOptions options;
   options.sequence_length = 16;
   options.seed = 9;
@@ -183,6 +184,32 @@ TEST(Loader, RanksTogetherSeeWhatOneRankSees) {
   }
   EXPECT_EQ(tokens, whole->tokens);
   EXPECT_EQ(numbers, whole->sequence_index);
+}
+
+// The reference's ranks take columns (emo-facts 3.5): every world-th row.
+TEST(Loader, ColumnsCoverTheRangeToo) {
+  for (int64_t count = 0; count < 12; ++count) {
+    for (int64_t world = 1; world < 6; ++world) {
+      std::set<int64_t> seen;
+      for (int64_t rank = 0; rank < world; ++rank) {
+        const SequenceRange column = column_of({100, 100 + count}, rank, world);
+        for (int64_t i = 0; i < column.size(); ++i) {
+          EXPECT_EQ((column[i] - 100) % world, rank);
+          EXPECT_TRUE(seen.insert(column[i]).second);
+        }
+        // Slices of a column are consecutive in it.
+        std::vector<int64_t> sliced;
+        for (int64_t slice = 0; slice < 3; ++slice) {
+          const SequenceRange part = share_of(column, slice, 3);
+          for (int64_t i = 0; i < part.size(); ++i) sliced.push_back(part[i]);
+        }
+        ASSERT_EQ(static_cast<int64_t>(sliced.size()), column.size());
+        for (int64_t i = 0; i < column.size(); ++i) EXPECT_EQ(sliced[i], column[i]);
+      }
+      EXPECT_EQ(static_cast<int64_t>(seen.size()), count);
+      EXPECT_TRUE(seen.empty() || (*seen.begin() == 100 && *seen.rbegin() == 99 + count));
+    }
+  }
 }
 
 TEST(Loader, FilteredRowsLoseLabelsOnly) {

@@ -6,8 +6,8 @@
 #include <filesystem>
 #include <fstream>
 
-#include "data/rows/token_chunks.h"
 #include "data/shards/npy_header.h"
+#include "tests/data/rows/rows_of.h"
 
 namespace emo {
 namespace {
@@ -148,7 +148,7 @@ TEST_F(TokenFileTest, RefusesSizesThatDoNotFit) {
 TEST_F(TokenFileTest, TellsAFileThatWasCutWhileInUse) {
   const std::string path = write("ids", std::string(4096 * 16, '\0'));
   const auto chunks =
-      TokenChunks::open({{"zeros", path}}, {.sequence_length = 1024, .vocab_size = 10, .width = 4});
+      rows_of_files({{"zeros", path}}, {.vocab_size = 10, .width = 4}, {.sequence_length = 1024});
   ASSERT_TRUE(chunks.ok()) << chunks.status();
   EXPECT_EQ((*chunks)->num_chunks(), 16);
   std::vector<int32_t> tokens(1024), ends;
@@ -166,14 +166,14 @@ TEST_F(TokenFileTest, ChunksCrossNoFileAndLeaveOutTails) {
   for (size_t i = 0; i < first.size(); ++i) first[i] = static_cast<uint16_t>(i);
   for (size_t i = 0; i < second.size(); ++i) second[i] = static_cast<uint16_t>(100 + i);
   const std::string a = write("a", ids(first)), b = write("b", ids(second));
-  TokenChunksOptions options{.sequence_length = 4, .vocab_size = 200, .width = 2, .eos_id = 102};
+  const FileSetOptions how{.vocab_size = 200, .width = 2, .eos_id = 102};
   const auto read = [&](const TokenChunks& chunks, int64_t chunk, std::vector<int32_t>* ends,
                         std::vector<SpanSource>* sources) {
     std::vector<int32_t> tokens(4);
     EXPECT_TRUE(chunks.read(chunk, tokens.data(), ends, sources).ok());
     return tokens;
   };
-  const auto chunks = TokenChunks::open({{"x", a}, {"y", b}, {"x", a}}, options);
+  const auto chunks = rows_of_files({{"x", a}, {"y", b}, {"x", a}}, how, {4});
   ASSERT_TRUE(chunks.ok());
   EXPECT_EQ((*chunks)->num_chunks(), 2 + 6 + 2);
   EXPECT_EQ((*chunks)->sources(), (std::vector<std::string>{"x", "y"}));
@@ -184,17 +184,15 @@ TEST_F(TokenFileTest, ChunksCrossNoFileAndLeaveOutTails) {
   EXPECT_EQ(sources[1].source, 1);
   EXPECT_EQ(sources[1].shard, 1);
   EXPECT_EQ(read(**chunks, 8, &ends, &sources), (std::vector<int32_t>{0, 1, 2, 3}));
-  options.group = 2;  // of 8 tokens: 1, 3 and 1
-  EXPECT_EQ((*TokenChunks::open({{"x", a}, {"y", b}, {"x", a}}, options))->num_chunks(), 10);
-  options.group = 4;
-  EXPECT_EQ((*TokenChunks::open({{"x", a}, {"y", b}}, options))->num_chunks(), 4);
+  // Groups of 8 tokens: 1, 3 and 1.
+  EXPECT_EQ((*rows_of_files({{"x", a}, {"y", b}, {"x", a}}, how, {4, 2}))->num_chunks(), 10);
+  EXPECT_EQ((*rows_of_files({{"x", a}, {"y", b}}, how, {4, 4}))->num_chunks(), 4);
 }
 
 TEST_F(TokenFileTest, FingerprintsTellOtherDataAndOtherNames) {
   const auto fingerprint = [&](const std::string& name, const std::string& bytes, int32_t eos = 0) {
-    const auto chunks =
-        TokenChunks::open({{"x", write(name, bytes)}},
-                          {.sequence_length = 4, .vocab_size = 300, .width = 1, .eos_id = eos});
+    const auto chunks = rows_of_files({{"x", write(name, bytes)}},
+                                      {.vocab_size = 300, .width = 1, .eos_id = eos}, {4});
     EXPECT_TRUE(chunks.ok()) << chunks.status();
     return (*chunks)->fingerprint();
   };
@@ -211,8 +209,8 @@ TEST_F(TokenFileTest, FingerprintsTellOtherDataAndOtherNames) {
 }
 
 TEST_F(TokenFileTest, EveryFileThatIsMissingIsNamed) {
-  const auto chunks = TokenChunks::open({{"x", folder_ + "/one"}, {"x", folder_ + "/two"}},
-                                        {.sequence_length = 4, .vocab_size = 300, .width = 1});
+  const auto chunks = rows_of_files({{"x", folder_ + "/one"}, {"x", folder_ + "/two"}},
+                                    {.vocab_size = 300, .width = 1}, {4});
   EXPECT_TRUE(absl::IsNotFound(chunks.status()));
   EXPECT_THAT(std::string(chunks.status().message()), HasSubstr("/one"));
   EXPECT_THAT(std::string(chunks.status().message()), HasSubstr("/two"));

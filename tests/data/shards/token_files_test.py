@@ -79,15 +79,15 @@ def test_show_prints_the_rows_of_a_step_with_their_places(emo):
                     "--batch-size", batch, "--sequence-length", S).stdout
     # Label and first chunk of each file: x/a.npy has 10 groups of 16 chunks, y/c.npy 6; x/b.npy is too short for one.
     owners = [("x/a.npy", "letters", 0), ("y/c.npy", "others", 160)]
-    rows = re.findall(r"^row \d+, sequence (\d+), (\S+) tokens \[(\d+), (\d+)\)\n((?:  document .*\n)+)", shown, re.M)
+    rows = re.findall(r"^row \d+, sequence (\d+), (\S+) from token (\d+) on\n((?:  document .*\n)+)", shown, re.M)
     chunks = reference_order([90_001, 8_191, 50_123, 8_191], S, batch, seed, 1)[step * batch:(step + 1) * batch]
     check(len(rows) == batch, f"{len(rows)} rows")
-    for row, (sequence, path, begin, end, spans) in enumerate(rows):
+    for row, (sequence, path, begin, spans) in enumerate(rows):
         chunk = int(chunks[row])
         name, label, first = owners[chunk >= owners[1][2]]
         check(int(sequence) == step * batch + row and path.endswith("/" + name), f"row {row}: {path}")
-        check((int(begin), int(end)) == ((chunk - first) * S, (chunk - first + 1) * S), f"row {row}: [{begin}, {end})")
-        ids = numpy.fromfile(path, numpy.uint8)[int(begin):int(end)]
+        check(int(begin) == (chunk - first) * S, f"row {row}: from {begin} on")
+        ids = numpy.fromfile(path, numpy.uint8)[int(begin):int(begin) + S]
         ends = sorted({*(numpy.flatnonzero(ids == EOS) + 1).tolist(), S})
         found = re.findall(r"tokens \[\d+, (\d+)\)  (\S+)", spans)
         check(found == [(str(at), label) for at in ends], f"row {row}: {found}")
@@ -97,8 +97,8 @@ def test_show_refuses_what_it_cannot_know(emo):
     file = files(emo) / "x" / "a.npy"
     for arguments, code, said in (([file], 64, "give --vocab-size and --eos-id"),
                                   ([files(emo) / "absent.npy"], 66, "no such file"),
-                                  ([file, *VOCAB, "--whole"], 64, "need a folder of emo prepare"),
-                                  ([file, "--vocab-size", 256, "--eos-id", 256], 64, "below --vocab-size")):
+                                  ([file, *VOCAB, "--documents", "whole"], 64, "run emo data index"),
+                                  ([file, "--vocab-size", 256, "--eos-id", 256], 64, "not below the vocabulary's 256")):
         check(said in emo.run("data", "show", *arguments, expect=code).stderr, said)
 
 
@@ -184,7 +184,7 @@ def test_the_references_order_goes_on_at_other_world_sizes(emo):
     content[45_000] ^= 2
     (other / "x/a.npy").write_bytes(bytes(content))
     error = emo.run("train", *CONFIG, f"run.folder={again}", f"data.mix={other}/mix.txt", *overrides[1:], expect=64).stderr
-    check("its contents are not those" in error, error)
+    check("its contents are not those" in error and "file 0: a.npy: as long as before, with other ids" in error, error)
 
 
 def test_what_cannot_be_is_refused_by_name(emo):

@@ -272,7 +272,7 @@ def test_training_on_prepared_tasks_predicts_answers_only(emo):
         metrics = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
         balance.append(metrics["train/load balancing loss unscaled"])
     check(abs(balance[0] - balance[1]) < 1e-5 * balance[0], balance)
-    shown = emo.run("data", "show", prepared, "--whole", "--batch-size", 4, "--sequence-length", POSITIONS).stdout
+    shown = emo.run("data", "show", prepared, "--documents", "whole", "--batch-size", 4, "--sequence-length", POSITIONS).stdout
     check("filling" in shown and "given" in shown, shown)
     metrics = json.loads((emo.folder / "tuned/metrics.jsonl").read_text().splitlines()[-1])
     # The router's losses of all tokens, divided by the labels, against those of labelled tokens.

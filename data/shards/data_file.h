@@ -1,0 +1,25 @@
+// What identifies a file of tokens.
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "data/shards/token_file.h"
+
+namespace emo {
+
+// What a run writes down of a file, to see later whether it is the same.
+struct DataFile {
+  std::string name;  // without its folder
+  int64_t tokens = 0;
+  std::string sample;  // SHA-256, its first 16 characters, of ids at its beginning, middle and end
+  bool operator==(const DataFile&) const = default;
+};
+
+// Those ids, 1024 at each place, as int32.
+absl::StatusOr<std::string> sampled_ids(const TokenFile& file);
+
+std::string sample_of(const std::string& ids);  // DataFile::sample
+
+}  // namespace emo
