@@ -22,7 +22,8 @@ function(emo_compile_rooms target)
     return()
   endif()
   set_target_properties(${target} PROPERTIES UNITY_BUILD ON UNITY_BUILD_MODE GROUP)
-  target_compile_options(${target} PRIVATE -Wno-subobject-linkage)  # it takes every included file for a header
+  # gcc takes every included file for a header.
+  target_compile_options(${target} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-Wno-subobject-linkage>)
   get_target_property(sources ${target} SOURCES)
   foreach(source ${sources})
     if(source MATCHES "/optimizer\\.cc$|/host/|/kernels/")

@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 # so a wrong upstream version means another release than Debian 12, and we say so.
 packages=(
   g++=12.2.0 cmake=3.25.1 ninja-build=1.11.1 ccache=4.8 git=2.39 gzip=1.12
-  clang-format=14.0 clang-tidy=14.0
+  clang-format=14.0 clang-tidy=14.0 clang=14.0 libclang-rt-14-dev=14.0
   libopenmpi-dev=4.1.4 openmpi-bin=4.1.4
   libabsl-dev=20220623.1 libyaml-cpp-dev=0.7.0 libcli11-dev=2.1.2 nlohmann-json3-dev=3.11.2
   libpcre2-dev=10.42 libssl-dev=3.0. zlib1g-dev=1.2.13 libdnnl2=2.6.3

@@ -44,6 +44,9 @@ for preset in asan tsan; do
   (cd "build/$preset" && ctest --output-on-failure --no-tests=error)
 done
 
+say "fuzzing parsers"
+./launch/fuzz.sh --seconds 10
+
 say "the quick start's whole path, reduced"
 rm -rf runs/quickstart-test
 QUICKSTART_FOLDER=runs/quickstart-test QUICKSTART_TOKENS=${QUICKSTART_TOKENS:-150000} ./launch/quickstart.sh

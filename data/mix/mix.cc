@@ -16,7 +16,8 @@ namespace {
 
 constexpr char kTokenizer[] = "{TOKENIZER}";
 constexpr uint64_t kMostBytes = uint64_t{1} << 28;
-constexpr size_t kListed = 12;  // wrong lines named in one message
+constexpr uint64_t kMostYamlBytes = uint64_t{1} << 20;  // patterns take few lines
+constexpr size_t kListed = 12;                          // wrong lines named in one message
 
 // What is wrong with a line, "" where nothing is; else its file.
 std::string read_line(absl::string_view line, const std::string& mix, const MixNames& names,
@@ -50,9 +51,9 @@ absl::StatusOr<std::string> complete_path(const std::string& path, const std::st
 }
 
 absl::StatusOr<Mix> read_mix(const std::string& path, const MixNames& names) {
-  absl::StatusOr<std::string> text = read_file(path, kMostBytes);
-  if (!text.ok()) return text.status();
   const bool is_yaml = absl::EndsWith(path, ".yaml") || absl::EndsWith(path, ".yml");
+  absl::StatusOr<std::string> text = read_file(path, is_yaml ? kMostYamlBytes : kMostBytes);
+  if (!text.ok()) return text.status();
   return is_yaml ? parse_mix_yaml(*text, path, names) : parse_mix_lines(*text, path, names);
 }
 

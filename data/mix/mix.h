@@ -2,7 +2,7 @@
 // decides the order of chunks.
 #pragma once
 
-#include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -51,9 +51,6 @@ bool is_mix(const std::string& path);
 absl::StatusOr<Mix> read_mix(const std::string& path, const MixNames& names);
 absl::StatusOr<Mix> parse_mix_lines(const std::string& text, const std::string& path,
                                     const MixNames& names);
-absl::StatusOr<Mix> parse_mix_yaml(const std::string& text, const std::string& path,
-                                   const MixNames& names);
-
 // The path of a file of a mix that lies at `mix`. InvalidArgument for {TOKENIZER} without a name.
 absl::StatusOr<std::string> complete_path(const std::string& path, const std::string& mix,
                                           const MixNames& names);
@@ -61,6 +58,12 @@ absl::StatusOr<std::string> complete_path(const std::string& path, const std::st
 // The files that a path, or a pattern of a shell (* ? [...]), stands for, by name; their label is
 // the folder in which they lie. NotFound where there is none.
 absl::StatusOr<std::vector<MixFile>> files_of_pattern(const std::string& pattern);
+
+// How files are found: files_of_pattern, but in tests.
+using FindFiles = std::function<absl::StatusOr<std::vector<MixFile>>(const std::string& pattern)>;
+
+absl::StatusOr<Mix> parse_mix_yaml(const std::string& text, const std::string& path,
+                                   const MixNames& names, const FindFiles& find = files_of_pattern);
 
 // What fingerprints say of the weights; "" where there are none.
 std::string fingerprint_text(const Mix& mix);

@@ -15,6 +15,8 @@ namespace emo {
 namespace {
 
 constexpr size_t kMostErrors = 12;  // named in one message
+// Paths and sources that are looked at: references to one list can repeat it without end.
+constexpr int64_t kMostItems = 1 << 20;
 
 const std::vector<std::string>& source_keys() {
   static const std::vector<std::string> keys = {"label", "paths", "weight", "tokens", "max_epochs"};
@@ -23,14 +25,19 @@ const std::vector<std::string>& source_keys() {
 
 class MixReader {
  public:
-  MixReader(const std::string& path, const MixNames& names) : path_(path), names_(names) {}
+  MixReader(const std::string& path, const MixNames& names, const FindFiles& find)
+      : path_(path), names_(names), find_(find) {}
 
   absl::StatusOr<Mix> read(const YAML::Node& root) {
     if (!root.IsSequence() || root.size() == 0) {
       say(root, "expected a list of sources, each with label and paths");
     } else {
-      for (const YAML::Node& item : root) read_source(item);
+      for (const YAML::Node& item : root) {
+        if (!has_room()) break;
+        read_source(item);
+      }
     }
+    if (!has_room()) say(root, absl::StrCat("more than ", kMostItems, " sources and paths"));
     compare_weights();
     if (!wrong_.empty()) return absl::InvalidArgumentError(errors(wrong_));
     if (!missing_.empty()) return absl::NotFoundError(errors(missing_));
@@ -54,7 +61,10 @@ class MixReader {
     wrong_.push_back(place_of(node) + what);
   }
 
+  bool has_room() const { return items_ < kMostItems; }
+
   void read_source(const YAML::Node& item) {
+    ++items_;
     if (!item.IsMap()) return say(item, "expected a source: label, paths, weight or tokens");
     std::set<std::string> seen;
     MixSource source;
@@ -114,14 +124,18 @@ class MixReader {
     if (!value.IsSequence() || value.size() == 0) {
       return say(value, "paths must be a path, a pattern, or a list of them");
     }
-    for (const YAML::Node& path : value) read_path(path);
+    for (const YAML::Node& path : value) {
+      if (!has_room()) return;
+      read_path(path);
+    }
   }
 
   void read_path(const YAML::Node& value) {
+    ++items_;
     if (!value.IsScalar() || value.Scalar().empty()) return say(value, "a path must be text");
     absl::StatusOr<std::string> whole = complete_path(value.Scalar(), path_, names_);
     if (!whole.ok()) return say(value, std::string(whole.status().message()));
-    absl::StatusOr<std::vector<MixFile>> files = files_of_pattern(*whole);
+    absl::StatusOr<std::vector<MixFile>> files = find_(*whole);
     if (!files.ok()) {
       missing_.push_back(absl::StrCat(place_of(value), files.status().message()));
       return;
@@ -146,6 +160,8 @@ class MixReader {
 
   const std::string path_;
   const MixNames names_;
+  const FindFiles& find_;
+  int64_t items_ = 0;
   Mix mix_;
   std::set<std::string> labels_, paths_;
   std::vector<std::string> weighted_, counted_, bare_;  // places of sources
@@ -155,9 +171,9 @@ class MixReader {
 }  // namespace
 
 absl::StatusOr<Mix> parse_mix_yaml(const std::string& text, const std::string& path,
-                                   const MixNames& names) {
+                                   const MixNames& names, const FindFiles& find) {
   try {
-    return MixReader(path, names).read(YAML::Load(text));
+    return MixReader(path, names, find).read(YAML::Load(text));
   } catch (const YAML::Exception& error) {
     return absl::InvalidArgumentError(
         absl::StrCat(path, ":", error.mark.line + 1, ":", error.mark.column + 1, ": ", error.msg));

@@ -10,6 +10,7 @@ namespace emo {
 namespace {
 
 constexpr size_t kListed = 12;
+constexpr uint64_t kMostBytes = uint64_t{256} << 20;
 
 absl::StatusOr<DataFile> read_file_entry(const Json& entry, const std::string& where) {
   absl::StatusOr<std::string> name = json_field<std::string>(entry, "name", where);
@@ -49,7 +50,13 @@ std::string to_json(const DataRecord& record) {
 absl::StatusOr<DataRecord> read_data_record(const std::string& folder) {
   const std::string path = absl::StrCat(folder, "/", kDataRecordFile);
   if (!path_exists(path)) return absl::NotFoundError(path + ": no such file");
-  absl::StatusOr<Json> json = read_json_file(path);
+  absl::StatusOr<std::string> text = read_file(path, kMostBytes);
+  if (!text.ok()) return text.status();
+  return parse_data_record(*text, path);
+}
+
+absl::StatusOr<DataRecord> parse_data_record(const std::string& text, const std::string& path) {
+  absl::StatusOr<Json> json = parse_json(text, path);
   if (!json.ok()) return json.status();
   absl::StatusOr<std::string> fingerprint = json_field<std::string>(*json, "fingerprint", path);
   if (!fingerprint.ok()) return fingerprint.status();

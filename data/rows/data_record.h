@@ -25,6 +25,9 @@ std::string to_json(const DataRecord& record);
 // NotFound where the folder has none: older versions wrote none. DataLoss where it cannot be read.
 absl::StatusOr<DataRecord> read_data_record(const std::string& folder);
 
+// The same of its text, which stands in `where`.
+absl::StatusOr<DataRecord> parse_data_record(const std::string& text, const std::string& where);
+
 // What a run that has seen `record` finds otherwise in `now`, a line each, at most a dozen; empty
 // where fingerprints match.
 std::vector<std::string> changes_since(const DataRecord& record, const ChunkSource& now);

@@ -11,6 +11,7 @@ namespace emo {
 namespace {
 
 constexpr char kFormat[] = "emo-tokens-1";
+constexpr uint64_t kMostBytes = uint64_t{256} << 20;
 
 absl::StatusOr<DatasetInfo> from_json(const Json& json, const std::string& where) {
   DatasetInfo info;
@@ -102,15 +103,21 @@ std::string to_json(const DatasetInfo& info) {
 
 int64_t dtype_bytes(const DatasetInfo& info) { return info.dtype == "uint16" ? 2 : 4; }
 
+absl::StatusOr<DatasetInfo> parse_dataset_info(const std::string& text, const std::string& where) {
+  absl::StatusOr<Json> json = parse_json(text, where);
+  if (!json.ok()) return json.status();
+  return from_json(*json, where);
+}
+
 absl::StatusOr<DatasetInfo> read_dataset_info(const std::string& folder) {
   const std::string path = folder + "/dataset.json";
   if (!path_exists(path)) {
     return absl::NotFoundError(folder +
                                ": no dataset.json; is this a folder that emo prepare wrote?");
   }
-  absl::StatusOr<Json> json = read_json_file(path);
-  if (!json.ok()) return json.status();
-  absl::StatusOr<DatasetInfo> info = from_json(*json, path);
+  absl::StatusOr<std::string> text = read_file(path, kMostBytes);
+  if (!text.ok()) return text.status();
+  absl::StatusOr<DatasetInfo> info = parse_dataset_info(*text, path);
   if (!info.ok()) return info.status();
   absl::Status completed = complete_identity(folder, &info->tokenizer);
   if (!completed.ok()) return completed;

@@ -37,6 +37,9 @@ struct DatasetInfo {
 // cannot be read. Opens no shard.
 absl::StatusOr<DatasetInfo> read_dataset_info(const std::string& folder);
 
+// The same of its text, which stands in `where`; the tokenizer as it says.
+absl::StatusOr<DatasetInfo> parse_dataset_info(const std::string& text, const std::string& where);
+
 // The same as text.
 std::string to_json(const DatasetInfo& info);
 

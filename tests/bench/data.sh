@@ -1,9 +1,11 @@
 #!/usr/bin/env bash
-# What reading token files costs. Makes, in a folder that it removes again (2.2 GB of room), the files of
-# configs/mixes/OLMoE-mix-0824.txt, 16 TB of holes that take no room, and one file of 60 million random ids in documents
-# of 500. Prints a table of what `emo bench data` says of both. One minute; --cover goes through a whole epoch of the mix
-# in both orders, and sees that no chunk stands twice: five minutes more.
-# Usage: tests/bench/data.sh [--program FILE] [--folder DIR] [--cover]
+# What reading token files costs. Makes, in a folder that it removes again (2.7 GB of room), the files of
+# configs/mixes/OLMoE-mix-0824.txt, 16 TB of holes that take no room, one file of 60 million random ids in documents of
+# 500, and a folder as emo prepare writes it of 10 million documents. Prints a table of what `emo bench data` says of them.
+# Two minutes; --cover goes through a whole epoch of the mix in both orders, and sees that no chunk stands twice: five
+# minutes more. --olmo-core puts the newest release of OLMo-core into build/olmo-core and times its loader on the 60
+# million ids, in turn with emo.
+# Usage: tests/bench/data.sh [--program FILE] [--folder DIR] [--cover] [--olmo-core]
 # Example: tests/bench/data.sh --folder /scratch
 set -euo pipefail
 source "$(dirname "$0")/../../launch/usage.sh"
@@ -11,11 +13,13 @@ cd "$(dirname "$0")/../.."
 program=build/release/emo
 folder=${TMPDIR:-/tmp}
 cover=()
+olmo_core=false
 while [ $# -gt 0 ]; do
   case "$1" in
     --program) program=${2:-}; shift ;;
     --folder) folder=${2:-}; shift ;;
     --cover) cover=(--cover) ;;
+    --olmo-core) olmo_core=true ;;
     *) wrong_usage "what is $1?" ;;
   esac
   shift
@@ -26,6 +30,7 @@ work=$(mktemp -d "$folder/emo-data-XXXXXX")
 trap 'rm -rf "$work"' EXIT
 
 build/python/bin/python - "$work" <<'PYTHON'
+import json
 import pathlib
 import random
 import sys
@@ -43,6 +48,24 @@ for path in dict.fromkeys(line.split(",")[1].replace("{TOKENIZER}", "tokenizer")
 ids = numpy.random.default_rng(0).integers(0, 100256, 60_000_000, dtype=numpy.uint32)
 ids[numpy.random.default_rng(1).random(len(ids)) < 1 / 500] = 100257
 ids.tofile(work / "ids.npy")
+
+# What emo prepare writes of 10 million documents of 40 tokens on average, in shards of 100 million tokens.
+prepared = work / "prepared"
+prepared.mkdir()
+lengths = numpy.random.default_rng(2).integers(1, 80, 10_000_000)
+record = numpy.dtype([("end", "<u8"), ("bytes", "<u8"), ("source", "<u4"), ("context", "<u4")])
+shards = []
+for first in range(0, len(lengths), 2_500_000):
+    records = numpy.zeros(2_500_000, record)
+    records["end"] = numpy.cumsum(lengths[first:first + 2_500_000])
+    name = f"tokens-{len(shards):05d}"
+    records.tofile(prepared / f"{name}.index")
+    tokens = int(records["end"][-1])
+    numpy.random.default_rng(first).integers(1, 60_000, tokens, dtype=numpy.uint16).tofile(prepared / f"{name}.npy")
+    shards.append({"name": name, "tokens": tokens, "documents": len(records), "sha256": ""})
+(prepared / "dataset.json").write_text(json.dumps({
+    "format": "emo-tokens-1", "dtype": "uint16", "vocab_size": 60_000, "eos_id": 0, "tokenizer_sha256": "",
+    "sources": ["made up"], "shards": shards}))
 PYTHON
 
 common=(configs/tiny.yaml data.synthetic=none data.eos_id=100257 model.vocab_size=100278 data.sequence_length=4096
@@ -64,6 +87,50 @@ echo "| data | chunks | s to open | s to the first step of 1024 rows | million t
 echo "|---|---|---|---|---|---|---|"
 row "60 M ids in memory" "data.path=$work/ids.npy" --rows 8000
 row "the same, repetition filter" "data.path=$work/ids.npy" --rows 8000 data.repetition_filter=true
+"$program" data index "$work/ids.npy" --index "$work/index" --vocab-size 100278 --eos-id 100257 --quiet >/dev/null
+row "the same with an index: documents have numbers" "data.path=$work/ids.npy" "data.index=$work/index" --rows 8000
+row "the same by best fit" "data.path=$work/ids.npy" "data.index=$work/index" data.documents=best_fit --rows 8000
+row "10 M documents of emo prepare" "data.path=$work/prepared" --rows 8000
+row "the same by best fit" "data.path=$work/prepared" data.documents=best_fit --rows 8000
 row "the mix, 16 TB, order made" "${mix[@]}" "${reference[@]}" "data.index=$work/index" --rows 10
 row "the mix, order found" "${mix[@]}" "${reference[@]}" "data.index=$work/index" --rows 10 ${cover[@]+"${cover[@]}"}
 row "the mix, order ours" "${mix[@]}" --rows 10 ${cover[@]+"${cover[@]}"}
+
+[ "$olmo_core" = true ] || exit 0
+# Its torch is ours, and stands in for the release that it asks for: its loader moves no tensor to a device.
+./launch/setup_transformers.sh
+if [ ! -e build/olmo-core/complete ]; then
+  rm -rf build/olmo-core
+  /usr/bin/python3 -m venv build/olmo-core
+  echo "$(readlink -f build/python)/lib/python3.11/site-packages" >build/olmo-core/lib/python3.11/site-packages/emo.pth
+  pip() { build/olmo-core/bin/pip install --quiet --disable-pip-version-check "$@"; }
+  pip --no-deps ai2-olmo-core
+  build/olmo-core/bin/python -c '
+import importlib.metadata
+for line in importlib.metadata.requires("ai2-olmo-core"):
+    if "extra" not in line and not line.startswith("torch"):
+        print(line)' >build/olmo-core/requirements.txt
+  pip -r build/olmo-core/requirements.txt sympy 2>/dev/null
+  touch build/olmo-core/complete
+fi
+# Million tokens/s of one process: OLMo-core with none and with one worker, and emo on one thread; three times in turn.
+echo
+echo "| million tokens/s | rows | rows and documents | rows, documents, repetition filter |"
+echo "|---|---|---|---|"
+theirs() {
+  LD_LIBRARY_PATH=build/absent-cuda build/olmo-core/bin/python tests/bench/olmo_core_loader.py "$work/ids.npy" \
+    "$work/olmo-core-$1-$2" "$2" 2>/dev/null | build/python/bin/python -c '
+import json, sys
+r = json.load(sys.stdin)
+print("| OLMo-core {}, {} worker processes | {:.0f} | {:.0f} | {:.0f} |".format(r["version"], sys.argv[1],
+      *(r[key] / 1e6 for key in ("rows", "spans", "filter"))))' "$2"
+}
+ours() {
+  "$program" bench data "${common[@]}" "data.path=$work/ids.npy" --rows 4096 "$@" |
+    build/python/bin/python -c 'import json, sys; print("{:.0f}".format(json.load(sys.stdin)["tokens_per_second"] / 1e6))'
+}
+for turn in 1 2 3; do
+  theirs "$turn" 0
+  theirs "$turn" 1
+  echo "| emo, one thread | $(ours) | $(ours) | $(ours data.repetition_filter=true) |"
+done
