@@ -166,6 +166,30 @@ def sizes_of(tensors, options):
     return size
 
 
+def loader_state(step_folder: pathlib.Path) -> dict:
+    """Where the run was in its data, as its first rank wrote it; {} where that cannot be read."""
+    import torch
+    path = step_folder / "train/rank0.pt"
+    if not path.exists():
+        return {}
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        print(f"import_olmo_core: {path} cannot be read, so its place in the data is not compared: {error}", file=sys.stderr)
+        return {}
+    return state.get("data_loader") or {}
+
+
+def check_position(state: dict, tokens: int, size: dict) -> None:
+    """The place in the data that follows from the step is the one that the run wrote down."""
+    processed, first_epoch = state.get("tokens_processed"), state.get("epoch") in (None, 1)
+    if processed is not None and first_epoch and size["tokens_per_step"] and processed != tokens:
+        fail(f"its loader has given {processed} tokens, and its steps make {tokens}: --tokens-per-step says how many a step is")
+    length = state.get("sequence_length")
+    if length is not None and length != size["sequence_length"]:
+        fail(f"its loader gave rows of {length} tokens, and sequence_length is {size['sequence_length']}: --sequence-length")
+
+
 def layer_sources(size, layer):
     """Our name -> (their name, which part of it) for one layer."""
     D, ours, theirs = size["d_model"], f"model.layers.{layer}.", f"blocks.{layer}."
@@ -277,6 +301,8 @@ def main():
     if not options.weights_only and steps_taken in tensors.entries and int(tensors.read(steps_taken)) != step:
         fail(f"the optimizer has taken {int(tensors.read(steps_taken))} steps, the checkpoint is of step {step}")
     tokens = step * (size["tokens_per_step"] or 0)
+    state = {} if options.weights_only else loader_state(options.step_folder)
+    check_position(state, tokens, size)
     rate = None if options.weights_only else tensors.number("optim.param_groups.embeddings.weight.lr")
 
     temporary = options.out.with_name(options.out.name + ".tmp")
@@ -298,7 +324,8 @@ def main():
     temporary.rename(options.out)
     print(f"{options.out}: step {step}, {len(groups) - 1} layers" +
           (", weights only" if options.weights_only else ", with the optimizer's moments") +
-          ("" if size["tokens_per_step"] else "; tokens and data position unknown (--tokens-per-step), set to 0"))
+          ("" if size["tokens_per_step"] else "; tokens and data position unknown (--tokens-per-step), set to 0") +
+          (f"; its data has seed {state['seed']} (data.seed)" if "seed" in state else ""))
 
 
 if __name__ == "__main__":

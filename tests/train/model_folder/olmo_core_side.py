@@ -69,6 +69,11 @@ if rank == "0":
         "dataset": {"sequence_length": config["max_position_embeddings"],
                     "tokenizer": {"eos_token_id": config["eos_token_id"]}},
         "data_loader": {"global_batch_size": int(sys.argv[5])}}))
+    (target / "train").mkdir()
+    torch.save({"global_step": step, "rng": torch.zeros(16, dtype=torch.uint8), "data_loader": {
+        "dataset_fingerprint_version": "v2.0", "dataset_fingerprint": "0" * 64, "batches_processed": step,
+        "tokens_processed": step * int(sys.argv[5]), "seed": 3, "epoch": 1, "dataset_type": "fsl",
+        "sequence_length": config["max_position_embeddings"]}}, target / "train/rank0.pt")
 dist.barrier()
 # Everything is written. Gloo's threads sometimes outlive the interpreter's end, which aborts the process.
 sys.stdout.flush()

@@ -60,6 +60,11 @@ def state_of(folder: pathlib.Path) -> dict:
     return json.loads((folder / "state.json").read_text())
 
 
+def metrics_of(run: pathlib.Path) -> dict[int, dict]:
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return {line["step"]: line for line in lines}
+
+
 @once
 def there(emo: Program) -> pathlib.Path:
     """The checkpoint of the fourth step in OLMo-core's layout."""
@@ -97,6 +102,38 @@ def test_training_goes_on_from_it(emo):
     wanted, got = tensors_of(trained(emo) / "step-0000008"), tensors_of(again / "step-0000008")
     for name, tensor in wanted.items():
         check(numpy.array_equal(tensor, got[name]), f"going on from it computes another {name}")
+
+
+def test_an_anneal_goes_on_at_its_place_in_the_references_order(emo):
+    """A run on token files in the reference's order, in OLMo-core's layout and back: the anneal's first step sees the
+    rows that the run's own fifth step saw, and its rate goes from the checkpoint's to 0 (emo-facts 3.2)."""
+    files = emo.folder / "files"
+    files.mkdir()
+    for number, tokens in enumerate((60_000, 90_001, 8_000)):
+        ids = numpy.random.default_rng(number).integers(1, 256, tokens)
+        ids[::37] = 0
+        ids.astype(numpy.uint8).tofile(files / f"{number}.npy")
+    (files / "mix.txt").write_text("a,0.npy\nb,1.npy\na,0.npy\nb,2.npy\n")
+    data = ["data.synthetic=none", f"data.mix={files}/mix.txt", "data.eos_id=0", "data.order=reference", "data.seed=3",
+            "data.sequence_length=128"]
+    emo.run(*TRAIN, *data, f"run.folder={emo.folder}/source", "train.steps=8")
+    source = emo.folder / "source/step-0000004"
+    (emo.folder / "olmo").mkdir()
+    write_olmo_core(source, emo.folder / "olmo/step4", state_of(source)["tokens"] // 4)
+    check("its data has seed 3" in convert(emo.folder / "olmo/step4", emo.folder / "imported"), "the seed")
+    for name, ranks in (("anneal", 0), ("anneal-two", 2)):
+        emo.run(*TRAIN, *data, f"run.folder={emo.folder / name}", f"run.start_from={emo.folder}/imported", "run.take=all",
+                "run.change_contract=true", "train.steps=12", "schedule.kind=linear", "schedule.start=checkpoint",
+                "schedule.final_fraction=0", ranks=ranks)
+        own, annealed = metrics_of(emo.folder / "source"), metrics_of(emo.folder / name)
+        check(list(annealed) == list(range(5, 13)), f"steps {list(annealed)}")
+        tolerance = 1e-5 if ranks else 0
+        for key in ("train/CE loss", "train/Z loss"):
+            check(abs(annealed[5][key] - own[5][key]) <= tolerance, f"{name} {key}: {annealed[5][key]} {own[5][key]}")
+        rates = [annealed[step]["optim/LR"] for step in range(5, 13)]
+        check(numpy.allclose(rates, [0.1 * (12 - step) / 8 for step in range(5, 13)], rtol=1e-12, atol=0), f"{rates}")
+    error = convert(emo.folder / "olmo/step4", emo.folder / "other", "--tokens-per-step", 512, expect=1)
+    check("its loader has given" in error, error)
 
 
 def test_nothing_is_overwritten(emo):
