@@ -14,8 +14,10 @@ namespace {
 
 constexpr uint64_t kMostTokenizerBytes = 1u << 28;
 
-absl::StatusOr<Rows> open_rows_of(const RunConfig& config) {
-  absl::StatusOr<Rows> rows = open_rows(config.rows());
+absl::StatusOr<Rows> open_rows_of(const RunConfig& config, const OpenReadable& open) {
+  RowsOptions options = config.rows();
+  options.open = open;
+  absl::StatusOr<Rows> rows = open_rows(options);
   if (!rows.ok()) return rows.status();
   if (rows->chunks->vocab_size() > config.model.vocab_size) {
     return absl::DataLossError(
@@ -61,7 +63,7 @@ absl::StatusOr<DataTokenizer> tokenizer_of(const RunConfig& config) {
   return tokenizer;
 }
 
-absl::StatusOr<RunData> open_run_data(const RunConfig& config) {
+absl::StatusOr<RunData> open_run_data(const RunConfig& config, const OpenReadable& open) {
   RunData run;
   absl::StatusOr<std::string> tokenizer = tokenizer_file(config);
   if (!tokenizer.ok()) return tokenizer.status();
@@ -76,7 +78,7 @@ absl::StatusOr<RunData> open_run_data(const RunConfig& config) {
         std::make_unique<SyntheticChunks>(*config.data.synthetic, config.data.sequence_length);
     return run;
   }
-  absl::StatusOr<Rows> rows = open_rows_of(config);
+  absl::StatusOr<Rows> rows = open_rows_of(config, open);
   if (!rows.ok()) return rows.status();
   run.source = std::move(rows->chunks);
   run.loader.reference = std::move(rows->reference);

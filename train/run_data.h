@@ -33,6 +33,7 @@ absl::StatusOr<DataTokenizer> tokenizer_of(const RunConfig& config);
 // Local. NotFound where files are missing, DataLoss where they cannot be read, or the data's
 // vocabulary is larger than the model's; InvalidArgument where the config does not say what token
 // files need.
-absl::StatusOr<RunData> open_run_data(const RunConfig& config);
+absl::StatusOr<RunData> open_run_data(const RunConfig& config,
+                                      const OpenReadable& open = open_readable);
 
 }  // namespace emo

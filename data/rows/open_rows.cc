@@ -10,12 +10,13 @@ namespace {
 
 absl::StatusOr<ShardSet> open_set(const RowsOptions& options, const Mix& mix) {
   const std::string rows = fingerprint_text(options.packing);
-  if (is_prepared(options)) return open_prepared_set(options.paths[0], rows);
+  if (is_prepared(options)) return open_prepared_set(options.paths[0], rows, options.open);
   FileSetOptions files;
   files.vocab_size = options.vocab_size;
   files.width = token_width(options.dtype, options.vocab_size);
   files.eos_id = static_cast<int32_t>(options.eos_id);
   files.index = options.index;
+  files.open = options.open;
   files.rows = rows + fingerprint_text(mix);
   return open_file_set(mix.files, files);
 }

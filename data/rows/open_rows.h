@@ -32,6 +32,7 @@ struct RowsOptions {
   Order order = Order::kOurs;
   uint64_t seed = 0;
   int64_t batch = 1;  // sequences of a step: the reference's epochs are whole ones
+  OpenReadable open = open_readable;
 };
 
 struct Rows {

@@ -1,6 +1,8 @@
 #include "data/shards/shard_set.h"
 
 #include <algorithm>
+#include <atomic>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -13,7 +15,8 @@
 namespace emo {
 namespace {
 
-constexpr size_t kListed = 12;  // wrong files named in one message
+constexpr size_t kListed = 12;   // wrong files named in one message
+constexpr size_t kOpening = 32;  // files at a time
 
 // The fingerprint of a folder, `tokenizer` as one version or another named it.
 std::string of_description(const DatasetInfo& info, const std::string& tokenizer) {
@@ -40,30 +43,49 @@ std::vector<std::string> fingerprints_of_folder(const DatasetInfo& info,
   return all;
 }
 
-absl::Status add_file(const MixFile& file, const FileSetOptions& options, Sha256* hash,
-                      ShardSet* set) {
-  absl::StatusOr<TokenFile> opened = TokenFile::open(file.path, options.width, options.open);
-  if (!opened.ok()) return opened.status();
-  absl::StatusOr<std::string> sample = sampled_ids(*opened);
-  if (!sample.ok()) return sample.status();
-  const std::string name = file_name(file.path);
-  hash->update(absl::StrCat(file.label, " ", name, " ", opened->tokens(), "\n"));
-  hash->update(*sample);
-  set->files.push_back({name, opened->tokens(), sample_of(*sample)});
-  TokenShard shard{*std::move(opened), std::nullopt};
-  const auto found = std::find(set->sources.begin(), set->sources.end(), file.label);
-  shard.source = static_cast<int32_t>(found - set->sources.begin());
-  if (found == set->sources.end()) set->sources.push_back(file.label);
-  if (!options.index.empty()) {
-    const std::string ends = path_of_ends(options.index, set->files.back(), options.eos_id);
-    if (path_exists(ends)) {
-      absl::StatusOr<EndFile> index = EndFile::open(ends, shard.tokens.tokens(), options.open);
-      if (!index.ok()) return index.status();
-      shard.documents = std::move(index->documents);
-    }
-  }
-  set->shards.push_back(std::move(shard));
-  return absl::OkStatus();
+struct OpenedFile {
+  TokenShard shard;
+  DataFile mark;
+  std::string ids;  // those that mark samples
+};
+
+absl::StatusOr<OpenedFile> open_file(const MixFile& file, const FileSetOptions& options) {
+  absl::StatusOr<TokenFile> tokens = TokenFile::open(file.path, options.width, options.open);
+  if (!tokens.ok()) return tokens.status();
+  absl::StatusOr<std::string> ids = sampled_ids(*tokens);
+  if (!ids.ok()) return ids.status();
+  const DataFile mark{file_name(file.path), tokens->tokens(), sample_of(*ids)};
+  OpenedFile opened{{*std::move(tokens), std::nullopt}, mark, *std::move(ids)};
+  if (options.index.empty()) return opened;
+  const std::string ends = path_of_ends(options.index, mark, options.eos_id);
+  if (!path_exists(ends)) return opened;
+  absl::StatusOr<EndFile> index = EndFile::open(ends, mark.tokens, options.open);
+  if (!index.ok()) return index.status();
+  opened.shard.documents = std::move(index->documents);
+  return opened;
+}
+
+// [files] Many at a time: to open one is to wait for a disk, or a network.
+std::vector<absl::StatusOr<OpenedFile>> open_all(const std::vector<MixFile>& files,
+                                                 const FileSetOptions& options) {
+  std::vector<absl::StatusOr<OpenedFile>> opened;
+  for (size_t i = 0; i < files.size(); ++i) opened.emplace_back(absl::UnknownError("not opened"));
+  std::atomic<size_t> next{0};
+  const auto open_some = [&] {
+    for (size_t i = next++; i < files.size(); i = next++) opened[i] = open_file(files[i], options);
+  };
+  std::vector<std::jthread> threads;
+  for (size_t i = 1; i < std::min(kOpening, files.size()); ++i) threads.emplace_back(open_some);
+  open_some();
+  threads.clear();
+  return opened;
+}
+
+int32_t source_index(const std::string& label, std::vector<std::string>* sources) {
+  const auto found = std::find(sources->begin(), sources->end(), label);
+  const auto index = static_cast<int32_t>(found - sources->begin());
+  if (found == sources->end()) sources->push_back(label);
+  return index;
 }
 
 }  // namespace
@@ -98,11 +120,19 @@ absl::StatusOr<ShardSet> open_file_set(const std::vector<MixFile>& files,
   hash.update(absl::StrCat("token files v1 ", options.vocab_size, " ", options.eos_id, "\n"));
   std::vector<std::string> wrong;
   bool missing = false;
-  for (const MixFile& file : files) {
-    absl::Status status = add_file(file, options, &hash, &set);
-    if (status.ok()) continue;
-    missing = missing || absl::IsNotFound(status);
-    wrong.emplace_back(status.message());
+  std::vector<absl::StatusOr<OpenedFile>> all = open_all(files, options);
+  for (size_t i = 0; i < files.size(); ++i) {
+    if (!all[i].ok()) {
+      missing = missing || absl::IsNotFound(all[i].status());
+      wrong.emplace_back(all[i].status().message());
+      continue;
+    }
+    OpenedFile& opened = *all[i];
+    hash.update(absl::StrCat(files[i].label, " ", opened.mark.name, " ", opened.mark.tokens, "\n"));
+    hash.update(opened.ids);
+    opened.shard.source = source_index(files[i].label, &set.sources);
+    set.files.push_back(opened.mark);
+    set.shards.push_back(std::move(opened.shard));
   }
   if (wrong.size() > kListed) {
     const size_t more = wrong.size() - kListed;

@@ -165,6 +165,17 @@ Command bench_data_command() {
       .show_default();
   command.options.add("--cover", &options->bench.cover,
                       "go through a whole epoch's order: no chunk may stand in it twice");
+  command.options.add("--steps", &options->bench.steps, "steps that wait for rows of theirs")
+      .range(0, 1e9)
+      .show_default();
+  command.options.add("--step-seconds", &options->bench.step_seconds, "that each of them computes")
+      .range(0, 1e6)
+      .show_default();
+  command.options
+      .add("--read-delay-ms", &options->bench.read_delay_ms,
+           "that every read of a file takes longer, as over a\nnetwork")
+      .range(0, 1e6)
+      .show_default();
   command.options.add("--json", &options->json, "one JSON object on standard output");
   command.footer =
       "Example: emo bench data configs/quickstart-emo.yaml data.path=data/train --json";

@@ -1,12 +1,17 @@
 #include "eval/bench/bench_data.h"
 
 #include <algorithm>
+#include <chrono>
 #include <limits>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "eval/bench/delayed_file.h"
 #include "eval/bench/measure.h"
+#include "parallel/self_communicator.h"
 #include "train/run_data.h"
+#include "train/step/step_reader.h"
 
 namespace emo {
 namespace {
@@ -40,11 +45,35 @@ absl::Status cover_epoch(const RunData& data, int64_t sequences) {
   return absl::OkStatus();
 }
 
+// What a run of one rank waits for its rows.
+absl::Status time_waiting(const RunData& data, const RunConfig& config,
+                          const DataBenchOptions& options, OrderedJson* json) {
+  absl::StatusOr<Mesh> mesh = make_mesh(self_communicator(), 1, 1);
+  if (!mesh.ok()) return mesh.status();
+  StepReader reader(data, config, *mesh, {0, options.steps, read_ahead_depth(config, 1)});
+  double first = 0;
+  BenchClock::time_point begin = BenchClock::now();
+  for (int64_t step = 0; step < options.steps; ++step) {
+    absl::StatusOr<StepBatches> rows = reader.next();
+    if (!rows.ok()) return rows.status();
+    if (step == 0) {
+      first = reader.seconds_waited();
+      begin = BenchClock::now();
+    }
+    std::this_thread::sleep_for(std::chrono::duration<double>(options.step_seconds));
+  }
+  (*json)["seconds_waited_first"] = first;
+  (*json)["share_waited"] = (reader.seconds_waited() - first) / seconds_since(begin);
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<OrderedJson> bench_data(const RunConfig& config, const DataBenchOptions& options) {
+  const std::chrono::microseconds delay(static_cast<int64_t>(options.read_delay_ms * 1000));
   BenchClock::time_point begin = BenchClock::now();
-  const absl::StatusOr<RunData> data = open_run_data(config);
+  const absl::StatusOr<RunData> data = open_run_data(
+      config, options.read_delay_ms > 0 ? opens_delayed(delay) : OpenReadable(open_readable));
   if (!data.ok()) return data.status();
   OrderedJson json = {{"chunks", data->source->num_chunks()},
                       {"seconds_to_open", seconds_since(begin)}};
@@ -60,6 +89,10 @@ absl::StatusOr<OrderedJson> bench_data(const RunConfig& config, const DataBenchO
     fastest = std::min(fastest, *seconds);
   }
   json["tokens_per_second"] = tokens / fastest;
+  if (options.steps > 0) {
+    const absl::Status status = time_waiting(*data, config, options, &json);
+    if (!status.ok()) return status;
+  }
   if (options.cover && data->source->num_chunks() > 0) {
     const int64_t sequences = sequences_of_epoch(*data);
     begin = BenchClock::now();

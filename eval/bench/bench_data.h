@@ -13,6 +13,9 @@ struct DataBenchOptions {
   int64_t rows = 2048;  // that are read, again and again: the first time from where they lie
   int64_t passes = 5;   // over them; the fastest counts
   bool cover = false;   // go through a whole epoch's order, and see that no chunk stands twice
+  int64_t steps = 0;    // that wait for rows of theirs, which are read ahead
+  double step_seconds = 0.1;  // that a step computes
+  double read_delay_ms = 0;   // that every read of a file takes longer
 };
 
 // Local, one thread. An object:
@@ -21,6 +24,8 @@ struct DataBenchOptions {
 //   in
 //     memory; both with spans, labels and what else a row has
 //   resident_bytes: the most that the process had
+//   with steps: seconds_waited_first, for the first step's rows; share_waited: of the time of all
+//     later ones
 //   with cover: sequences_per_epoch, seconds_to_cover; DataLoss where a chunk stands twice
 absl::StatusOr<OrderedJson> bench_data(const RunConfig& config, const DataBenchOptions& options);
 

@@ -2,7 +2,7 @@
 # What reading token files costs. Makes, in a folder that it removes again (2.7 GB of room), the files of
 # configs/mixes/OLMoE-mix-0824.txt, 16 TB of holes that take no room, one file of 60 million random ids in documents of
 # 500, and a folder as emo prepare writes it of 10 million documents. Prints a table of what `emo bench data` says of them.
-# Two minutes; --cover goes through a whole epoch of the mix in both orders, and sees that no chunk stands twice: five
+# Two minutes and a half; --cover goes through a whole epoch of the mix in both orders, and sees that no chunk stands twice: five
 # minutes more. --olmo-core puts the newest release of OLMo-core into build/olmo-core and times its loader on the 60
 # million ids, in turn with emo.
 # Usage: tests/bench/data.sh [--program FILE] [--folder DIR] [--cover] [--olmo-core]
@@ -95,6 +95,21 @@ row "the same by best fit" "data.path=$work/prepared" data.documents=best_fit --
 row "the mix, 16 TB, order made" "${mix[@]}" "${reference[@]}" "data.index=$work/index" --rows 10
 row "the mix, order found" "${mix[@]}" "${reference[@]}" "data.index=$work/index" --rows 10 ${cover[@]+"${cover[@]}"}
 row "the mix, order ours" "${mix[@]}" --rows 10 ${cover[@]+"${cover[@]}"}
+
+# Steps of half a second, as 8 rows take on a GPU, each of which asks for its rows when it begins.
+echo
+echo "| 8 rows a step of 0.5 s | ms waited before the first step | % of the time waited later |"
+echo "|---|---|---|"
+for delay in 0 20; do
+  for index in "" "$work/index"; do
+    "$program" bench data "${common[@]}" "data.path=$work/ids.npy" "data.index=$index" train.batch=8 --rows 8 --passes 1 \
+      --steps 20 --step-seconds 0.5 --read-delay-ms "$delay" | build/python/bin/python -c '
+import json, sys
+r = json.load(sys.stdin)
+print("| {} ms in every read{} | {:.1f} | {:.4f} |".format(sys.argv[1], ", with an index" if sys.argv[2] else "",
+      1e3 * r["seconds_waited_first"], 100 * r["share_waited"]))' "$delay" "$index"
+  done
+done
 
 [ "$olmo_core" = true ] || exit 0
 # Its torch is ours, and stands in for the release that it asks for: its loader moves no tensor to a device.

@@ -27,7 +27,7 @@ StepReader::~StepReader() {
     const std::lock_guard lock(mutex_);
     stopping_ = true;
   }
-  changed_.notify_all();
+  room_.notify_all();
   for (std::thread& thread : threads_) thread.join();
 }
 
@@ -35,20 +35,20 @@ absl::StatusOr<StepBatches> StepReader::next() {
   const auto begin = std::chrono::steady_clock::now();
   std::unique_lock lock(mutex_);
   TORCH_CHECK(asked_ < ahead_.steps, "a step behind the last of ", ahead_.steps);
-  changed_.wait(lock, [&] { return read_.contains(asked_); });
+  arrived_.wait(lock, [&] { return read_.contains(asked_); });
   absl::StatusOr<StepBatches> step = std::move(read_.extract(asked_).mapped());
   ++asked_;
   lock.unlock();
-  changed_.notify_all();
   seconds_waited_ +=
       std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  room_.notify_one();
   return step;
 }
 
 void StepReader::read_steps() {
   std::unique_lock lock(mutex_);
   while (true) {
-    changed_.wait(lock, [&] {
+    room_.wait(lock, [&] {
       return stopping_ || started_ == ahead_.steps || started_ < asked_ + ahead_.depth;
     });
     if (stopping_ || started_ == ahead_.steps) return;
@@ -58,7 +58,7 @@ void StepReader::read_steps() {
         load_step(data_, config_, mesh_, ahead_.first_sequence + step * config_.train.batch);
     lock.lock();
     read_.emplace(step, std::move(rows));
-    changed_.notify_all();
+    arrived_.notify_one();
   }
 }
 

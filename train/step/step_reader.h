@@ -20,7 +20,7 @@ struct ReadAhead {
   int64_t first_sequence = 0;  // of the first step
   int64_t steps = 0;           // that will be asked for; none is read behind them
   int64_t depth = 8;           // steps that are read, or being read, at a time
-  int threads = 8;             // that read, a step each: they wait for disks, not for a processor
+  int threads = 16;            // that read, a step each: they wait for disks, not for a processor
 };
 
 // How many steps ahead to read: 16, or as many as 256 MB hold, but two at least.
@@ -51,7 +51,8 @@ class StepReader {
   const ReadAhead ahead_;
   double seconds_waited_ = 0;
   std::mutex mutex_;
-  std::condition_variable changed_;
+  std::condition_variable arrived_;  // rows of a step, or an error
+  std::condition_variable room_;     // for one step more to be read
   int64_t asked_ = 0;    // steps that next() has answered
   int64_t started_ = 0;  // steps that a thread has begun to read
   bool stopping_ = false;
