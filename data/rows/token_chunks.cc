@@ -96,10 +96,11 @@ absl::Status TokenChunks::read_tokens(const TokenShard& shard, int64_t begin, in
                                       int32_t* tokens) const {
   thread_local std::string bytes;
   absl::Status status = shard.tokens.read(begin, count, set_.vocab_size, tokens, &bytes);
+  if (status.ok() || !shard.documents) return status;
   const auto* beyond = std::find_if(tokens, tokens + count, [&](int32_t token) {
     return static_cast<uint32_t>(token) >= static_cast<uint64_t>(set_.vocab_size);
   });
-  if (status.ok() || !shard.documents || beyond == tokens + count) return status;
+  if (beyond == tokens + count) return status;
   std::vector<StoredDocument> documents;
   const int64_t at = begin + (beyond - tokens);
   if (!shard.documents->find(at, at + 1, &documents).ok()) return status;

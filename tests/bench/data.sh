@@ -102,7 +102,7 @@ echo "| 8 rows a step of 0.5 s | ms waited before the first step | % of the time
 echo "|---|---|---|"
 for delay in 0 20; do
   for index in "" "$work/index"; do
-    "$program" bench data "${common[@]}" "data.path=$work/ids.npy" "data.index=$index" train.batch=8 --rows 8 --passes 1 \
+    "$program" bench data "${common[@]}" "data.path=$work/ids.npy" "data.index='$index'" train.batch=8 --rows 8 --passes 1 \
       --steps 20 --step-seconds 0.5 --read-delay-ms "$delay" | build/python/bin/python -c '
 import json, sys
 r = json.load(sys.stdin)
