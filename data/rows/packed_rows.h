@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -52,23 +53,33 @@ struct PackingCounts {
 // is in no row is cut too. Fails as DocumentIndex::read().
 absl::StatusOr<PackingCounts> count_cut(const DocumentIndex& documents, int64_t rows, int64_t S);
 
+// Movable; spans stay valid while it lives.
 class PackedRows {
  public:
   // Fails as DocumentIndex::read() does; 60 bytes of memory for each document while it packs, 24
   // after. REQUIRES: packing is kWhole or kBestFit, 1 <= S < 2^31, fewer than 2^32 documents.
   static absl::StatusOr<PackedRows> pack(const DocumentIndex& documents, DocumentPacking packing,
                                          int64_t S);
+  // The same, kept in the file `path`, mapped, which later runs and other ranks find: then nothing
+  // is packed. Fails as FileSystem too; DataLoss where the file was cut.
+  static absl::StatusOr<PackedRows> find_or_pack(const std::string& path,
+                                                 const DocumentIndex& documents,
+                                                 DocumentPacking packing, int64_t S);
 
   int64_t rows() const { return counts_.rows; }
-  // In order of the file. REQUIRES: 0 <= row < rows().
-  absl::Span<const DocumentPart> row(int64_t row) const {
-    return {parts_.data() + first_[row], static_cast<size_t>(first_[row + 1] - first_[row])};
-  }
+  // In order of the file; empty where the kept file is damaged there, which its reader must also
+  // expect of the parts. REQUIRES: 0 <= row < rows().
+  absl::Span<const DocumentPart> row(int64_t row) const;
   const PackingCounts& counts() const { return counts_; }
 
  private:
-  std::vector<DocumentPart> parts_;
-  std::vector<int64_t> first_;  // [rows + 1] in parts_
+  PackedRows() = default;
+  static absl::StatusOr<PackedRows> read(const std::string& path);
+  absl::Status write(const std::string& path) const;
+
+  absl::Span<const DocumentPart> parts_;
+  absl::Span<const int64_t> first_;     // [rows + 1] in parts_
+  std::shared_ptr<const void> memory_;  // that of both
   PackingCounts counts_;
 };
 

@@ -17,6 +17,19 @@ bool ends_fit(const std::vector<int32_t>& ends, size_t first, const int32_t* tok
   return found == ended && std::count(tokens, tokens + S, eos_id) == ended;
 }
 
+bool parts_fit(absl::Span<const DocumentPart> parts, int64_t S, const TokenShard& shard,
+               int64_t sources) {
+  int64_t tokens = 0;
+  for (const DocumentPart& part : parts) {
+    const bool fits = part.tokens >= 1 && part.tokens <= S && part.given >= 0 &&
+                      part.given <= part.tokens && part.source < sources && part.first_token >= 0 &&
+                      part.first_token <= shard.tokens.tokens() - part.tokens;
+    if (!fits) return false;
+    tokens += part.tokens;
+  }
+  return tokens >= 1 && tokens <= S;
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<TokenChunks>> TokenChunks::create(ShardSet set,
@@ -39,16 +52,23 @@ absl::StatusOr<std::unique_ptr<TokenChunks>> TokenChunks::create(ShardSet set,
       shards.size() > 1 ? " and the others" : "", ": no file holds ", together, " tokens"));
 }
 
-absl::Status TokenChunks::pack(size_t shard) {
-  const TokenShard& of = set_.shards[shard];
+absl::Status TokenChunks::pack(size_t file) {
+  const TokenShard& of = set_.shards[file];
   if (!of.documents) {
     return absl::FailedPreconditionError(absl::StrCat(
         of.tokens.path(),
         ": rows of whole documents need to know where they lie: run emo data index, and name its "
         "folder in data.index"));
   }
+  const int64_t S = options_.sequence_length;
+  const DataFile& mark = set_.files[file];
+  const std::string path =
+      absl::StrCat(options_.index, "/rows/", mark.name, "-", mark.tokens, "-", mark.sample, "-",
+                   of.documents->documents(), "-documents-",
+                   packing_names()[static_cast<int>(options_.packing)], "-", S, ".rows");
   absl::StatusOr<PackedRows> rows =
-      PackedRows::pack(*of.documents, options_.packing, options_.sequence_length);
+      options_.index.empty() ? PackedRows::pack(*of.documents, options_.packing, S)
+                             : PackedRows::find_or_pack(path, *of.documents, options_.packing, S);
   if (!rows.ok()) return rows.status();
   packed_.push_back(*std::move(rows));
   return absl::OkStatus();
@@ -154,10 +174,24 @@ absl::Status TokenChunks::read_packed(int64_t number, int64_t row, int32_t* toke
                                       std::vector<SpanSource>* sources) const {
   const TokenShard& shard = set_.shards[number];
   const int64_t S = options_.sequence_length;
+  const absl::Span<const DocumentPart> parts = packed_[number].row(row);
+  if (!parts_fit(parts, S, shard, static_cast<int64_t>(set_.sources.size()))) {
+    return absl::DataLossError(absl::StrCat("row ", row, " of ", shard.tokens.path(),
+                                            " is damaged in data.index; remove its folder rows"));
+  }
+  const bool is_indexed = shard.source >= 0;
   int64_t at = 0;
-  for (const DocumentPart& part : packed_[number].row(row)) {
+  for (const DocumentPart& part : parts) {
     absl::Status status = read_tokens(shard, part.first_token, part.tokens, tokens + at);
     if (!status.ok()) return status;
+    int32_t* const end = tokens + at + part.tokens - 1;
+    if (is_indexed && std::find(tokens + at, end, set_.eos_id) != end) {
+      return absl::DataLossError(
+          absl::StrCat(shard.tokens.path(), ": a document ends inside tokens ", part.first_token,
+                       " to ", part.first_token + part.tokens,
+                       ", where data.index knows one; remove its folders ends "
+                       "and rows, and run emo data index again"));
+    }
     at += part.tokens;
     document_ends->push_back(static_cast<int32_t>(at));
     sources->push_back({shard.source < 0 ? static_cast<int32_t>(part.source) : shard.source,

@@ -18,6 +18,7 @@ struct ChunkOptions {
   int64_t sequence_length = 0;  // S
   int64_t group = 1;            // chunks of a file are a multiple of this; see reference_group()
   DocumentPacking packing = DocumentPacking::kCut;
+  std::string index = {};  // folder that keeps packed rows; "": they are packed anew, in memory
 };
 
 class TokenChunks : public ChunkSource {
@@ -53,7 +54,7 @@ class TokenChunks : public ChunkSource {
 
  private:
   TokenChunks(ShardSet set, ChunkOptions options) : set_(std::move(set)), options_(options) {}
-  absl::Status pack(size_t shard);
+  absl::Status pack(size_t file);
   absl::Status read_cut(const TokenShard& shard, int64_t number, int64_t begin, int32_t* tokens,
                         std::vector<int32_t>* document_ends,
                         std::vector<SpanSource>* sources) const;

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <filesystem>
 #include <map>
 #include <numeric>
 #include <set>
@@ -149,6 +150,36 @@ TEST(WholeDocuments, GoOneAfterAnotherAndKeepTheirEnds) {
   EXPECT_EQ(rows, (std::vector<Row>{{{0, 5}, {5, 3}}, {{8, 9}}, {{25, 12}}, {{37, 1}}}));
   EXPECT_EQ(packed.counts().dropped, 8);
   EXPECT_EQ(packed.counts().cut_documents, 1);
+}
+
+TEST(PackedRows, AreKeptInAFileThatLaterRunsFind) {
+  const std::string folder = ::testing::TempDir() + "/emo_packed_rows";
+  std::filesystem::remove_all(folder);
+  const std::string path = folder + "/rows/file.rows";
+  const std::vector<int64_t> lengths = drawn_lengths(500, 450, 5);
+  const auto packed = PackedRows::pack(index_of(lengths), DocumentPacking::kBestFit, 100).value();
+  for (int time = 0; time < 2; ++time) {
+    // The second time nothing is packed: these documents are others.
+    const auto kept =
+        PackedRows::find_or_pack(path, index_of(time == 0 ? lengths : drawn_lengths(9, 9, 1)),
+                                 DocumentPacking::kBestFit, 100);
+    ASSERT_TRUE(kept.ok()) << kept.status();
+    ASSERT_EQ(kept->rows(), packed.rows());
+    EXPECT_EQ(kept->counts().filling, packed.counts().filling);
+    for (int64_t row = 0; row < packed.rows(); ++row) {
+      ASSERT_EQ(kept->row(row).size(), packed.row(row).size());
+      for (size_t i = 0; i < packed.row(row).size(); ++i) {
+        EXPECT_EQ(kept->row(row)[i].first_token, packed.row(row)[i].first_token);
+        EXPECT_EQ(kept->row(row)[i].tokens, packed.row(row)[i].tokens);
+      }
+    }
+  }
+  for (const size_t size : {size_t{0}, size_t{70}, size_t{4000}}) {
+    std::filesystem::resize_file(path, size);
+    EXPECT_TRUE(absl::IsDataLoss(
+        PackedRows::find_or_pack(path, index_of(lengths), DocumentPacking::kBestFit, 100).status()))
+        << size;
+  }
 }
 
 // Of rows of 10 out of documents of 4, 6, 7, 20 and 5 tokens, where 2 rows' worth is left out.

@@ -14,7 +14,7 @@ inline absl::StatusOr<std::unique_ptr<TokenChunks>> rows_of_folder(
     const std::string& folder, int64_t S, DocumentPacking packing = DocumentPacking::kCut) {
   absl::StatusOr<ShardSet> set = open_prepared_set(folder, fingerprint_text(packing));
   if (!set.ok()) return set.status();
-  return TokenChunks::create(*std::move(set), {S, 1, packing});
+  return TokenChunks::create(*std::move(set), {S, 1, packing, ""});
 }
 
 inline absl::StatusOr<std::unique_ptr<TokenChunks>> rows_of_files(const std::vector<MixFile>& files,
