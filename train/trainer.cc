@@ -75,6 +75,19 @@ Metrics step_metrics(const RunConfig& config, const StepResult& result, double l
   return metrics;
 }
 
+// Collective: rows are dealt by number, so every rank must number the same ones.
+absl::Status agree_on_data(const ChunkSource& source, const Mesh& mesh) {
+  const std::vector<std::string> all = gather_texts(*mesh.world, source.fingerprint());
+  for (size_t rank = 1; rank < all.size(); ++rank) {
+    if (all[rank] == all[0]) continue;
+    return absl::DataLossError(
+        absl::StrCat("the data of rank ", rank,
+                     " is not that of rank 0: other files, or others of the same "
+                     "names; emo data check on both machines says which"));
+  }
+  return absl::OkStatus();
+}
+
 // What the first rank writes beside checkpoints; others have none.
 absl::StatusOr<std::optional<MetricsLog>> open_log(const RunConfig& config, const Mesh& mesh,
                                                    int64_t step) {
@@ -176,6 +189,8 @@ absl::Status Run::start() {
   absl::Status status = agree(*mesh_.world, data.status());
   if (!status.ok()) return status;
   data_ = *std::move(data);
+  status = agree_on_data(*data_.source, mesh_);
+  if (!status.ok()) return status;
   absl::StatusOr<RunOrigin> origin = find_origin(config_, mesh_);
   if (!origin.ok()) return origin.status();
   if (origin->resumes) checkpoint_ = origin->checkpoint;

@@ -11,7 +11,7 @@ import time
 import numpy
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[3]))
-from tests.program import Program, check, once, run_cases, write_tokenizer  # noqa: E402
+from tests.program import ROOT, Program, check, once, run_cases, write_tokenizer  # noqa: E402
 
 EOS = 1
 VOCAB = ["--vocab-size", 256, "--eos-id", EOS]
@@ -233,6 +233,20 @@ def test_a_check_compares_with_a_checkpoint_and_with_the_index(emo):
     (folder / "book.npy").unlink()
     found = emo.run("data", "check", mix, *arguments, expect=66).stderr
     check("book.npy: no such file" in found, found)
+
+
+def test_ranks_with_other_data_end_the_run(emo):
+    other = emo.folder / "of-rank-1"
+    shutil.copytree(files(emo), other)
+    ids = numpy.fromfile(other / "web-0.npy", numpy.uint8)
+    ids[:50] = 9
+    ids.tofile(other / "web-0.npy")
+    train = [emo.executable, "train", *CONFIG, f"run.folder={emo.folder}/apart"]
+    mpirun = [ROOT / "launch/mpirun.sh", "1", *train, f"data.path={files(emo)}/web-0.npy", ":", "-n", "1", *train,
+              f"data.path={other}/web-0.npy"]
+    result = subprocess.run(mpirun, capture_output=True, text=True, timeout=100)
+    check(result.returncode == 65 and "data of rank 1 is not that of rank 0" in result.stderr, f"{result}")
+    check(not (emo.folder / "apart").exists(), "a folder was made")
 
 
 def test_checkpoints_hold_the_tokenizer_whatever_becomes_of_its_file(emo):
