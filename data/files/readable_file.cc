@@ -51,16 +51,18 @@ class PreadFile : public ReadableFile {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<ReadableFile>> open_readable(const std::string& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  // A pipe that nobody writes to would keep an open() waiting for ever.
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   struct stat status {};
   if (fd < 0 || ::fstat(fd, &status) != 0) {
     const std::string why = absl::StrCat(path, ": ", std::strerror(errno));
     if (fd >= 0) ::close(fd);
     return absl::NotFoundError(why);
   }
-  if (S_ISDIR(status.st_mode)) {
+  if (!S_ISREG(status.st_mode)) {
     ::close(fd);
-    return absl::InvalidArgumentError(path + ": is a folder");
+    return absl::InvalidArgumentError(
+        path + (S_ISDIR(status.st_mode) ? ": is a folder" : ": is no file, but a pipe or a device"));
   }
   return std::make_unique<PreadFile>(path, fd, static_cast<int64_t>(status.st_size));
 }

@@ -1,6 +1,8 @@
 """Token files as a run reads them: mixes, patterns, NumPy's files, the reference's order against numpy, and what is
 told of files that are missing, damaged or other than said."""
 import json
+import math
+import os
 import pathlib
 import re
 import shutil
@@ -201,6 +203,7 @@ def test_what_cannot_be_is_refused_by_name(emo):
     (folder / "empty.bin").write_bytes(b"")
     (folder / "mix.txt").write_text("letters\n,x.npy\nletters,{TOKENIZER}/a.npy\n# nothing\n")
     (folder / "none.txt").write_text("# nothing\n")
+    os.mkfifo(folder / "pipe")
     (folder / "gone.txt").write_text("a,one.npy\na,two.npy\n")
     for overrides, code, hints in (
             ([f"data.path={folder}/big.npy"], 65, ["big.npy", ">u4"]),
@@ -212,6 +215,8 @@ def test_what_cannot_be_is_refused_by_name(emo):
             ([f"data.path={folder}/empty.bin"], 65, ["empty.bin"]),
             ([f"data.path={folder}/nothing-*.npy"], 66, ["nothing-*.npy"]),
             ([f"data.path={folder}"], 66, ["dataset.json"]),
+            ([f"data.path={folder}/pipe"], 65, ["is no file, but a pipe"]),
+            (["data.path=/dev/zero"], 65, ["is no file, but a pipe or a device"]),
             ([f"data.mix={folder}/mix.txt"], 64, ["mix.txt:1", "mix.txt:2", "mix.txt:3", "data.tokenizer_name"]),
             ([f"data.mix={folder}/none.txt"], 64, ["without files"]),
             ([f"data.mix={folder}/gone.txt"], 66, ["one.npy", "two.npy"]),
@@ -267,6 +272,29 @@ def test_rows_that_repeat_are_masked_and_counted(emo):
     for name, ranks in (("masked-one", 0), ("masked-two", 2)):
         lines = losses(emo, name, *overrides, ranks=ranks)
         check(all(line["train/masked instances (%)"] == 12.5 for line in lines), f"{name}: {lines[0]}")
+
+
+def test_documents_of_every_length_train(emo):
+    """Of one token, of none but its end, longer than many rows, and rows without any end."""
+    folder = emo.folder / "lengths"
+    folder.mkdir()
+    words = numpy.random.default_rng(8).integers(2, 256, 10_000_000).astype(numpy.uint8)
+    ends = words[:40_000].copy()
+    ends[:] = EOS  # every token is a document: 256 in a row
+    pairs = words[:40_000].copy()
+    pairs[1::2] = EOS
+    mixed = numpy.concatenate([words[:70], [EOS, EOS, EOS], words[:1], [EOS], words[:4000], [EOS]] * 10).astype(numpy.uint8)
+    for name, ids in (("long", words), ("ends", ends), ("pairs", pairs), ("mixed", mixed)):
+        ids.tofile(folder / f"{name}.npy")
+        overrides = [f"data.path={folder}/{name}.npy", "train.steps=3", "routing.losses_over=all"]
+        one, two = losses(emo, f"lengths-{name}", *overrides), losses(emo, f"lengths-{name}-two", *overrides, ranks=2)
+        for a, b in zip(one, two, strict=True):
+            for key in ("train/CE loss", "train/Z loss", "optim/total grad norm"):
+                check(math.isfinite(a[key]) and abs(a[key] - b[key]) < 1e-4 * max(1, abs(a[key])), f"{name} {key}: {a[key]} {b[key]}")
+        index = emo.folder / "lengths-index"
+        emo.run("data", "index", folder / f"{name}.npy", *VOCAB, "--index", index)
+        indexed = losses(emo, f"lengths-{name}-indexed", *overrides, f"data.index={index}")
+        check(indexed == one, f"{name}: other losses with an index")
 
 
 def test_the_mix_of_the_1t_run_is_what_the_script_makes(emo):
