@@ -2,6 +2,7 @@
 #include <ATen/Parallel.h>
 #include <c10/util/Exception.h>
 #include <malloc.h>
+#include <sys/resource.h>
 
 #include <cstdio>
 #include <cstdlib>
@@ -27,11 +28,20 @@ void prepare_memory() {
   mallopt(M_MMAP_THRESHOLD, 4 << 20);
 }
 
+// Every rank keeps the files of its data open, over a thousand for the mix of the 1T run.
+void allow_many_files() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return;
+  limit.rlim_cur = limit.rlim_max;
+  ::setrlimit(RLIMIT_NOFILE, &limit);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
   emo::keep_standard_descriptors();
   prepare_memory();
+  allow_many_files();
   const absl::Status chosen = emo::choose_instruction_set();
   if (!chosen.ok()) return emo::report_error(chosen, /*speaks=*/true);  // CPUs of ranks may differ
   at::set_num_threads(1);  // libtorch's own: ours are parallel/thread_pool.h

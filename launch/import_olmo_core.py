@@ -174,10 +174,11 @@ def loader_state(step_folder: pathlib.Path) -> dict:
         return {}
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    except Exception as error:  # whatever a file that is none makes of torch
         print(f"import_olmo_core: {path} cannot be read, so its place in the data is not compared: {error}", file=sys.stderr)
         return {}
-    return state.get("data_loader") or {}
+    found = state.get("data_loader") if isinstance(state, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 def check_position(state: dict, tokens: int, size: dict) -> None:
@@ -314,7 +315,8 @@ def main():
     (temporary / "config.json").write_text(json.dumps(config_json(size), indent=1) + "\n")
     (temporary / "state.json").write_text(json.dumps(
         {"step": step, "sequences": tokens // size["sequence_length"], "tokens": tokens, "data_fingerprint": "",
-         **({} if rate is None else {"learning_rate": rate}), "config": {}, "imported_from": str(options.step_folder)},
+         **({} if rate is None else {"learning_rate": rate}),
+         **({"reference_loader": {"seed": state["seed"]}} if "seed" in state else {}), "config": {}, "imported_from": str(options.step_folder)},
         indent=1) + "\n")
     for source in sorted((ROOT / "train/model_folder/hugging_face").glob("*_emo.py")):
         shutil.copy(source, temporary)
@@ -325,7 +327,9 @@ def main():
     print(f"{options.out}: step {step}, {len(groups) - 1} layers" +
           (", weights only" if options.weights_only else ", with the optimizer's moments") +
           ("" if size["tokens_per_step"] else "; tokens and data position unknown (--tokens-per-step), set to 0") +
-          (f"; its data has seed {state['seed']} (data.seed)" if "seed" in state else ""))
+          (f"; its data has seed {state['seed']} (data.seed)" if "seed" in state else "") +
+          (f"; its place in epoch {state['epoch']} of the data follows from its step, and was not compared"
+           if state.get("epoch") not in (None, 1) else ""))
 
 
 if __name__ == "__main__":

@@ -24,9 +24,6 @@ absl::StatusOr<Rows> open_rows_of(const RunConfig& config, const OpenReadable& o
         absl::StrCat(config.data.path[0], ": its tokenizer has ", rows->chunks->vocab_size(),
                      " tokens, model.vocab_size is ", config.model.vocab_size));
   }
-  if (rows->mix == nullptr) return rows;
-  absl::Status status = rows->mix->check_epochs(config.total_steps() * config.train.batch);
-  if (!status.ok()) return status;
   return rows;
 }
 

@@ -5,6 +5,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "data/files/json.h"
 #include "data/rows/data_record.h"
 #include "parallel/agreement.h"
 #include "train/subset/cut_model.h"
@@ -52,12 +53,38 @@ absl::Status check_contract(const std::string& folder, const RunConfig& config,
                    "\nSet run.change_contract=true if that is meant."));
 }
 
+// What another program wrote does not say what it read.
+bool knows_data(const TrainingPosition& position) {
+  return !position.data_fingerprint.empty() && !position.config.empty();
+}
+
+// Of an import all that is known is how its loader went through the data.
+absl::Status check_loader(const std::string& folder, const RunConfig& config) {
+  const std::string path = folder + "/state.json";
+  absl::StatusOr<Json> state = read_json_file(path);
+  if (!state.ok()) return state.status();
+  if (!state->contains("reference_loader")) return absl::OkStatus();
+  absl::StatusOr<uint64_t> seed = json_field<uint64_t>((*state)["reference_loader"], "seed", path);
+  if (!seed.ok()) return seed.status();
+  std::vector<std::string> differences;
+  if (config.data.order != Order::kReference) {
+    differences.push_back(absl::StrCat("data.order: was reference, is ",
+                                       order_names()[static_cast<int>(config.data.order)]));
+  }
+  if (config.data_seed() != *seed) {
+    differences.push_back(absl::StrCat("data.seed: was ", *seed, ", is ", config.data_seed()));
+  }
+  if (differences.empty()) return absl::OkStatus();
+  return absl::FailedPreconditionError(absl::StrCat(
+      folder, ": run.take all goes on in its data, and this is another way through it:\n  ",
+      absl::StrJoin(differences, "\n  "), "\nSet run.change_data=true if that is meant."));
+}
+
 // Going on at a position in data needs the same data, in the same order.
 absl::Status check_data(const std::string& folder, const RunConfig& config,
                         const ChunkSource& source, const TrainingPosition& position) {
-  // What another program wrote does not say what it read.
-  const bool known = !position.data_fingerprint.empty() && !position.config.empty();
-  if (config.run.change_data || !known) return absl::OkStatus();
+  if (config.run.change_data) return absl::OkStatus();
+  if (!knows_data(position)) return check_loader(folder, config);
   std::vector<std::string> differences;
   for (const std::string& line : differences_that_matter(position.config, to_pairs(config))) {
     const bool is_seed = absl::StartsWith(line, "run.seed") && config.data.seed < 0;
@@ -176,6 +203,10 @@ absl::StatusOr<RunStart> take_over(const RunConfig& config, const ChunkSource& s
   if (config.run.take != Take::kAll) return RunStart{TrainingPosition(), *std::move(pruning)};
   position->evaluation = {};  // measured on another run's machine
   position->schedule_start = {};
+  // Other data begins at its own beginning.
+  if (knows_data(*position) && !source.matches(position->data_fingerprint)) {
+    position->data_start = position->sequences;
+  }
   if (config.schedule.start == Schedule::Start::kCheckpoint) {
     if (position->learning_rate <= 0) {
       return absl::FailedPreconditionError(absl::StrCat(

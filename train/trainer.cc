@@ -163,6 +163,8 @@ class Run {
   // Collective; every rank gets the same answer.
   absl::Status save();
   DataRecord data_record() const;
+  // Its first sequence is where the run began with it. InvalidArgument as MixOrder::check_epochs().
+  absl::Status begin_data();
 
   const RunConfig& config_;
   const Mesh& mesh_;
@@ -203,6 +205,8 @@ absl::Status Run::start() {
   stepper_->copy_from_host();
   now_ = *std::move(start);
   first_step_ = saved_step_ = now_.position.step;
+  status = begin_data();
+  if (!status.ok()) return status;
   now_.position.data_fingerprint = data_.source->fingerprint();
   now_.position.config = to_pairs(config_);
   description_ = describe(config_, *data_.source);
@@ -292,9 +296,19 @@ absl::Status Run::report(const StepBatches& batches, const StepResult& result, d
   return absl::OkStatus();
 }
 
+absl::Status Run::begin_data() {
+  const int64_t first = now_.position.data_start;
+  data_.loader.first_sequence = first;
+  if (!data_.loader.mix) return absl::OkStatus();
+  return data_.loader.mix->check_epochs(total_ * config_.train.batch - first);
+}
+
 DataRecord Run::data_record() const {
   DataRecord record{data_.source->fingerprint(), data_.source->files(), {}};
-  if (data_.loader.mix) record.sources = data_.loader.mix->positions(now_.position.sequences);
+  if (data_.loader.mix) {
+    const TrainingPosition& at = now_.position;
+    record.sources = data_.loader.mix->positions(at.sequences - at.data_start);
+  }
   return record;
 }
 

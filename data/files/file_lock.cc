@@ -4,7 +4,9 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <cstdio>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -15,6 +17,9 @@
 
 namespace emo {
 namespace {
+
+constexpr absl::Duration kBetweenTries = absl::Milliseconds(50);
+constexpr int kQuietTries = 100;  // before it is said that we wait
 
 std::string this_process() {
   char host[256] = "";
@@ -31,11 +36,19 @@ void write_holder(int fd) {
   [[maybe_unused]] const ssize_t written = ::pwrite(fd, holder.data(), holder.size(), 0);
 }
 
-std::string read_holder(int fd) {
+std::string holder_of(const std::string& path, int fd) {
   char text[512];
   const ssize_t got = ::pread(fd, text, sizeof text, 0);
-  return std::string(
-      absl::StripAsciiWhitespace({text, static_cast<size_t>(std::max<ssize_t>(got, 0))}));
+  const absl::string_view holder(text, static_cast<size_t>(std::max<ssize_t>(got, 0)));
+  return absl::StrCat(path, ": in use by ", absl::StripAsciiWhitespace(holder));
+}
+
+int lock_file(int fd, int how) {
+  int got = 0;
+  do {
+    got = ::flock(fd, how);
+  } while (got != 0 && errno == EINTR);
+  return got;
 }
 
 }  // namespace
@@ -44,12 +57,16 @@ absl::StatusOr<FileLock> FileLock::take(const std::string& path, Held held) {
   const int fd = ::open(path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0666);
   if (fd < 0) return errno_status("cannot lock", path);
   FileLock lock(fd);
-  int got = 0;
-  do {
-    got = ::flock(fd, held == Held::kWait ? LOCK_EX : LOCK_EX | LOCK_NB);
-  } while (got != 0 && errno == EINTR);
-  if (got != 0 && errno == EWOULDBLOCK) {
-    return absl::AlreadyExistsError(absl::StrCat(path, ": in use by ", read_holder(fd)));
+  int got = lock_file(fd, LOCK_EX | LOCK_NB);
+  const auto is_held = [&] { return got != 0 && errno == EWOULDBLOCK; };
+  if (is_held() && held == Held::kRefuse) return absl::AlreadyExistsError(holder_of(path, fd));
+  for (int tries = 0; is_held() && tries < kQuietTries; ++tries) {
+    absl::SleepFor(kBetweenTries);
+    got = lock_file(fd, LOCK_EX | LOCK_NB);
+  }
+  if (is_held()) {
+    std::fprintf(stderr, "emo: waiting: %s\n", holder_of(path, fd).c_str());
+    got = lock_file(fd, LOCK_EX);
   }
   if (got == 0) write_holder(fd);
   return lock;

@@ -11,11 +11,12 @@ namespace emo {
 class FileLock {
  public:
   enum class Held {
-    kWait,    // until another process lets go
+    kWait,    // until another process lets go, and say so on standard error
     kRefuse,  // AlreadyExists, naming who holds it: host, process and since when
   };
   // The file stays when the lock is gone; it says who held it last. A file system without locks
-  // grants it to all. Errors as of FileSystem where the file cannot be made.
+  // grants it to all. PermissionDenied, NotFound or Unknown where the
+  // file cannot be made.
   static absl::StatusOr<FileLock> take(const std::string& path, Held held);
   FileLock(FileLock&& other) noexcept;
   FileLock& operator=(FileLock&& other) noexcept;

@@ -150,7 +150,8 @@ MappedFile::~MappedFile() {
 }
 
 absl::StatusOr<MappedFile> MappedFile::open(const std::string& path) {
-  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  // A pipe that nobody writes to would keep an open() waiting for ever.
+  const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) {
     absl::Status status = errno_status("cannot open", path);
     return absl::IsPermissionDenied(status) ? absl::NotFoundError(status.message()) : status;
@@ -161,6 +162,10 @@ absl::StatusOr<MappedFile> MappedFile::open(const std::string& path) {
     absl::Status status = errno_status("cannot read", path);
     ::close(fd);
     return status;
+  }
+  if (!S_ISREG(info.st_mode)) {
+    ::close(fd);
+    return absl::InvalidArgumentError(path + ": is no file, but a pipe or a device");
   }
   const auto size = static_cast<size_t>(info.st_size);
   void* data = size > 0 ? ::mmap(nullptr, size, PROT_READ, MAP_PRIVATE, fd, 0) : nullptr;

@@ -60,8 +60,8 @@ struct FileIdentity {
 class MappedFile {
  public:
   // NotFound where it is missing or must not be read; Unknown for a folder and what cannot be
-  // mapped. A file that becomes shorter while it is mapped ends the process at the first byte that
-  // is gone.
+  // mapped; InvalidArgument for a pipe or a device. A file that becomes shorter while it is mapped
+  // ends the process at the first byte that is gone.
   static absl::StatusOr<MappedFile> open(const std::string& path);
   MappedFile(MappedFile&& other) noexcept;
   MappedFile& operator=(MappedFile&& other) noexcept;

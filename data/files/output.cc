@@ -113,6 +113,19 @@ absl::StatusOr<OutputPlace> output_place(const std::string& path) {
   return place;
 }
 
+absl::Status remove_left_overs(FileSystem& fs, const std::string& path) {
+  const std::string folder = parent_folder(path);
+  absl::StatusOr<std::vector<std::string>> names = list_directory(folder);
+  if (!names.ok()) return names.status();
+  const std::string beginning = absl::StrCat(file_name(path), ".tmp-");
+  for (const std::string& name : *names) {
+    if (!absl::StartsWith(name, beginning)) continue;
+    absl::Status status = fs.remove_all(absl::StrCat(folder, "/", name));
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<std::unique_ptr<WritableFile>> create_output(FileSystem& fs, const std::string& path,
                                                             Writing writing) {
   absl::StatusOr<OutputPlace> place = output_place(path);

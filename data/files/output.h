@@ -31,4 +31,8 @@ absl::StatusOr<OutputPlace> output_place(const std::string& path);
 absl::StatusOr<std::unique_ptr<WritableFile>> create_output(FileSystem& fs, const std::string& path,
                                                             Writing writing);
 
+// Removes what a process that was killed while it wrote `path` has left. REQUIRES: no process
+// writes it now, which a FileLock can say.
+absl::Status remove_left_overs(FileSystem& fs, const std::string& path);
+
 }  // namespace emo

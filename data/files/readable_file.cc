@@ -56,13 +56,19 @@ absl::StatusOr<std::unique_ptr<ReadableFile>> open_readable(const std::string& p
   struct stat status {};
   if (fd < 0 || ::fstat(fd, &status) != 0) {
     const std::string why = absl::StrCat(path, ": ", std::strerror(errno));
+    const bool too_many = errno == EMFILE || errno == ENFILE;
     if (fd >= 0) ::close(fd);
+    if (too_many) {
+      return absl::ResourceExhaustedError(
+          why + "; a run keeps its data's files open: raise the limit (ulimit -n)");
+    }
     return absl::NotFoundError(why);
   }
   if (!S_ISREG(status.st_mode)) {
     ::close(fd);
-    return absl::InvalidArgumentError(
-        path + (S_ISDIR(status.st_mode) ? ": is a folder" : ": is no file, but a pipe or a device"));
+    return absl::InvalidArgumentError(path + (S_ISDIR(status.st_mode)
+                                                  ? ": is a folder"
+                                                  : ": is no file, but a pipe or a device"));
   }
   return std::make_unique<PreadFile>(path, fd, static_cast<int64_t>(status.st_size));
 }

@@ -24,8 +24,8 @@ class ReadableFile {
   virtual absl::Status read(int64_t begin, int64_t count, char* to) const = 0;
 };
 
-// NotFound where it is missing or must not be read; InvalidArgument for what is no regular
-// file, such as a folder or a pipe.
+// NotFound where it is missing or must not be read; ResourceExhausted where too many are open;
+// InvalidArgument for what is no regular file, such as a folder or a pipe.
 absl::StatusOr<std::unique_ptr<ReadableFile>> open_readable(const std::string& path);
 
 // How files are opened: open_readable, but in tests.

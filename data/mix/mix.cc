@@ -82,6 +82,9 @@ absl::StatusOr<Mix> parse_mix_lines(const std::string& text, const std::string& 
 }
 
 absl::StatusOr<std::vector<MixFile>> files_of_pattern(const std::string& pattern) {
+  if (path_exists(pattern)) {  // whatever characters it has
+    return std::vector<MixFile>{{file_name(parent_folder(pattern)), pattern}};
+  }
   glob_t found{};
   const int code = ::glob(pattern.c_str(), 0, nullptr, &found);
   std::vector<MixFile> files;

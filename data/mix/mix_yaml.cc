@@ -149,10 +149,10 @@ class MixReader {
   }
 
   void compare_weights() {
-    if (counted_.size() > 0 && weighted_.size() > 0) {
+    if (!counted_.empty() && !weighted_.empty()) {
       wrong_.push_back(counted_.front() + "tokens here, a weight elsewhere: one of them for all");
     }
-    if (counted_.size() + weighted_.size() > 0 && bare_.size() > 0) {
+    if (counted_.size() + weighted_.size() > 0 && !bare_.empty()) {
       wrong_.push_back(bare_.front() + "a source without weight or tokens, which others have");
     }
     weighted_.insert(weighted_.end(), counted_.begin(), counted_.end());

@@ -48,15 +48,14 @@ class MixOrder {
 
  private:
   MixOrder(std::vector<WeightedSource> sources, Order order, uint64_t seed);
-  int64_t taken(size_t source, int64_t index) const;
 
   const std::vector<WeightedSource> sources_;
   const Order order_;
   std::vector<uint64_t> seeds_;     // [sources]
   std::vector<int64_t> in_period_;  // [sources] sequences of each in a period
   // A period, over and over: for each of its places a source, and how many places before are of the
-  // same. Sources stand as evenly as whole places allow: the k-th of n places of a source comes
-  // where (k + 1/2) / n of the period is over.
+  // same. After any number of places each source has had its share of them to less than one
+  // (Tijdeman 1980, "The chairman assignment problem").
   std::vector<uint32_t> source_;  // [period]
   std::vector<uint32_t> before_;  // [period]
 };

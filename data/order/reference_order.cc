@@ -5,24 +5,13 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "data/files/file_lock.h"
-#include "data/files/output.h"
 #include "data/order/numpy_shuffle.h"
 
 namespace emo {
 namespace {
 
+constexpr size_t kWindows = 4;           // of an epoch in memory
 constexpr int64_t kTargetTokens = 8192;  // the reference's max_target_sequence_length
-
-// A run that begins meanwhile sees all of it or nothing.
-absl::Status write_groups(const std::string& path, const std::vector<uint32_t>& groups) {
-  absl::StatusOr<std::unique_ptr<WritableFile>> file =
-      create_output(posix_file_system(), path, Writing::kStreamed);
-  if (!file.ok()) return file.status();
-  absl::Status status = (*file)->append(
-      {reinterpret_cast<const char*>(groups.data()), groups.size() * sizeof(uint32_t)});
-  return status.ok() ? (*file)->close() : status;
-}
 
 }  // namespace
 
@@ -49,60 +38,75 @@ ReferenceOrder::ReferenceOrder(ReferenceOrderOptions options)
 
 absl::StatusOr<int64_t> ReferenceOrder::chunk(int64_t index) {
   const int64_t position = index % per_epoch_;
-  absl::StatusOr<const uint32_t*> groups = groups_of(1 + index / per_epoch_);
-  if (!groups.ok()) return groups.status();
-  return static_cast<int64_t>((*groups)[position / options_.group]) * options_.group +
+  const int64_t group = position / options_.group;
+  const std::lock_guard lock(mutex_);
+  absl::StatusOr<Epoch*> epoch = epoch_of(1 + index / per_epoch_);
+  if (!epoch.ok()) return epoch.status();
+  absl::StatusOr<const Window*> window = window_of(*epoch, group / kWindow);
+  if (!window.ok()) return window.status();
+  return static_cast<int64_t>((*window)->groups[group % kWindow]) * options_.group +
          position % options_.group;
 }
 
-absl::StatusOr<const uint32_t*> ReferenceOrder::groups_of(int64_t number) {
-  const std::lock_guard lock(mutex_);
+absl::StatusOr<ReferenceOrder::Epoch*> ReferenceOrder::epoch_of(int64_t number) {
   const auto found = epochs_.find(number);
-  if (found != epochs_.end()) return found->second.groups;
+  if (found != epochs_.end()) return &found->second;
   Epoch epoch;
   const uint64_t seed = options_.seed + static_cast<uint64_t>(number);
-  absl::Status status =
-      options_.folder.empty() ? shuffle(seed, &epoch) : find_or_write(seed, &epoch);
-  if (!status.ok()) return status;
+  if (options_.folder.empty()) {
+    epoch.memory = shuffled(seed);
+  } else {
+    absl::Status status = find_or_shuffle(seed, &epoch);
+    if (!status.ok()) return status;
+  }
   // Rows of two epochs meet at a border; older ones are not asked for again.
   while (epochs_.size() > 1) epochs_.erase(epochs_.begin());
-  return epochs_.emplace(number, std::move(epoch)).first->second.groups;
+  return &epochs_.emplace(number, std::move(epoch)).first->second;
 }
 
-absl::Status ReferenceOrder::shuffle(uint64_t seed, Epoch* epoch) const {
-  epoch->memory.resize(static_cast<size_t>(options_.num_chunks / options_.group));
-  std::iota(epoch->memory.begin(), epoch->memory.end(), 0);
-  numpy_shuffle(seed, static_cast<int64_t>(epoch->memory.size()), epoch->memory.data());
-  epoch->groups = epoch->memory.data();
-  return absl::OkStatus();
+// Rows are asked for one after another, by a few threads: of a file a few windows are in memory.
+absl::StatusOr<const ReferenceOrder::Window*> ReferenceOrder::window_of(Epoch* epoch,
+                                                                        int64_t number) const {
+  for (const Window& window : epoch->windows) {
+    if (window.number == number) return &window;
+  }
+  const int64_t count = num_groups();
+  Window window{number, {}};
+  window.groups.resize(static_cast<size_t>(std::min(kWindow, count - number * kWindow)));
+  if (epoch->file) {
+    absl::Status status =
+        epoch->file->read(number * kWindow * 4, static_cast<int64_t>(window.groups.size()) * 4,
+                          reinterpret_cast<char*>(window.groups.data()));
+    if (!status.ok()) return status;
+  } else {
+    std::copy_n(epoch->memory.begin() + number * kWindow, window.groups.size(),
+                window.groups.begin());
+  }
+  if (epoch->windows.size() == kWindows) epoch->windows.pop_front();
+  epoch->windows.push_back(std::move(window));
+  return &epoch->windows.back();
 }
 
-absl::Status ReferenceOrder::find_or_write(uint64_t seed, Epoch* epoch) const {
-  const int64_t count = options_.num_chunks / options_.group;
+std::vector<uint32_t> ReferenceOrder::shuffled(uint64_t seed) const {
+  std::vector<uint32_t> groups(static_cast<size_t>(num_groups()));
+  std::iota(groups.begin(), groups.end(), 0);
+  numpy_shuffle(seed, num_groups(), groups.data());
+  return groups;
+}
+
+absl::Status ReferenceOrder::find_or_shuffle(uint64_t seed, Epoch* epoch) const {
   const std::string path =
-      absl::StrCat(options_.folder, "/order-", count, "-groups-seed-", seed, ".u32");
-  if (!path_exists(path)) {
-    absl::Status status = posix_file_system().make_directories(options_.folder);
-    if (!status.ok()) return status;
-    // Of many ranks one shuffles, and the others find the file.
-    absl::StatusOr<FileLock> lock =
-        FileLock::take(options_.folder + "/order.lock", FileLock::Held::kWait);
-    if (!lock.ok()) return lock.status();
-    if (!path_exists(path)) {
-      status = shuffle(seed, epoch);
-      if (status.ok()) status = write_groups(path, epoch->memory);
-    }
-    if (!status.ok()) return status;
-    epoch->memory = {};
-  }
-  absl::StatusOr<MappedFile> file = MappedFile::open(path);
+      absl::StrCat(options_.folder, "/order/", num_groups(), "-groups-seed-", seed, ".u32");
+  absl::StatusOr<BlockFile> file = find_or_make(path, [&](BlockWriter* out) {
+    const std::vector<uint32_t> groups = shuffled(seed);
+    return out->append({reinterpret_cast<const char*>(groups.data()), groups.size() * 4});
+  });
   if (!file.ok()) return file.status();
-  if (file->bytes().size() != static_cast<size_t>(count) * sizeof(uint32_t)) {
-    return absl::DataLossError(absl::StrCat(path, ": ", file->bytes().size(), " bytes, expected ",
-                                            4 * count, "; remove it, and it is made anew"));
+  if (file->size() != num_groups() * 4) {
+    return absl::DataLossError(absl::StrCat(path, ": the order of ", file->size() / 4,
+                                            " groups; remove it, and it is made anew"));
   }
-  epoch->file = std::make_unique<MappedFile>(*std::move(file));
-  epoch->groups = reinterpret_cast<const uint32_t*>(epoch->file->bytes().data());
+  epoch->file.emplace(*std::move(file));
   return absl::OkStatus();
 }
 

@@ -4,15 +4,17 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "data/files/file_system.h"
+#include "data/files/block_file.h"
 
 namespace emo {
 
@@ -29,28 +31,35 @@ int64_t reference_group(int64_t sequence_length);
 
 // Thread-safe. An epoch's groups are shuffled when the first of its sequences is asked for: 4 bytes
 // of memory for each group meanwhile, 20 to 50 s for 475 million. With a folder they are then in a
-// file, mapped, that later runs find; without, in memory.
+// file that later runs and other ranks find; without, in memory.
 class ReferenceOrder {
  public:
   // InvalidArgument where no whole batch of chunks is there.
   static absl::StatusOr<std::unique_ptr<ReferenceOrder>> create(ReferenceOrderOptions options);
 
-  // The chunk of sequence number `index` of the run, which begins with epoch 1. Fails where the
-  // epoch's file can be neither read nor written, or is damaged. REQUIRES: 0 <= index.
+  // The chunk of sequence number `index` of the run, which begins with epoch 1. Fails as
+  // find_or_make() and BlockFile::read() do. REQUIRES: 0 <= index.
   absl::StatusOr<int64_t> chunk(int64_t index);
 
   int64_t sequences_per_epoch() const { return per_epoch_; }
 
  private:
+  static constexpr int64_t kWindow = 1 << 14;
+  struct Window {
+    int64_t number;
+    std::vector<uint32_t> groups;  // [kWindow], but the last
+  };
   struct Epoch {
-    std::vector<uint32_t> memory;
-    std::unique_ptr<MappedFile> file;
-    const uint32_t* groups = nullptr;  // [num_chunks / group]
+    std::vector<uint32_t> memory;  // [num_groups()], or
+    std::optional<BlockFile> file;
+    std::deque<Window> windows;
   };
   explicit ReferenceOrder(ReferenceOrderOptions options);
-  absl::StatusOr<const uint32_t*> groups_of(int64_t epoch);
-  absl::Status shuffle(uint64_t seed, Epoch* epoch) const;
-  absl::Status find_or_write(uint64_t seed, Epoch* epoch) const;
+  int64_t num_groups() const { return options_.num_chunks / options_.group; }
+  absl::StatusOr<Epoch*> epoch_of(int64_t epoch);
+  absl::StatusOr<const Window*> window_of(Epoch* epoch, int64_t number) const;
+  std::vector<uint32_t> shuffled(uint64_t seed) const;
+  absl::Status find_or_shuffle(uint64_t seed, Epoch* epoch) const;
 
   const ReferenceOrderOptions options_;
   const int64_t per_epoch_;

@@ -119,7 +119,7 @@ class FilesCheck {
     if (!file.ok()) return file.status();
     const int64_t S = options_.data.rows.sequence_length;
     DataCounts counts{1, file->tokens(), file->tokens() / S};
-    if (counts.rows == 0) {
+    if (counts.rows == 0 && options_.data.documents == "cut") {
       return absl::DataLossError(
           absl::StrCat(entry.path, ": ", counts.tokens, " tokens are no row of ", S));
     }
@@ -180,7 +180,9 @@ absl::StatusOr<int> check_data(const CheckOptions& given) {
   if (!report.ok()) return report.status();
   if (report->odd.empty()) {
     absl::Status status = add_rows(options, rows, &*report);
-    if (!status.ok()) return status;
+    if (!status.ok()) report->odd.emplace_back(status.message());
+  } else if (!options.checkpoint.empty()) {
+    report->odd.push_back("not compared with " + options.checkpoint);
   }
   options.json ? print_report_json(*report) : print_report(*report);
   return report->odd.empty() ? kExitDone : kExitDiffers;
@@ -205,13 +207,15 @@ Command data_check_command() {
   command.options.add("--checkpoint", &options->checkpoint,
                       "compare with the data that a run had seen when it\nwrote this checkpoint");
   command.options.add("--threads", &options->threads, "of --all; 0: one per core")
-      .at_least(0)
+      .range(0, 1024)
       .show_default();
   command.options.add("--json", &options->json, "print one JSON object");
   command.footer =
       "Says what --documents does to documents where it is known where they lie: of a folder, and\n"
-      "of token files with an index. Ends with 1 where a file is missing, cannot be read as it "
-      "should,\nor is not what it was.\n"
+      "of token files with an index. Ends with 1 where a file of a list is missing, cannot be read "
+      "as "
+      "it should, or is\nnot what it was; with --documents as the run has it, --checkpoint "
+      "compares rows too.\n"
       "Example: emo data check configs/mixes/OLMoE-mix-0824.txt --root /data \\\n"
       "           --tokenizer-name allenai/dolma2-tokenizer --vocab-size 100278 --eos-id 100257";
   command.run = [options] { return check_data(*options); };

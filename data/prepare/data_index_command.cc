@@ -23,28 +23,42 @@ struct IndexOptions {
   bool json = false;
 };
 
-// A file that is to be indexed.
+// A file that is to be indexed. It is opened again when its turn comes, so that few are open.
 struct Indexed {
-  std::string label;
-  TokenFile file;
+  MixFile file;
+  int64_t tokens = 0;
   std::string ends;  // path of its index
 };
 
-absl::StatusOr<std::vector<Indexed>> open_files(const std::vector<MixFile>& files,
-                                                const RowsOptions& rows) {
-  std::vector<Indexed> opened;
+int64_t width_of(const RowsOptions& rows) { return token_width(rows.dtype, rows.vocab_size); }
+
+absl::StatusOr<Indexed> look_at(const MixFile& entry, const RowsOptions& rows) {
+  absl::StatusOr<TokenFile> file = TokenFile::open(entry.path, width_of(rows));
+  if (!file.ok()) return file.status();
+  absl::StatusOr<std::string> ids = sampled_ids(*file);
+  if (!ids.ok()) return ids.status();
+  const DataFile mark{file_name(entry.path), file->tokens(), sample_of(*ids)};
+  return Indexed{entry, mark.tokens,
+                 path_of_ends(rows.index, mark, static_cast<int32_t>(rows.eos_id))};
+}
+
+// All that cannot be read is named at once.
+absl::StatusOr<std::vector<Indexed>> look_at_all(const std::vector<MixFile>& files,
+                                                 const RowsOptions& rows) {
+  std::vector<Indexed> indexed;
+  absl::Status wrong;
   for (const MixFile& entry : files) {
-    absl::StatusOr<TokenFile> file =
-        TokenFile::open(entry.path, token_width(rows.dtype, rows.vocab_size));
-    if (!file.ok()) return file.status();
-    if (file->tokens() == 0) return absl::DataLossError(entry.path + ": holds no token");
-    absl::StatusOr<std::string> ids = sampled_ids(*file);
-    if (!ids.ok()) return ids.status();
-    const DataFile mark{file_name(entry.path), file->tokens(), sample_of(*ids)};
-    std::string ends = path_of_ends(rows.index, mark, static_cast<int32_t>(rows.eos_id));
-    opened.push_back({entry.label, *std::move(file), std::move(ends)});
+    absl::StatusOr<Indexed> one = look_at(entry, rows);
+    if (one.ok()) {
+      indexed.push_back(*std::move(one));
+    } else {
+      wrong = wrong.ok() ? one.status()
+                         : absl::Status(wrong.code(), absl::StrCat(wrong.message(), "\n",
+                                                                   one.status().message()));
+    }
   }
-  return opened;
+  if (!wrong.ok()) return wrong;
+  return indexed;
 }
 
 // What a killed one has left; the lock says that none is at work.
@@ -62,15 +76,18 @@ absl::Status remove_left_overs(const std::string& folder) {
 // The documents of a file, from its index, which is made where it is not there.
 absl::StatusOr<int64_t> documents_of(const Indexed& indexed, const RowsOptions& rows, int threads,
                                      const std::function<void(int64_t tokens)>& see) {
+  if (indexed.tokens == 0) return 0;
   if (path_exists(indexed.ends)) {
-    absl::StatusOr<EndFile> found = EndFile::open(indexed.ends, indexed.file.tokens());
+    absl::StatusOr<EndFile> found = EndFile::open(indexed.ends, indexed.tokens);
     if (!found.ok()) return found.status();
-    see(indexed.file.tokens());
+    see(indexed.tokens);
     return found->documents.documents();
   }
+  absl::StatusOr<TokenFile> file = TokenFile::open(indexed.file.path, width_of(rows));
+  if (!file.ok()) return file.status();
   absl::StatusOr<ScannedDocuments> scanned =
-      write_ends(posix_file_system(), indexed.file, rows.vocab_size,
-                 static_cast<int32_t>(rows.eos_id), threads, indexed.ends, see);
+      write_ends(posix_file_system(), *file, rows.vocab_size, static_cast<int32_t>(rows.eos_id),
+                 threads, indexed.ends, see);
   if (!scanned.ok()) return scanned.status();
   return scanned->documents;
 }
@@ -80,7 +97,7 @@ absl::StatusOr<DataReport> make_index(const RowsOptions& rows, const IndexOption
   const int64_t threads =
       options.threads > 0 ? options.threads : std::max(1U, std::thread::hardware_concurrency());
   int64_t total = 0;
-  for (const Indexed& each : files) total += each.file.tokens();
+  for (const Indexed& each : files) total += each.tokens;
   Progress progress("index", total, "tokens", !options.quiet);
   int64_t done = 0;
   DataReport report;
@@ -89,9 +106,9 @@ absl::StatusOr<DataReport> make_index(const RowsOptions& rows, const IndexOption
         documents_of(each, rows, static_cast<int>(threads),
                      [&](int64_t tokens) { progress.update(done += tokens); });
     if (!documents.ok()) return documents.status();
-    const int64_t tokens = each.file.tokens();
-    const DataCounts counts{1, tokens, tokens / rows.sequence_length, tokens, *documents};
-    report.source(each.label).add(counts);
+    const DataCounts counts{1, each.tokens, each.tokens / rows.sequence_length, each.tokens,
+                            *documents};
+    report.source(each.file.label).add(counts);
     report.all.add(counts);
   }
   return report;
@@ -107,7 +124,7 @@ absl::StatusOr<int> index_data(const IndexOptions& options) {
   if (!mix.ok()) return mix.status();
   absl::Status status = check_options(rows);
   if (!status.ok()) return status;
-  absl::StatusOr<std::vector<Indexed>> files = open_files(mix->files, rows);
+  absl::StatusOr<std::vector<Indexed>> files = look_at_all(mix->files, rows);
   if (!files.ok()) return files.status();
   const std::string folder = rows.index + "/ends";
   status = posix_file_system().make_directories(folder);
@@ -131,7 +148,9 @@ Command data_index_command() {
   command.name = "data index";
   command.summary = "Write down where the documents of token files lie";
   add_data_options(&command.options, &options->data, TakesFolders::kNo, NeedsIndex::kYes);
-  command.options.add("--threads", &options->threads, "0: one per core").at_least(0).show_default();
+  command.options.add("--threads", &options->threads, "0: one per core")
+      .range(0, 1024)
+      .show_default();
   command.options.add("--quiet", &options->quiet, "no progress line");
   command.options.add("--json", &options->json, "print one JSON object");
   command.footer =

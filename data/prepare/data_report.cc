@@ -28,11 +28,10 @@ absl::StatusOr<std::string> sha256_of_file(const std::string& path) {
   return hash.hex_digest();
 }
 
-absl::Status compare_hash(const std::string& folder, const DatasetInfo::Shard& shard) {
-  const std::string path = absl::StrCat(folder, "/", shard.name, ".npy");
+absl::Status compare_hash(const std::string& path, const std::string& expected) {
   absl::StatusOr<std::string> found = sha256_of_file(path);
   if (!found.ok()) return found.status();
-  if (*found == shard.sha256) return absl::OkStatus();
+  if (*found == expected) return absl::OkStatus();
   return absl::DataLossError(absl::StrCat(
       path, ": its SHA-256 is not that of dataset.json: bytes have changed since emo prepare"));
 }
@@ -144,7 +143,12 @@ absl::StatusOr<DataReport> report_of_prepared(const std::string& folder, int64_t
         open_prepared_shard(folder, *info, static_cast<int64_t>(i));
     absl::Status status = shard.status();
     if (status.ok()) status = count_documents(*info, shard->documents, &report);
-    if (status.ok() && hash) status = compare_hash(folder, info->shards[i]);
+    const std::string stem = absl::StrCat(folder, "/", info->shards[i].name);
+    if (status.ok() && hash) status = compare_hash(stem + ".npy", info->shards[i].sha256);
+    const std::string& index_hash = info->shards[i].index_sha256;
+    if (status.ok() && hash && !index_hash.empty()) {
+      status = compare_hash(stem + ".index", index_hash);
+    }
     if (!status.ok()) {
       report.odd.emplace_back(status.message());
       continue;

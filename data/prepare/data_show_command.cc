@@ -58,9 +58,10 @@ absl::Status print_row(const TokenChunks& chunks, const LoaderOptions& loader, c
                        int64_t row) {
   absl::StatusOr<int64_t> chunk = chunk_of_sequence(chunks, loader, batch.sequence_index[row]);
   if (!chunk.ok()) return chunk.status();
-  const auto [file, first_token] = chunks.place(*chunk);
+  absl::StatusOr<TokenChunks::Place> place = chunks.place(*chunk);
+  if (!place.ok()) return place.status();
   absl::PrintF("row %d, sequence %d, %s from token %d on%s\n", row, batch.sequence_index[row],
-               chunks.file(file).path(), first_token,
+               chunks.file(place->file).path(), place->first_token,
                batch.filtered[row] ? ", filtered: no labels" : "");
   return absl::OkStatus();
 }

@@ -30,7 +30,8 @@ LoaderOptions loader_of(const RowsOptions& options, const Rows& rows) {
 }
 
 absl::StatusOr<int64_t> chunk_of_sequence(const ChunkSource& source, const LoaderOptions& options,
-                                          int64_t sequence) {
+                                          int64_t number) {
+  const int64_t sequence = number - options.first_sequence;
   if (options.mix != nullptr) return options.mix->chunk(sequence);
   if (options.order == Order::kReference) return options.reference->chunk(sequence);
   return chunk_at(sequence, source.num_chunks(), options.order, options.seed);

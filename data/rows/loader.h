@@ -21,6 +21,7 @@ struct LoaderOptions {
   int64_t sequence_length = 1024;  // S, the one that the source was opened with
   Order order = Order::kOurs;
   uint64_t seed = 0;
+  int64_t first_sequence = 0;                           // of the run, where this data begins
   std::shared_ptr<ReferenceOrder> reference = nullptr;  // of Order::kReference
   std::shared_ptr<const MixOrder> mix = nullptr;        // instead, of a mix with weights
   bool document_attention = true;                       // false: attention spans are whole rows

@@ -94,7 +94,8 @@ absl::StatusOr<Rows> open_rows(const RowsOptions& options) {
   const int64_t group =
       options.order == Order::kReference ? reference_group(options.sequence_length) : 1;
   absl::StatusOr<std::unique_ptr<TokenChunks>> chunks = TokenChunks::create(
-      *std::move(set), {options.sequence_length, group, options.packing, options.index});
+      *std::move(set),
+      {options.sequence_length, group, options.packing, options.index, options.open});
   if (!chunks.ok()) return chunks.status();
   Rows rows;
   rows.chunks = *std::move(chunks);

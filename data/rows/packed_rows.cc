@@ -2,16 +2,14 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstring>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "data/files/file_lock.h"
-#include "data/files/file_system.h"
-#include "data/files/output.h"
 
 namespace emo {
 namespace {
+
+constexpr auto kCountsBytes = static_cast<int64_t>(sizeof(PackingCounts));
 
 // A set of numbers in [0, size) that finds the least one not below another, by a tree of bits.
 class NumberSet {
@@ -163,21 +161,8 @@ int64_t number_in_order(std::vector<uint32_t>* rows) {
   return next;
 }
 
-struct RowMemory {
-  std::vector<DocumentPart> parts;
-  std::vector<int64_t> first;
-};
-
-// At the head of a file of rows; then the rows' first parts, and the parts.
-struct RowsHeader {
-  uint64_t magic;
-  int64_t parts;
-  PackingCounts counts;
-};
-constexpr uint64_t kRowsMagic = 0x3173776F726F6D65;  // "emorows1"
-
 template <typename Item>
-absl::string_view bytes_of(absl::Span<const Item> items) {
+absl::string_view bytes_of(const std::vector<Item>& items) {
   return {reinterpret_cast<const char*>(items.data()), items.size() * sizeof(Item)};
 }
 
@@ -231,6 +216,10 @@ absl::StatusOr<PackedRows> PackedRows::pack(const DocumentIndex& documents, Docu
   absl::Status status = documents.read(0, documents.documents(),
                                        [&](const StoredDocument& each) { parts.add(each); });
   if (!status.ok()) return status;
+  if (documents.documents() > UINT32_MAX || parts.parts.size() > UINT32_MAX) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(documents.path(), ": more documents than rows can be packed of"));
+  }
   std::vector<uint32_t> rows = packing == DocumentPacking::kWhole
                                    ? rows_in_order(parts.parts, S)
                                    : rows_by_best_fit(parts.parts, S);
@@ -238,82 +227,54 @@ absl::StatusOr<PackedRows> PackedRows::pack(const DocumentIndex& documents, Docu
   packed.counts_ = parts.counts;
   packed.counts_.rows = number_in_order(&rows);
   packed.counts_.filling = packed.counts_.rows * S - packed.counts_.tokens;
-  const auto memory = std::make_shared<RowMemory>();
-  memory->first.assign(static_cast<size_t>(packed.counts_.rows) + 1, 0);
-  for (const uint32_t row : rows) ++memory->first[row + 1];
-  for (size_t row = 1; row < memory->first.size(); ++row) {
-    memory->first[row] += memory->first[row - 1];
+  packed.first_.assign(static_cast<size_t>(packed.counts_.rows) + 1, 0);
+  for (const uint32_t row : rows) ++packed.first_[row + 1];
+  for (size_t row = 1; row < packed.first_.size(); ++row) {
+    packed.first_[row] += packed.first_[row - 1];
   }
-  memory->parts.resize(rows.size());
-  std::vector<int64_t> next(memory->first.begin(), memory->first.end() - 1);
-  for (size_t i = 0; i < rows.size(); ++i) memory->parts[next[rows[i]]++] = parts.parts[i];
-  packed.first_ = memory->first;
-  packed.parts_ = memory->parts;
-  packed.memory_ = memory;
+  packed.parts_.resize(rows.size());
+  std::vector<int64_t> next(packed.first_.begin(), packed.first_.end() - 1);
+  for (size_t i = 0; i < rows.size(); ++i) packed.parts_[next[rows[i]]++] = parts.parts[i];
   return packed;
-}
-
-absl::Span<const DocumentPart> PackedRows::row(int64_t row) const {
-  const int64_t begin = first_[row];
-  const int64_t end = first_[row + 1];
-  if (begin < 0 || begin >= end || end > static_cast<int64_t>(parts_.size())) return {};
-  return parts_.subspan(static_cast<size_t>(begin), static_cast<size_t>(end - begin));
-}
-
-absl::Status PackedRows::write(const std::string& path) const {
-  absl::StatusOr<std::unique_ptr<WritableFile>> file =
-      create_output(posix_file_system(), path, Writing::kStreamed);
-  if (!file.ok()) return file.status();
-  const RowsHeader header{kRowsMagic, static_cast<int64_t>(parts_.size()), counts_};
-  for (const absl::string_view bytes :
-       {bytes_of(absl::Span<const RowsHeader>(&header, 1)), bytes_of(first_), bytes_of(parts_)}) {
-    absl::Status status = (*file)->append(bytes);
-    if (!status.ok()) return status;
-  }
-  return (*file)->close();
-}
-
-absl::StatusOr<PackedRows> PackedRows::read(const std::string& path) {
-  absl::StatusOr<MappedFile> opened = MappedFile::open(path);
-  if (!opened.ok()) return opened.status();
-  const auto file = std::make_shared<MappedFile>(*std::move(opened));
-  const absl::string_view bytes = file->bytes();
-  RowsHeader header{};
-  if (bytes.size() >= sizeof header) std::memcpy(&header, bytes.data(), sizeof header);
-  const auto parts = static_cast<uint64_t>(header.parts);
-  const auto ends = static_cast<uint64_t>(header.counts.rows) + 1;
-  const bool fits =
-      header.magic == kRowsMagic && header.parts >= 0 && header.counts.rows >= 0 &&
-      parts <= bytes.size() && ends <= bytes.size() &&
-      bytes.size() == sizeof header + ends * sizeof(int64_t) + parts * sizeof(DocumentPart);
-  if (!fits) {
-    return absl::DataLossError(absl::StrCat(path, ": ", bytes.size(),
-                                            " bytes; truncated? Remove it, and it is made anew"));
-  }
-  PackedRows rows;
-  const char* at = bytes.data() + sizeof header;
-  rows.first_ = {reinterpret_cast<const int64_t*>(at), ends};
-  rows.parts_ = {reinterpret_cast<const DocumentPart*>(at + ends * sizeof(int64_t)), parts};
-  rows.memory_ = file;
-  rows.counts_ = header.counts;
-  return rows;
 }
 
 absl::StatusOr<PackedRows> PackedRows::find_or_pack(const std::string& path,
                                                     const DocumentIndex& documents,
-                                                    DocumentPacking packing, int64_t S) {
-  if (path_exists(path)) return read(path);
-  absl::Status status = posix_file_system().make_directories(parent_folder(path));
-  if (!status.ok()) return status;
-  absl::StatusOr<FileLock> lock = FileLock::take(path + ".lock", FileLock::Held::kWait);
-  if (!lock.ok()) return lock.status();
-  if (!path_exists(path)) {  // of many ranks one packs
+                                                    DocumentPacking packing, int64_t S,
+                                                    const OpenReadable& open) {
+  const auto make = [&](BlockWriter* out) {
     absl::StatusOr<PackedRows> packed = pack(documents, packing, S);
     if (!packed.ok()) return packed.status();
-    status = packed->write(path);
-    if (!status.ok()) return status;
+    const std::vector<PackingCounts> counts = {packed->counts_};
+    absl::Status status = out->append(bytes_of(counts));
+    if (status.ok()) status = out->append(bytes_of(packed->first_));
+    if (status.ok()) status = out->append(bytes_of(packed->parts_));
+    return status;
+  };
+  absl::StatusOr<BlockFile> file = find_or_make(path, make, open);
+  if (!file.ok()) return file.status();
+  PackedRows rows;
+  absl::Status status = file->size() < kCountsBytes
+                            ? absl::DataLossError(path + ": no rows")
+                            : file->read(0, kCountsBytes, reinterpret_cast<char*>(&rows.counts_));
+  if (!status.ok()) return status;
+  rows.file_.emplace(*std::move(file));
+  return rows;
+}
+
+absl::Status PackedRows::row(int64_t row, std::vector<DocumentPart>* parts) const {
+  if (!file_) {
+    parts->assign(parts_.begin() + first_[row], parts_.begin() + first_[row + 1]);
+    return absl::OkStatus();
   }
-  return read(path);
+  int64_t range[2];
+  absl::Status status =
+      file_->read(kCountsBytes + row * 8, sizeof range, reinterpret_cast<char*>(range));
+  if (!status.ok()) return status;
+  parts->resize(static_cast<size_t>(range[1] - range[0]));
+  constexpr auto kPartBytes = static_cast<int64_t>(sizeof(DocumentPart));
+  return file_->read(kCountsBytes + (rows() + 1) * 8 + range[0] * kPartBytes,
+                     (range[1] - range[0]) * kPartBytes, reinterpret_cast<char*>(parts->data()));
 }
 
 }  // namespace emo

@@ -2,13 +2,13 @@
 #pragma once
 
 #include <cstdint>
-#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/types/span.h"
+#include "data/files/block_file.h"
 #include "data/shards/document_index.h"
 
 namespace emo {
@@ -34,6 +34,7 @@ struct DocumentPart {
   int32_t given;      // its first ones, that are not to be predicted
   uint32_t document;  // number in its file
   uint32_t source;
+  bool operator==(const DocumentPart&) const = default;
 };
 
 // What the fingerprint of data says of rows that are made so; "" for kCut.
@@ -41,10 +42,10 @@ std::string fingerprint_text(DocumentPacking packing);
 
 struct PackingCounts {
   int64_t rows = 0;
-  int64_t tokens = 0;         // of documents, in rows
-  int64_t filling = 0;        // tokens that rows are filled with
-  int64_t dropped = 0;        // of documents, in no row
-  int64_t documents = 0;      //
+  int64_t tokens = 0;   // of documents, in rows
+  int64_t filling = 0;  // tokens that rows are filled with
+  int64_t dropped = 0;  // of documents, in no row
+  int64_t documents = 0;
   int64_t cut_documents = 0;  // those that one row does not hold whole
   void add(const PackingCounts& other);
 };
@@ -53,33 +54,33 @@ struct PackingCounts {
 // is in no row is cut too. Fails as DocumentIndex::read().
 absl::StatusOr<PackingCounts> count_cut(const DocumentIndex& documents, int64_t rows, int64_t S);
 
-// Movable; spans stay valid while it lives.
+// Movable. Thread-safe.
 class PackedRows {
  public:
-  // Fails as DocumentIndex::read() does; 60 bytes of memory for each document while it packs, 24
-  // after. REQUIRES: packing is kWhole or kBestFit, 1 <= S < 2^31, fewer than 2^32 documents.
+  PackedRows() : first_{0} {}  // none
+  // Fails as DocumentIndex::read() does; InvalidArgument for 2^32 documents or parts and more.
+  // Takes about 80 bytes of memory for each document while it packs, and 40 after. REQUIRES:
+  // packing is kWhole or kBestFit, 1 <= S < 2^31.
   static absl::StatusOr<PackedRows> pack(const DocumentIndex& documents, DocumentPacking packing,
                                          int64_t S);
-  // The same, kept in the file `path`, mapped, which later runs and other ranks find: then nothing
-  // is packed. Fails as FileSystem too; DataLoss where the file was cut.
+  // The same, kept in the file `path`, which later runs and other ranks find: then nothing is
+  // packed. Fails as find_or_make() too. REQUIRES: `path` names all that rows follow from.
   static absl::StatusOr<PackedRows> find_or_pack(const std::string& path,
                                                  const DocumentIndex& documents,
-                                                 DocumentPacking packing, int64_t S);
+                                                 DocumentPacking packing, int64_t S,
+                                                 const OpenReadable& open = open_readable);
 
   int64_t rows() const { return counts_.rows; }
-  // In order of the file; empty where the kept file is damaged there, which its reader must also
-  // expect of the parts. REQUIRES: 0 <= row < rows().
-  absl::Span<const DocumentPart> row(int64_t row) const;
+  // The parts of a row, in order of the file. Fails as BlockFile::read(). REQUIRES: 0 <= row <
+  // rows().
+  absl::Status row(int64_t row, std::vector<DocumentPart>* parts) const;
   const PackingCounts& counts() const { return counts_; }
 
  private:
-  PackedRows() = default;
-  static absl::StatusOr<PackedRows> read(const std::string& path);
-  absl::Status write(const std::string& path) const;
-
-  absl::Span<const DocumentPart> parts_;
-  absl::Span<const int64_t> first_;     // [rows + 1] in parts_
-  std::shared_ptr<const void> memory_;  // that of both
+  // In memory, or in a file: counts, first, parts.
+  std::vector<int64_t> first_;  // [rows + 1] in parts_
+  std::vector<DocumentPart> parts_;
+  std::optional<BlockFile> file_;
   PackingCounts counts_;
 };
 

@@ -17,23 +17,10 @@ bool ends_fit(const std::vector<int32_t>& ends, size_t first, const int32_t* tok
   return found == ended && std::count(tokens, tokens + S, eos_id) == ended;
 }
 
-bool parts_fit(absl::Span<const DocumentPart> parts, int64_t S, const TokenShard& shard,
-               int64_t sources) {
-  int64_t tokens = 0;
-  for (const DocumentPart& part : parts) {
-    const bool fits = part.tokens >= 1 && part.tokens <= S && part.given >= 0 &&
-                      part.given <= part.tokens && part.source < sources && part.first_token >= 0 &&
-                      part.first_token <= shard.tokens.tokens() - part.tokens;
-    if (!fits) return false;
-    tokens += part.tokens;
-  }
-  return tokens >= 1 && tokens <= S;
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<TokenChunks>> TokenChunks::create(ShardSet set,
-                                                                 ChunkOptions options) {
+                                                                 const ChunkOptions& options) {
   std::unique_ptr<TokenChunks> chunks(new TokenChunks(std::move(set), options));
   const int64_t together = options.sequence_length * options.group;
   for (size_t i = 0; i < chunks->set_.shards.size(); ++i) {
@@ -54,6 +41,10 @@ absl::StatusOr<std::unique_ptr<TokenChunks>> TokenChunks::create(ShardSet set,
 
 absl::Status TokenChunks::pack(size_t file) {
   const TokenShard& of = set_.shards[file];
+  if (of.tokens.tokens() == 0) {
+    packed_.emplace_back();
+    return absl::OkStatus();
+  }
   if (!of.documents) {
     return absl::FailedPreconditionError(absl::StrCat(
         of.tokens.path(),
@@ -61,14 +52,14 @@ absl::Status TokenChunks::pack(size_t file) {
         "folder in data.index"));
   }
   const int64_t S = options_.sequence_length;
-  const DataFile& mark = set_.files[file];
+  const std::string& digest = of.documents->digest();
   const std::string path =
-      absl::StrCat(options_.index, "/rows/", mark.name, "-", mark.tokens, "-", mark.sample, "-",
-                   of.documents->documents(), "-documents-",
+      absl::StrCat(options_.index, "/rows/", set_.files[file].name, "-", digest.substr(0, 16), "-",
                    packing_names()[static_cast<int>(options_.packing)], "-", S, ".rows");
   absl::StatusOr<PackedRows> rows =
-      options_.index.empty() ? PackedRows::pack(*of.documents, options_.packing, S)
-                             : PackedRows::find_or_pack(path, *of.documents, options_.packing, S);
+      options_.index.empty() || digest.empty()
+          ? PackedRows::pack(*of.documents, options_.packing, S)
+          : PackedRows::find_or_pack(path, *of.documents, options_.packing, S, options_.open);
   if (!rows.ok()) return rows.status();
   packed_.push_back(*std::move(rows));
   return absl::OkStatus();
@@ -93,12 +84,15 @@ absl::StatusOr<std::optional<PackingCounts>> TokenChunks::packing() const {
   return counts;
 }
 
-TokenChunks::Place TokenChunks::place(int64_t chunk) const {
+absl::StatusOr<TokenChunks::Place> TokenChunks::place(int64_t chunk) const {
   const auto above = std::upper_bound(first_chunk_.begin(), first_chunk_.end(), chunk);
   const int64_t file = above - first_chunk_.begin() - 1;
   const int64_t row = chunk - first_chunk_[file];
-  if (!packed_.empty()) return {file, packed_[file].row(row).front().first_token};
-  return {file, row * options_.sequence_length};
+  if (packed_.empty()) return Place{file, row * options_.sequence_length};
+  std::vector<DocumentPart> parts;
+  absl::Status status = packed_[file].row(row, &parts);
+  if (!status.ok()) return status;
+  return Place{file, parts.front().first_token};
 }
 
 absl::Status TokenChunks::read(int64_t chunk, int32_t* tokens, std::vector<int32_t>* document_ends,
@@ -174,15 +168,13 @@ absl::Status TokenChunks::read_packed(int64_t number, int64_t row, int32_t* toke
                                       std::vector<SpanSource>* sources) const {
   const TokenShard& shard = set_.shards[number];
   const int64_t S = options_.sequence_length;
-  const absl::Span<const DocumentPart> parts = packed_[number].row(row);
-  if (!parts_fit(parts, S, shard, static_cast<int64_t>(set_.sources.size()))) {
-    return absl::DataLossError(absl::StrCat("row ", row, " of ", shard.tokens.path(),
-                                            " is damaged in data.index; remove its folder rows"));
-  }
+  thread_local std::vector<DocumentPart> parts;
+  absl::Status status = packed_[number].row(row, &parts);
+  if (!status.ok()) return status;
   const bool is_indexed = shard.source >= 0;
   int64_t at = 0;
   for (const DocumentPart& part : parts) {
-    absl::Status status = read_tokens(shard, part.first_token, part.tokens, tokens + at);
+    status = read_tokens(shard, part.first_token, part.tokens, tokens + at);
     if (!status.ok()) return status;
     int32_t* const end = tokens + at + part.tokens - 1;
     if (is_indexed && std::find(tokens + at, end, set_.eos_id) != end) {

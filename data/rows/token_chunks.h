@@ -19,14 +19,17 @@ struct ChunkOptions {
   int64_t group = 1;            // chunks of a file are a multiple of this; see reference_group()
   DocumentPacking packing = DocumentPacking::kCut;
   std::string index = {};  // folder that keeps packed rows; "": they are packed anew, in memory
+  OpenReadable open = open_readable;  // of files in that folder
 };
 
 class TokenChunks : public ChunkSource {
  public:
   // DataLoss where no file holds S tokens; FailedPrecondition where packing needs to know where
-  // documents lie, and a file has no index; else as PackedRows::pack(), which runs here.
+  // documents lie, and a file has no index; else as PackedRows::find_or_pack(), which runs here and
+  // may wait for another process that packs the same.
   // REQUIRES: S >= 1; group is 1 where packing is not kCut.
-  static absl::StatusOr<std::unique_ptr<TokenChunks>> create(ShardSet set, ChunkOptions options);
+  static absl::StatusOr<std::unique_ptr<TokenChunks>> create(ShardSet set,
+                                                             const ChunkOptions& options);
 
   int64_t num_chunks() const override { return first_chunk_.back(); }
   // A span's `shard` is the number of its file, its document -1 where the file has no index.
@@ -40,11 +43,11 @@ class TokenChunks : public ChunkSource {
   const std::vector<DataFile>& files() const override { return set_.files; }
 
   // Where a chunk's S tokens lie, or the first of them that are not filling. REQUIRES: 0 <= chunk <
-  // num_chunks().
+  // num_chunks(). Fails as PackedRows::row().
   struct Place {
     int64_t file, first_token;
   };
-  Place place(int64_t chunk) const;
+  absl::StatusOr<Place> place(int64_t chunk) const;
   const TokenFile& file(int64_t number) const { return set_.shards[number].tokens; }
   // [files + 1] The first chunk of each.
   const std::vector<int64_t>& first_chunks() const { return first_chunk_; }
@@ -53,7 +56,8 @@ class TokenChunks : public ChunkSource {
   absl::StatusOr<std::optional<PackingCounts>> packing() const;
 
  private:
-  TokenChunks(ShardSet set, ChunkOptions options) : set_(std::move(set)), options_(options) {}
+  TokenChunks(ShardSet set, ChunkOptions options)
+      : set_(std::move(set)), options_(std::move(options)) {}
   absl::Status pack(size_t file);
   absl::Status read_cut(const TokenShard& shard, int64_t number, int64_t begin, int32_t* tokens,
                         std::vector<int32_t>* document_ends,

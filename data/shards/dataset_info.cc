@@ -11,6 +11,7 @@ namespace emo {
 namespace {
 
 constexpr char kFormat[] = "emo-tokens-1";
+constexpr int64_t kMostTokens = int64_t{1} << 56;  // of a shard
 constexpr uint64_t kMostBytes = uint64_t{256} << 20;
 
 absl::StatusOr<DatasetInfo> from_json(const Json& json, const std::string& where) {
@@ -42,18 +43,25 @@ absl::StatusOr<DatasetInfo> from_json(const Json& json, const std::string& where
     absl::StatusOr<int64_t> tokens = json_field<int64_t>(shard, "tokens", where);
     absl::StatusOr<int64_t> documents = json_field<int64_t>(shard, "documents", where);
     absl::StatusOr<std::string> hash = json_field<std::string>(shard, "sha256", where);
+    absl::StatusOr<std::string> index_hash =
+        json_field_or<std::string>(shard, "index_sha256", "", where);
     for (const absl::Status& part :
-         {name.status(), tokens.status(), documents.status(), hash.status()}) {
+         {name.status(), tokens.status(), documents.status(), hash.status(), index_hash.status()}) {
       status.Update(part);
     }
     if (!status.ok()) return status;
     const bool plain = name->find('/') == std::string::npos;
-    if (!plain || *tokens < 0 || *documents < 0) {
+    if (!plain || *tokens < 0 || *documents < 0 || *documents > *tokens || *tokens > kMostTokens) {
       return absl::DataLossError(where + ": shard " + shard.dump() + " is not possible");
     }
-    info.shards.push_back({*name, *tokens, *documents, *hash});
+    info.shards.push_back({*name, *tokens, *documents, *hash, *index_hash});
   }
   if (!status.ok()) return status;
+  if (info.vocab_size < 2 || info.vocab_size > INT32_MAX || info.eos_id < 0 ||
+      info.eos_id >= info.vocab_size) {
+    return absl::DataLossError(absl::StrCat(where, ": a vocabulary of ", info.vocab_size,
+                                            " and end token ", info.eos_id, " are not possible"));
+  }
   if (info.dtype != "uint16" && info.dtype != "uint32") {
     return absl::DataLossError(where + ": dtype '" + info.dtype + "', expected uint16 or uint32");
   }
@@ -85,6 +93,7 @@ std::string to_json(const DatasetInfo& info) {
                       {"tokens", shard.tokens},
                       {"documents", shard.documents},
                       {"sha256", shard.sha256}});
+    if (!shard.index_sha256.empty()) shards.back()["index_sha256"] = shard.index_sha256;
     tokens += shard.tokens;
     documents += shard.documents;
   }

@@ -27,7 +27,8 @@ struct DatasetInfo {
     std::string name;  // "tokens-00000"
     int64_t tokens = 0;
     int64_t documents = 0;
-    std::string sha256;  // of the tokens' file
+    std::string sha256;             // of the tokens' file
+    std::string index_sha256 = {};  // of the index; "" where an older version wrote it
   };
   std::vector<Shard> shards;
 };

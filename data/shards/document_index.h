@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -42,15 +43,17 @@ class DocumentIndex {
   };
   struct Options {
     Records records = Records::kWhole;
-    int64_t first_byte = 0;  // of the first record
-    int64_t documents = 0;   // records
-    int64_t tokens = 0;      // of the file that they are of
-    int64_t sources = 1;     // records name one below it
+    int64_t first_byte = 0;   // of the first record
+    int64_t documents = 0;    // records
+    int64_t tokens = 0;       // of the file that they are of
+    int64_t sources = 1;      // records name one below it
+    std::string digest = {};  // SHA-256 of the records, as who wrote them says; "": not known
   };
   // DataLoss where the file has no room for the records, or they do not end at the last token.
   static absl::StatusOr<DocumentIndex> open(std::unique_ptr<ReadableFile> file, Options options);
 
   int64_t documents() const { return options_.documents; }
+  const std::string& digest() const { return options_.digest; }
   const std::string& path() const { return file_->path(); }
 
   // Appends the documents in which tokens [begin, end) lie. About three reads of a page, however
@@ -64,7 +67,7 @@ class DocumentIndex {
 
  private:
   DocumentIndex(std::unique_ptr<ReadableFile> file, Options options)
-      : file_(std::move(file)), options_(options) {}
+      : file_(std::move(file)), options_(std::move(options)) {}
   absl::Status damaged(int64_t document) const;
   // Documents [first, first + count), in order; *documents is replaced.
   absl::Status read_block(int64_t first, int64_t count,

@@ -27,6 +27,7 @@ absl::string_view bytes_of(absl::Span<const uint64_t> ends) {
 }
 
 struct Block {
+  std::string bytes;
   std::vector<int32_t> ids;
   std::vector<uint64_t> ends;
   std::string sha256;
@@ -35,10 +36,9 @@ struct Block {
 
 void read_block(const TokenFile& file, int64_t vocab_size, int32_t eos_id, int64_t begin,
                 Block* block) {
-  thread_local std::string bytes;
   block->ids.resize(static_cast<size_t>(std::min(kScannedBlock, file.tokens() - begin)));
   const auto count = static_cast<int64_t>(block->ids.size());
-  block->status = file.read(begin, count, vocab_size, block->ids.data(), &bytes);
+  block->status = file.read(begin, count, vocab_size, block->ids.data(), &block->bytes);
   if (!block->status.ok()) return;
   block->ends.clear();
   for (int64_t t = 0; t < count; ++t) {
@@ -60,7 +60,9 @@ int64_t read_blocks(const TokenFile& file, int64_t vocab_size, int32_t eos_id, i
                     std::vector<Block>* blocks) {
   std::vector<std::jthread> readers;
   for (Block& block : *blocks) {
-    block = {};
+    block.ids.clear();
+    block.ends.clear();
+    block.sha256.clear();
     if (at >= file.tokens()) continue;
     readers.emplace_back([&file, &block, vocab_size, eos_id, at] {
       read_block(file, vocab_size, eos_id, at, &block);
@@ -101,8 +103,12 @@ absl::StatusOr<EndFile> EndFile::open(const std::string& path, int64_t tokens,
     return wrong(absl::StrCat("no index of a file of ", tokens, " tokens"));
   }
   absl::StatusOr<DocumentIndex> index = DocumentIndex::open(
-      *std::move(file), {DocumentIndex::Records::kEnds, kHeader, documents, tokens, 1});
-  if (!index.ok()) return wrong("its ends do not go to the last token; truncated?");
+      *std::move(file),
+      {DocumentIndex::Records::kEnds, kHeader, documents, tokens, 1, digests.substr(kDigest)});
+  if (absl::IsDataLoss(index.status())) {
+    return wrong("its ends do not go to the last token; truncated?");
+  }
+  if (!index.ok()) return index.status();
   return EndFile{*std::move(index), digests.substr(0, kDigest), digests.substr(kDigest)};
 }
 

@@ -36,6 +36,9 @@ std::vector<std::string> fingerprints_of_folder(const DatasetInfo& info,
   const std::string text = of_description(info, meaning.empty() ? info.tokenizer.bytes : meaning);
   std::string samples;  // of what lies there, which dataset.json only describes
   for (const DataFile& file : files) absl::StrAppend(&samples, " ", file.sample);
+  for (const DatasetInfo::Shard& shard : info.shards) {
+    absl::StrAppend(&samples, " ", shard.index_sha256);
+  }
   all.push_back("v3:" + sha256_hex(text + samples + rows));
   if (!meaning.empty()) all.push_back("v2:" + sha256_hex(text + rows));
   // Version 0.1.0 knew tokenizers by the bytes of their files.
@@ -122,6 +125,7 @@ absl::StatusOr<ShardSet> open_file_set(const std::vector<MixFile>& files,
   bool missing = false;
   std::vector<absl::StatusOr<OpenedFile>> all = open_all(files, options);
   for (size_t i = 0; i < files.size(); ++i) {
+    if (absl::IsResourceExhausted(all[i].status())) return all[i].status();
     if (!all[i].ok()) {
       missing = missing || absl::IsNotFound(all[i].status());
       wrong.emplace_back(all[i].status().message());

@@ -47,7 +47,7 @@ struct FileSetOptions {
 };
 
 // Errors of all files that cannot be read, a line each, NotFound where some are missing, else
-// DataLoss. REQUIRES: 0 <= eos_id < V.
+// DataLoss; ResourceExhausted where too many files are open. REQUIRES: 0 <= eos_id < V.
 absl::StatusOr<ShardSet> open_file_set(const std::vector<MixFile>& files,
                                        const FileSetOptions& options);
 

@@ -20,7 +20,7 @@ struct ShardWriter::Open {
   std::unique_ptr<WritableFile> tokens, index, ids;
   std::string token_buffer, index_buffer, id_buffer;
   DatasetInfo::Shard shard;
-  Sha256 token_hash;
+  Sha256 token_hash, index_hash;
 
   absl::Status flush(size_t above) {
     const std::pair<WritableFile*, std::string*> pairs[] = {
@@ -28,6 +28,7 @@ struct ShardWriter::Open {
     for (const auto& [file, buffer] : pairs) {
       if (file == nullptr || buffer->size() <= above) continue;
       if (file == tokens.get()) token_hash.update(*buffer);
+      if (file == index.get()) index_hash.update(*buffer);
       absl::Status status = file->append(*buffer);
       if (!status.ok()) return status;
       buffer->clear();
@@ -71,6 +72,7 @@ absl::Status ShardWriter::close_shard() {
     if (status.ok()) status = file->close();
   }
   open_->shard.sha256 = open_->token_hash.hex_digest();
+  open_->shard.index_sha256 = open_->index_hash.hex_digest();
   info_.shards.push_back(open_->shard);
   open_.reset();
   return status;

@@ -31,7 +31,7 @@ absl::StatusOr<PreparedShard> open_prepared_shard(const std::string& folder,
   if (!status.ok()) return status;
   absl::StatusOr<DocumentIndex> documents = DocumentIndex::open(
       *std::move(records), {DocumentIndex::Records::kWhole, 0, shard.documents, shard.tokens,
-                            static_cast<int64_t>(info.sources.size())});
+                            static_cast<int64_t>(info.sources.size()), shard.index_sha256});
   if (!documents.ok()) return documents.status();
   return PreparedShard{*std::move(tokens), *std::move(documents)};
 }

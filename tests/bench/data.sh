@@ -128,24 +128,34 @@ for line in importlib.metadata.requires("ai2-olmo-core"):
   pip -r build/olmo-core/requirements.txt sympy 2>/dev/null
   touch build/olmo-core/complete
 fi
-# Million tokens/s of one process: OLMo-core with none and with one worker, and emo on one thread; three times in turn.
-echo
-echo "| million tokens/s | rows | rows and documents | rows, documents, repetition filter |"
-echo "|---|---|---|---|"
-theirs() {
-  LD_LIBRARY_PATH=build/absent-cuda build/olmo-core/bin/python tests/bench/olmo_core_loader.py "$work/ids.npy" \
-    "$work/olmo-core-$1-$2" "$2" 2>/dev/null | build/python/bin/python -c '
-import json, sys
-r = json.load(sys.stdin)
-print("| OLMo-core {}, {} worker processes | {:.0f} | {:.0f} | {:.0f} |".format(r["version"], sys.argv[1],
-      *(r[key] / 1e6 for key in ("rows", "spans", "filter"))))' "$2"
-}
-ours() {
-  "$program" bench data "${common[@]}" "data.path=$work/ids.npy" --rows 4096 "$@" |
-    build/python/bin/python -c 'import json, sys; print("{:.0f}".format(json.load(sys.stdin)["tokens_per_second"] / 1e6))'
-}
+# Million tokens/s: OLMo-core with no and with one worker process, and emo on one thread, which always finds documents;
+# three times in turn, of which each best counts.
 for turn in 1 2 3; do
-  theirs "$turn" 0
-  theirs "$turn" 1
-  echo "| emo, one thread | $(ours) | $(ours) | $(ours data.repetition_filter=true) |"
+  for workers in 0 1; do
+    LD_LIBRARY_PATH=build/absent-cuda build/olmo-core/bin/python tests/bench/olmo_core_loader.py "$work/ids.npy" \
+      "$work/olmo-core-$turn-$workers" "$workers" 2>/dev/null >"$work/olmo-core.$workers.$turn"
+  done
+  for filter in false true; do
+    "$program" bench data "${common[@]}" "data.path=$work/ids.npy" --rows 8192 --passes 1 "data.repetition_filter=$filter" \
+      >"$work/emo.$filter.$turn"
+  done
 done
+build/python/bin/python - "$work" <<'PYTHON'
+import json
+import pathlib
+import sys
+
+work = pathlib.Path(sys.argv[1])
+
+
+def best(name: str, key: str) -> str:
+    return f"{max(json.loads((work / f'{name}.{turn}').read_text())[key] for turn in (1, 2, 3)) / 1e6:.0f}"
+
+
+version = json.loads((work / "olmo-core.0.1").read_text())["version"]
+print("\n| million tokens/s | rows | rows and documents | rows, documents, repetition filter |\n|---|---|---|---|")
+for workers, name in ((0, "no worker process"), (1, "one worker process")):
+    print(f"| OLMo-core {version}, {name} |", " | ".join(best(f"olmo-core.{workers}", key) for key in ("rows", "spans", "filter")), "|")
+key = "tokens_per_second"
+print(f"| emo, one thread | | {best('emo.false', key)} | {best('emo.true', key)} |")
+PYTHON

@@ -7,6 +7,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string text(reinterpret_cast<const char*>(data), size);
   const auto info = emo::parse_dataset_info(text, "dataset.json");
   if (info.ok()) {
+    if (info->vocab_size < 2 || info->eos_id < 0 || info->eos_id >= info->vocab_size) std::abort();
     for (const emo::DatasetInfo::Shard& shard : info->shards) {
       if (shard.tokens < 0 || shard.documents < 0 || shard.name.find('/') != std::string::npos) {
         std::abort();

@@ -108,6 +108,7 @@ std::string state_json(const TrainingPosition& position, const Mesh& mesh) {
         {"unix_time", std::chrono::system_clock::to_time_t(std::chrono::system_clock::now())},
         {"dp", mesh.dp->size()},
         {"ep", mesh.ep->size()}}}};
+  if (position.data_start > 0) json["data_start"] = position.data_start;
   const ScheduleStart& start = position.schedule_start;
   if (start.step >= 0) json["schedule_start"] = {{"step", start.step}, {"rate", start.rate}};
   const EvaluationSize& evaluation = position.evaluation;
@@ -298,8 +299,11 @@ absl::StatusOr<TrainingPosition> read_position(const std::string& folder) {
   absl::StatusOr<EvaluationSize> evaluation = read_evaluation_size(*json, path);
   status.Update(evaluation.status());
   status.Update(read_rates(*json, path, &position));
+  absl::StatusOr<int64_t> data_start = json_field_or<int64_t>(*json, "data_start", 0, path);
+  status.Update(data_start.status());
   if (!status.ok()) return status;
   position.evaluation = *evaluation;
+  position.data_start = *data_start;
   position.data_fingerprint = *fingerprint;
   position.config.assign(config->begin(), config->end());
   return position;

@@ -41,8 +41,9 @@ struct EvaluationSize {
 
 // What state.json holds beside times and versions.
 struct TrainingPosition {
-  int64_t step = 0;       // updates done
-  int64_t sequences = 0;  // rows seen: where the loader goes on
+  int64_t step = 0;        // updates done
+  int64_t sequences = 0;   // rows seen: where the loader goes on
+  int64_t data_start = 0;  // of them, those of other data, before run.change_data
   int64_t tokens = 0;
   std::string data_fingerprint;
   std::vector<std::pair<std::string, std::string>> config;  // to_pairs()

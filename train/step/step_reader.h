@@ -53,8 +53,8 @@ class StepReader {
   std::mutex mutex_;
   std::condition_variable arrived_;  // rows of a step, or an error
   std::condition_variable room_;     // for one step more to be read
-  int64_t asked_ = 0;    // steps that next() has answered
-  int64_t started_ = 0;  // steps that a thread has begun to read
+  int64_t asked_ = 0;                // steps that next() has answered
+  int64_t started_ = 0;              // steps that a thread has begun to read
   bool stopping_ = false;
   std::map<int64_t, absl::StatusOr<StepBatches>> read_;  // by number of the step
   std::vector<std::thread> threads_;

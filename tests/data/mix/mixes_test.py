@@ -235,6 +235,66 @@ def test_a_check_compares_with_a_checkpoint_and_with_the_index(emo):
     check("book.npy: no such file" in found, found)
 
 
+def test_other_data_begins_at_its_own_beginning(emo):
+    """An anneal on another mix: its sources are counted from there, on any number of ranks, and after a stop too."""
+    losses(emo, "before", f"data.mix={write_mix(emo, 'before.yaml')}", "schedule.kind=constant")
+    mix = write_mix(emo, "after.yaml", weights=(1, 1, 1), more=", max_epochs: 1")
+    onward = [f"data.mix={mix}", f"run.start_from={emo.folder}/before/step-0000003", "run.take=all", "schedule.kind=constant"]
+    error = emo.run("train", *CONFIG, f"run.folder={emo.folder}/after", *onward, expect=64).stderr
+    check("run.change_data=true" in error, error)
+    after = losses(emo, "after", *onward, "run.change_data=true")
+    sources = json.loads((emo.folder / "after/step-0000006/data.json").read_text())["sources"]
+    check([source["sequences"] for source in sources] == [8, 8, 8], f"{sources}")
+    rows = json.loads(emo.run("data", "order", mix, *VOCAB, "--sequence-length", 256, "--order", "ours", "--seed", 1,
+                              "--count", 8).stdout)["order"]
+    check(len(set(rows)) == 8, f"{rows}")
+    folder = emo.folder / "after-stopped"
+    emo.run("train", *CONFIG, f"run.folder={folder}", *onward, "run.change_data=true", "checkpoint.every=1")
+    shutil.rmtree(folder / "step-0000006")
+    shutil.rmtree(folder / "step-0000005")
+    rest = losses(emo, "after-stopped", *onward, "run.change_data=true", ranks=2)
+    close(rest, after, "stopped after the fourth step")
+    error = emo.run("train", *CONFIG, f"run.folder={emo.folder}/too-long", *onward, "run.change_data=true", "train.steps=9",
+                    expect=64).stderr
+    check("source 'book': the run takes 16 sequences" in error, error)
+
+
+def test_odd_names_places_and_limits(emo):
+    folder = emo.folder / "odd [1] names"
+    shutil.copytree(files(emo), folder)
+    (folder / "list.txt").write_text("a,web-0.npy\n" * 300)
+    os.mkfifo(folder / "pipe.yaml")
+    check(emo.json("data", "check", folder / "book.npy", *VOCAB, "--sequence-length", 256)["files"] == 1, "brackets")
+    error = emo.run("data", "order", folder / "pipe.yaml", *VOCAB, expect=64).stderr
+    check("is no file, but a pipe" in error, error)
+    check("not a number of 0 to 1024" in emo.run("data", "index", folder / "book.npy", *VOCAB, "--index", emo.folder / "no", "--threads",
+                                      10**9, expect=64).stderr, "threads")
+    # As many files as the system lets a process open are opened, whatever it begins with; more are an error that says so.
+    command = f"ulimit -Hn {{}}; exec {emo.executable} data order '{folder}/list.txt' --vocab-size 256 --eos-id {EOS} --sequence-length 256"
+    soft = subprocess.run(["bash", "-c", "ulimit -Sn 100; " + command.format("hard")], capture_output=True, text=True)
+    check(soft.returncode == 0, soft.stderr)
+    hard = subprocess.run(["bash", "-c", command.format(200)], capture_output=True, text=True)
+    check(hard.returncode == 73 and "ulimit -n" in hard.stderr, f"{hard}")
+    # A file shorter than a row is a row all the same where documents are packed.
+    ids = numpy.fromfile(folder / "book.npy", numpy.uint8)
+    ids[:200].tofile(folder / "short.npy")
+    arguments = ["data", "check", folder / "short.npy", *VOCAB, "--sequence-length", 1024, "--index", emo.folder / "short-index"]
+    check("are no row of 1024" in emo.run(*arguments, expect=1).stdout, "short")
+    found = emo.run(*arguments, "--documents", "best_fit", expect=1).stdout
+    check("run emo data index" in found and "short.npy" in found, found)
+    emo.run("data", "index", *arguments[2:])
+    check(emo.json(*arguments, "--documents", "best_fit")["packing"]["rows"] == 1, "one row")
+    (folder / "empty.npy").write_bytes(b"")
+    emo.run("data", "index", folder / "*.npy", *VOCAB, "--index", emo.folder / "short-index", expect=66)
+    (folder / "two.txt").write_text("a,empty.npy\na,book.npy\n")
+    more = [folder / "two.txt", *VOCAB, "--index", emo.folder / "short-index"]
+    emo.run("data", "index", *more)
+    emo.run("data", "show", *more, "--documents", "whole", "--sequence-length", 256)
+    (folder / "bad.txt").write_text("a,gone.npy\nb,book.npy\nc,lost.npy\n")
+    error = emo.run("data", "index", folder / "bad.txt", *VOCAB, "--index", emo.folder / "short-index", expect=66).stderr
+    check("gone.npy" in error and "lost.npy" in error, error)
+
+
 def test_ranks_with_other_data_end_the_run(emo):
     other = emo.folder / "of-rank-1"
     shutil.copytree(files(emo), other)

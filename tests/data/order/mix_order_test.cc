@@ -64,6 +64,38 @@ TEST(MixOrder, GoesThroughEachSourceEpochByEpoch) {
   }
 }
 
+// However many sources there are, and of equal weights too.
+TEST(MixOrder, NoSourceIsEverAWholeRowAheadOrBehind) {
+  std::vector<std::vector<double>> mixes = {{0.5, 0.1, 0.1, 0.1, 0.1, 0.1}, {1}, {1, 1}, {3, 1, 2}};
+  mixes.emplace_back(100, 0.005);
+  mixes.back().push_back(0.5);
+  mixes.emplace_back();
+  for (int i = 0; i < 40; ++i) mixes.back().push_back(1.0 / (1 + i));
+  for (const std::vector<double>& weights : mixes) {
+    std::vector<WeightedSource> sources;
+    for (size_t i = 0; i < weights.size(); ++i) {
+      sources.push_back({std::to_string(i), static_cast<int64_t>(i), 1, weights[i]});
+    }
+    const auto order = MixOrder::create(sources, Order::kSequential, 0).value();
+    const std::vector<double> shares = order->shares();
+    std::vector<int64_t> taken(weights.size(), 0);
+    for (int64_t n = 1; n <= 5000; ++n) {
+      ++taken[order->chunk(n - 1)];
+      for (size_t i = 0; i < weights.size(); ++i) {
+        ASSERT_LT(std::abs(static_cast<double>(taken[i]) - shares[i] * static_cast<double>(n)), 1)
+            << weights.size() << " sources, place " << n;
+      }
+    }
+  }
+}
+
+TEST(MixOrder, HugeWeightsAreWeightsToo) {
+  const auto order = MixOrder::create({{"a", 0, 1, 1e308}, {"b", 1, 1, 1e308}, {"c", 2, 1, 2e307}},
+                                      Order::kSequential, 0);
+  EXPECT_NEAR((*order)->shares()[0], 1 / 2.2, 1e-6);
+  EXPECT_NEAR((*order)->shares()[2], 0.2 / 2.2, 1e-6);
+}
+
 // What the others are, and where it stands in the list, does not change a source's own order.
 TEST(MixOrder, ASourceKeepsItsOrderInAnotherMix) {
   const auto of_code = [](std::vector<WeightedSource> sources) {

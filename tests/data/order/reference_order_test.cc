@@ -74,18 +74,23 @@ TEST(ReferenceOrder, IsKeptInAFileThatLaterRunsFind) {
   for (const int64_t i : {0, 499, 999, 1000, 1999}) {
     EXPECT_EQ(*(*file)->chunk(i), *(*memory)->chunk(i));
   }
-  const std::string path = folder + "/order-500-groups-seed-4.u32";
+  const std::string path = folder + "/order/500-groups-seed-4.u32";
   ASSERT_TRUE(std::filesystem::exists(path));
-  {  // what stands in the file is read, not made again
-    std::fstream there(path, std::ios::in | std::ios::out | std::ios::binary);
-    const uint32_t other = 123;
-    there.write(reinterpret_cast<const char*>(&other), 4);
-  }
+  const auto made = std::filesystem::last_write_time(path);
   const auto again = ReferenceOrder::create({1000, 2, 10, 3, folder});
-  EXPECT_EQ(*(*again)->chunk(0), 246);
+  EXPECT_EQ(*(*again)->chunk(0), *(*memory)->chunk(0));
+  EXPECT_EQ(std::filesystem::last_write_time(path), made);
+  {
+    std::fstream there(path, std::ios::in | std::ios::out | std::ios::binary);
+    there.seekp(1000);
+    there.put('\7');
+  }
+  const auto damaged = ReferenceOrder::create({1000, 2, 10, 3, folder});
+  EXPECT_NE((*damaged)->chunk(0).status().message().find("not what was written; remove it"),
+            absl::string_view::npos);
   std::filesystem::resize_file(path, 1999);
   const auto cut = ReferenceOrder::create({1000, 2, 10, 3, folder});
-  EXPECT_NE((*cut)->chunk(0).status().message().find("1999 bytes, expected 2000"),
+  EXPECT_NE((*cut)->chunk(0).status().message().find("1999 bytes; truncated?"),
             absl::string_view::npos);
 }
 

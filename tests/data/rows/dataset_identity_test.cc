@@ -38,7 +38,7 @@ std::unique_ptr<TokenChunks> open(const std::string& folder) {
   return rows_of_folder(folder, 4).value();
 }
 
-// The formula of version 0.1.0, and of 0.2.0, which knew what a tokenizer means.
+// Formulas of older versions: of 0.1.0, and of those that knew what a tokenizer means.
 std::string old_fingerprint(const std::string& folder, const std::string& tokenizer,
                             const std::string& rows = "") {
   const DatasetInfo::Shard shard = read_dataset_info(folder)->shards[0];
@@ -77,6 +77,24 @@ TEST(DatasetIdentity, MatchesWhatRunsOfOlderVersionsWroteDown) {
   EXPECT_FALSE(other->matches(first));
   EXPECT_FALSE(other->matches(second));
   EXPECT_FALSE(other->matches(data->fingerprint()));
+}
+
+// The same ids with another record: a question of which more is given has other labels.
+TEST(DatasetIdentity, IsOfRecordsToo) {
+  const auto fingerprint = [](uint32_t context, const std::string& source) {
+    const std::string folder = testing::TempDir() + "identity";
+    std::filesystem::remove_all(folder);
+    std::filesystem::create_directories(folder);
+    DatasetInfo info;
+    info.vocab_size = 10;
+    ShardWriter writer(posix_file_system(), folder, info, 1 << 20);
+    EXPECT_TRUE(writer.append({1, 2, 3, 0}, 3, "text", "id").ok());
+    EXPECT_TRUE(writer.append({1, 2, 3, 0}, 3, source, "id", context).ok());
+    EXPECT_TRUE(writer.finish().ok());
+    return open(folder)->fingerprint();
+  };
+  EXPECT_NE(fingerprint(0, "text"), fingerprint(2, "text"));
+  EXPECT_NE(fingerprint(0, "text"), fingerprint(0, "other"));
 }
 
 // dataset.json describes what emo prepare wrote; ids that were put in their place since are other

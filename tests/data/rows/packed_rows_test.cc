@@ -6,10 +6,12 @@
 #include <algorithm>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 #include <map>
 #include <numeric>
 #include <set>
 
+#include "data/files/file_system.h"
 #include "data/order/random_bits.h"
 
 namespace emo {
@@ -41,6 +43,12 @@ DocumentIndex index_of(const std::vector<int64_t>& lengths) {
                              {DocumentIndex::Records::kEnds, 0,
                               static_cast<int64_t>(lengths.size()), static_cast<int64_t>(end), 1})
       .value();
+}
+
+std::vector<DocumentPart> row_of(const PackedRows& packed, int64_t row) {
+  std::vector<DocumentPart> parts;
+  EXPECT_TRUE(packed.row(row, &parts).ok());
+  return parts;
 }
 
 std::vector<int64_t> drawn_lengths(int count, int64_t longest, uint64_t seed) {
@@ -89,7 +97,7 @@ TEST(BestFit, LeavesTheRoomsThatItsDefinitionLeaves) {
       std::multiset<int64_t> rooms, expected;
       for (int64_t row = 0; row < packed->rows(); ++row) {
         int64_t room = S;
-        for (const DocumentPart& part : packed->row(row)) room -= part.tokens;
+        for (const DocumentPart& part : row_of(*packed, row)) room -= part.tokens;
         EXPECT_GE(room, 0);
         rooms.insert(room);
       }
@@ -109,13 +117,13 @@ TEST(BestFit, HoldsEveryTokenOnceAndCutsNoDocumentThatFits) {
   int64_t first_of_last_row = -1;
   for (int64_t row = 0; row < packed.rows(); ++row) {
     int64_t at = -1;
-    for (const DocumentPart& part : packed.row(row)) {
+    for (const DocumentPart& part : row_of(packed, row)) {
       EXPECT_GT(part.first_token, at);  // in order of the file
       at = part.first_token;
       parts[part.document].emplace_back(part.first_token, part.first_token + part.tokens);
     }
-    EXPECT_GT(packed.row(row).front().first_token, first_of_last_row);
-    first_of_last_row = packed.row(row).front().first_token;
+    EXPECT_GT(row_of(packed, row).front().first_token, first_of_last_row);
+    first_of_last_row = row_of(packed, row).front().first_token;
   }
   int64_t begin = 0, cut = 0;
   for (uint32_t d = 0; d < lengths.size(); ++d) {
@@ -142,7 +150,7 @@ TEST(WholeDocuments, GoOneAfterAnotherAndKeepTheirEnds) {
   std::vector<std::vector<std::pair<int64_t, int32_t>>> rows;
   for (int64_t row = 0; row < packed.rows(); ++row) {
     rows.emplace_back();
-    for (const DocumentPart& part : packed.row(row)) {
+    for (const DocumentPart& part : row_of(packed, row)) {
       rows.back().emplace_back(part.first_token, part.tokens);
     }
   }
@@ -156,29 +164,46 @@ TEST(PackedRows, AreKeptInAFileThatLaterRunsFind) {
   const std::string folder = ::testing::TempDir() + "/emo_packed_rows";
   std::filesystem::remove_all(folder);
   const std::string path = folder + "/rows/file.rows";
-  const std::vector<int64_t> lengths = drawn_lengths(500, 450, 5);
-  const auto packed = PackedRows::pack(index_of(lengths), DocumentPacking::kBestFit, 100).value();
-  for (int time = 0; time < 2; ++time) {
-    // The second time nothing is packed: these documents are others.
-    const auto kept =
-        PackedRows::find_or_pack(path, index_of(time == 0 ? lengths : drawn_lengths(9, 9, 1)),
-                                 DocumentPacking::kBestFit, 100);
-    ASSERT_TRUE(kept.ok()) << kept.status();
-    ASSERT_EQ(kept->rows(), packed.rows());
-    EXPECT_EQ(kept->counts().filling, packed.counts().filling);
+  const DocumentIndex documents = index_of(drawn_lengths(5000, 450, 5));
+  const auto find = [&] {
+    return PackedRows::find_or_pack(path, documents, DocumentPacking::kBestFit, 100);
+  };
+  const auto packed = PackedRows::pack(documents, DocumentPacking::kBestFit, 100).value();
+  const auto kept = find();
+  ASSERT_TRUE(kept.ok()) << kept.status();
+  const auto made = std::filesystem::last_write_time(path);
+  const auto found = find();
+  EXPECT_EQ(std::filesystem::last_write_time(path), made);
+  ASSERT_EQ(found->rows(), packed.rows());
+  EXPECT_EQ(found->counts().filling, packed.counts().filling);
+  for (int64_t row = 0; row < packed.rows(); ++row) {
+    EXPECT_EQ(row_of(*found, row), row_of(packed, row));
+  }
+  // Any byte changed: rows as before, or an error.
+  const std::string bytes = read_file(path, 1 << 24).value();
+  int64_t refused = 0;
+  for (uint64_t trial = 0; trial < 200; ++trial) {
+    std::string other = bytes;
+    other[random_below(random_bits(9, trial, 0), bytes.size())] ^=
+        static_cast<char>(1 << trial % 8);
+    std::ofstream(path, std::ios::binary) << other;
+    const auto damaged = find();
+    if (!damaged.ok()) {
+      EXPECT_TRUE(absl::IsDataLoss(damaged.status()));
+      ++refused;
+      continue;
+    }
     for (int64_t row = 0; row < packed.rows(); ++row) {
-      ASSERT_EQ(kept->row(row).size(), packed.row(row).size());
-      for (size_t i = 0; i < packed.row(row).size(); ++i) {
-        EXPECT_EQ(kept->row(row)[i].first_token, packed.row(row)[i].first_token);
-        EXPECT_EQ(kept->row(row)[i].tokens, packed.row(row)[i].tokens);
-      }
+      std::vector<DocumentPart> parts;
+      const absl::Status status = damaged->row(row, &parts);
+      refused += status.ok() ? 0 : 1;
+      ASSERT_TRUE(!status.ok() || parts == row_of(packed, row));
     }
   }
+  EXPECT_GT(refused, 200);
   for (const size_t size : {size_t{0}, size_t{70}, size_t{4000}}) {
     std::filesystem::resize_file(path, size);
-    EXPECT_TRUE(absl::IsDataLoss(
-        PackedRows::find_or_pack(path, index_of(lengths), DocumentPacking::kBestFit, 100).status()))
-        << size;
+    EXPECT_TRUE(absl::IsDataLoss(find().status())) << size;
   }
 }
 

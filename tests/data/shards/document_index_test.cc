@@ -256,40 +256,6 @@ TEST_F(EndFileTest, DocumentsThatDoNotEndWhereTheIndexSaysAreRefused) {
   }
 }
 
-// Rows kept in the index's folder, with any bytes changed: rows as before, or an error.
-TEST_F(EndFileTest, DamagedRowsAreRefusedOrHarmless) {
-  const TokenFile file = write(20000, true);
-  index(file, 1);
-  const FileSetOptions how{.vocab_size = 10, .width = 2, .eos_id = 0, .index = folder_ + "/index"};
-  const ChunkOptions rows{256, 1, DocumentPacking::kBestFit, folder_ + "/index"};
-  ASSERT_TRUE(rows_of_files({{"x", file.path()}}, how, rows).ok());
-  std::string path;
-  for (const auto& entry : std::filesystem::directory_iterator(folder_ + "/index/rows")) {
-    if (entry.path().extension() == ".rows") path = entry.path();
-  }
-  const std::string bytes = read_file(path, 1 << 24).value();
-  uint64_t number = 0;
-  int refused = 0;
-  for (int trial = 0; trial < 300; ++trial) {
-    std::string other = bytes;
-    for (int flips = 0; flips < 20; ++flips) {
-      other[64 + static_cast<size_t>(draw(&number, static_cast<int64_t>(bytes.size()) - 64))] =
-          static_cast<char>(draw(&number, 256));
-    }
-    std::ofstream(path, std::ios::binary) << other;
-    const auto chunks = rows_of_files({{"x", file.path()}}, how, rows);
-    if (!chunks.ok()) continue;
-    for (int64_t chunk = 0; chunk < (*chunks)->num_chunks(); ++chunk) {
-      std::vector<int32_t> tokens(256), ends;
-      std::vector<SpanSource> sources;
-      const absl::Status status = (*chunks)->read(chunk, tokens.data(), &ends, &sources);
-      refused += status.ok() ? 0 : 1;
-      EXPECT_TRUE(!status.ok() || ends.back() == 256);
-    }
-  }
-  EXPECT_GT(refused, 300);
-}
-
 TEST_F(EndFileTest, WhatIsCutIsRefused) {
   const TokenFile file = write(3000, true);
   const std::string path = index(file, 1);

@@ -69,8 +69,8 @@ def test_the_references_order_is_numpys(emo):
     index = emo.folder / "index"
     kept = order_of(emo, mix(emo), *names, *VOCAB, "--sequence-length", 1024, "--batch", 8, "--index", index)
     check(kept["order"] == reference_order(sizes, 1024, 8, 0, 1)[:8].tolist(), "with an index")
-    file = next(index.glob("order-*.u32"))
-    groups = numpy.fromfile(file, numpy.uint32)
+    file = next(index.glob("order/*.u32"))
+    groups = numpy.frombuffer(file.read_bytes(), numpy.uint32, count=int(file.name.split("-")[0]))
     check(sorted(groups.tolist()) == list(range(len(groups))), "the file is a permutation")
 
 

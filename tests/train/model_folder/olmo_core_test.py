@@ -96,7 +96,8 @@ def test_it_comes_back_bit_for_bit(emo):
 
 def test_training_goes_on_from_it(emo):
     again = emo.folder / "again"
-    onward = [*TRAIN, f"run.folder={again}", f"run.start_from={here(emo)}", "run.take=all", "train.steps=8"]
+    onward = [*TRAIN, f"run.folder={again}", f"run.start_from={here(emo)}", "run.take=all", "train.steps=8",
+              "run.change_data=true"]
     check("not stated" in emo.run(*onward, expect=64).stderr, "the contract is unstated")
     emo.run(*onward, "run.change_contract=true")
     wanted, got = tensors_of(trained(emo) / "step-0000008"), tensors_of(again / "step-0000008")
@@ -132,6 +133,10 @@ def test_an_anneal_goes_on_at_its_place_in_the_references_order(emo):
             check(abs(annealed[5][key] - own[5][key]) <= tolerance, f"{name} {key}: {annealed[5][key]} {own[5][key]}")
         rates = [annealed[step]["optim/LR"] for step in range(5, 13)]
         check(numpy.allclose(rates, [0.1 * (12 - step) / 8 for step in range(5, 13)], rtol=1e-12, atol=0), f"{rates}")
+    error = emo.run(*TRAIN, *data[:3], "data.sequence_length=128", f"run.folder={emo.folder}/lost",
+                    f"run.start_from={emo.folder}/imported", "run.take=all", "run.change_contract=true", "train.steps=12",
+                    expect=64).stderr
+    check("data.order: was reference, is ours" in error and "data.seed: was 3" in error, error)
     error = convert(emo.folder / "olmo/step4", emo.folder / "other", "--tokens-per-step", 512, expect=1)
     check("its loader has given" in error, error)
 
