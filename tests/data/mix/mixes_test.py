@@ -270,10 +270,10 @@ def test_odd_names_places_and_limits(emo):
     check("not a number of 0 to 1024" in emo.run("data", "index", folder / "book.npy", *VOCAB, "--index", emo.folder / "no", "--threads",
                                       10**9, expect=64).stderr, "threads")
     # As many files as the system lets a process open are opened, whatever it begins with; more are an error that says so.
-    command = f"ulimit -Hn {{}}; exec {emo.executable} data order '{folder}/list.txt' --vocab-size 256 --eos-id {EOS} --sequence-length 256"
-    soft = subprocess.run(["bash", "-c", "ulimit -Sn 100; " + command.format("hard")], capture_output=True, text=True)
+    order = f"exec {emo.executable} data order '{folder}/list.txt' --vocab-size 256 --eos-id {EOS} --sequence-length 256"
+    soft = subprocess.run(["bash", "-c", f"ulimit -Sn 100; {order}"], capture_output=True, text=True)
     check(soft.returncode == 0, soft.stderr)
-    hard = subprocess.run(["bash", "-c", command.format(200)], capture_output=True, text=True)
+    hard = subprocess.run(["bash", "-c", f"ulimit -n 200; {order}"], capture_output=True, text=True)
     check(hard.returncode == 73 and "ulimit -n" in hard.stderr, f"{hard}")
     # A file shorter than a row is a row all the same where documents are packed.
     ids = numpy.fromfile(folder / "book.npy", numpy.uint8)
