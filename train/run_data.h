@@ -30,9 +30,9 @@ struct DataTokenizer {
 // NotFound where a named file is missing, else as read_dataset_info() and identify_tokenizer().
 absl::StatusOr<DataTokenizer> tokenizer_of(const RunConfig& config);
 
-// Local. NotFound where files are missing, DataLoss where they cannot be read, or the data's
-// vocabulary is larger than the model's; InvalidArgument where the config does not say what token
-// files need.
+// Not collective, but where data.index names a folder ranks that share it make what is not there
+// one after another. NotFound where files are missing, DataLoss where they cannot be read, or the
+// data's vocabulary is larger than the model's; else as open_rows().
 absl::StatusOr<RunData> open_run_data(const RunConfig& config,
                                       const OpenReadable& open = open_readable);
 

@@ -321,10 +321,9 @@ absl::Status Run::save() {
             bad.empty() ? absl::OkStatus()
                         : absl::AbortedError("not saved: parameter " + bad + " is not finite"));
   if (!status.ok()) return status;
-  CheckpointContents contents{&model, stepper_->optimizer(), &description_, now_.position,
-                              "",     now_.pruning};
+  CheckpointContents contents{&model,        stepper_->optimizer(), &description_,
+                              now_.position, data_.tokenizer,       now_.pruning};
   contents.precision = stepper_->parameter_precision();
-  contents.tokenizer = data_.tokenizer;
   contents.data = to_json(data_record());
   absl::StatusOr<std::string> folder =
       write_checkpoint(posix_file_system(), mesh_, config_.run.folder, contents);

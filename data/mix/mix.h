@@ -40,10 +40,9 @@ struct MixNames {
 bool is_mix(const std::string& path);
 
 // A mix, as its name ends:
-//   - .yaml, .yml: a list of sources {label, paths, weight | tokens, max_epochs}. `paths` are a
-//   path
-//     or a pattern of a shell, or a list of them; all sources have a `weight`, or all have
-//     `tokens`, which are weights too, or none has either
+//   - .yaml, .yml: a list of sources {label, paths, weight | tokens, max_epochs}. `paths`: a path,
+//     a pattern of a shell, or a list of them. All sources have a `weight`, or all have `tokens`,
+//     which are weights too, or none has either
 //   - else as OLMo-core writes it: lines "label,path", `#` begins a comment; a path may stand twice
 //     and is then read twice
 // InvalidArgument that lists every wrong line, or where there is none; NotFound without the file,
@@ -51,12 +50,14 @@ bool is_mix(const std::string& path);
 absl::StatusOr<Mix> read_mix(const std::string& path, const MixNames& names);
 absl::StatusOr<Mix> parse_mix_lines(const std::string& text, const std::string& path,
                                     const MixNames& names);
+
 // The path of a file of a mix that lies at `mix`. InvalidArgument for {TOKENIZER} without a name.
 absl::StatusOr<std::string> complete_path(const std::string& path, const std::string& mix,
                                           const MixNames& names);
 
-// The files that a path, or a pattern of a shell (* ? [...]), stands for, by name; their label is
-// the folder in which they lie. NotFound where there is none.
+// The files that a path, or a pattern of a shell (* ? [...]), stands for, by name; a path that
+// exists stands for itself. Their label is the folder in which they lie. NotFound where there is
+// none.
 absl::StatusOr<std::vector<MixFile>> files_of_pattern(const std::string& pattern);
 
 // How files are found: files_of_pattern, but in tests.

@@ -17,10 +17,10 @@ struct DataOptions {
 };
 
 enum class TakesFolders { kNo, kYes };  // of emo prepare, which say vocabulary and end token
+enum class NeedsIndex { kNo, kYes };
 
 // DATA and how to read it: --root, --tokenizer-name, --vocab-size, --eos-id, --dtype, --index,
 // --sequence-length.
-enum class NeedsIndex { kNo, kYes };
 void add_data_options(OptionList* list, DataOptions* options, TakesFolders folders,
                       NeedsIndex index = NeedsIndex::kNo);
 // How its rows are made: --documents, --order, --seed.

@@ -13,6 +13,8 @@
 
 namespace emo {
 
+// What kWhole and kBestFit leave free in a chunk is filled with end-of-document tokens that are
+// given and not predicted.
 enum class DocumentPacking {
   kCut,      // each file is cut into consecutive chunks of S tokens; what is left at its end, less
              // than S tokens, is not used (the reference's concatenate-and-chunk)
@@ -24,8 +26,6 @@ enum class DocumentPacking {
              // Modeling"). No document of at most S tokens is cut
 };
 const std::vector<std::string>& packing_names();  // in the enum's order
-// What kWhole and kBestFit leave free in a chunk is filled with end-of-document tokens that are
-// given and not predicted.
 
 // A document, or a part of one, in a row.
 struct DocumentPart {

@@ -1,7 +1,7 @@
 // What folders say of themselves, in JSON: dataset.json and a checkpoint's data.json.
 #include "data/rows/data_record.h"
 #include "data/shards/dataset_info.h"
-#include "tests/fuzz/memory_file.h"
+#include "tests/data/files/memory_file.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string text(reinterpret_cast<const char*>(data), size);

@@ -3,7 +3,7 @@
 
 #include "data/rows/packed_rows.h"
 #include "data/shards/end_file.h"
-#include "tests/fuzz/memory_file.h"
+#include "tests/data/files/memory_file.h"
 
 namespace {
 

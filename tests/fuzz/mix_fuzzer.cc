@@ -1,6 +1,6 @@
 // Lists of token files, in both formats. Patterns find what they say, without a disk.
 #include "data/mix/mix.h"
-#include "tests/fuzz/memory_file.h"
+#include "tests/data/files/memory_file.h"
 
 namespace {
 

@@ -5,7 +5,7 @@
 #include "data/shards/data_file.h"
 #include "data/shards/npy_header.h"
 #include "data/shards/token_file.h"
-#include "tests/fuzz/memory_file.h"
+#include "tests/data/files/memory_file.h"
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const int64_t width = int64_t{1} << (emo::take(&data, &size) % 4);

@@ -41,15 +41,15 @@ struct EvaluationSize {
 
 // What state.json holds beside times and versions.
 struct TrainingPosition {
-  int64_t step = 0;        // updates done
-  int64_t sequences = 0;   // rows seen: where the loader goes on
-  int64_t data_start = 0;  // of them, those of other data, before run.change_data
+  int64_t step = 0;       // updates done
+  int64_t sequences = 0;  // rows seen: where the loader goes on
   int64_t tokens = 0;
   std::string data_fingerprint;
   std::vector<std::pair<std::string, std::string>> config;  // to_pairs()
   EvaluationSize evaluation = {};
   double learning_rate = 0;           // of the last update; 0: not known
   ScheduleStart schedule_start = {};  // of a run whose schedule starts at a checkpoint
+  int64_t data_start = 0;  // of the sequences, those of other data, before run.change_data
 };
 
 struct CheckpointContents {
@@ -58,10 +58,10 @@ struct CheckpointContents {
   const ModelDescription* description;
   TrainingPosition position;
   std::string tokenizer;     // tokenizer.json, written where not ""
-  std::string data = {};     // data.json (data/rows/data_record.h), where not ""
   std::string pruning = {};  // of a cut model: pruning_metadata.json, else ""
   // Of the model's tensors. kBf16, where a device trains so: those of `model` are its masters.
   Precision precision = Precision::kFp32;
+  std::string data = {};  // data.json (data/rows/data_record.h), where not ""
 };
 
 // Collective over the mesh; every rank gets the same answer. Writes

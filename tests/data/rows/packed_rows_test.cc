@@ -4,7 +4,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -13,24 +12,10 @@
 
 #include "data/files/file_system.h"
 #include "data/order/random_bits.h"
+#include "tests/data/files/memory_file.h"
 
 namespace emo {
 namespace {
-
-class MemoryFile : public ReadableFile {
- public:
-  explicit MemoryFile(std::string bytes) : bytes_(std::move(bytes)) {}
-  const std::string& path() const override { return path_; }
-  int64_t size() const override { return static_cast<int64_t>(bytes_.size()); }
-  absl::Status read(int64_t begin, int64_t count, char* to) const override {
-    std::memcpy(to, bytes_.data() + begin, static_cast<size_t>(count));
-    return absl::OkStatus();
-  }
-
- private:
-  const std::string path_ = "records";
-  const std::string bytes_;
-};
 
 DocumentIndex index_of(const std::vector<int64_t>& lengths) {
   std::string bytes;

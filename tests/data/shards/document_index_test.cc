@@ -4,13 +4,13 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstring>
 #include <filesystem>
 #include <fstream>
 
 #include "data/order/random_bits.h"
 #include "data/shards/end_file.h"
 #include "data/shards/shard_set.h"
+#include "tests/data/files/memory_file.h"
 #include "tests/data/rows/rows_of.h"
 
 namespace emo {
@@ -21,19 +21,16 @@ using ::testing::HasSubstr;
 // A file in memory that counts its reads.
 class CountedFile : public ReadableFile {
  public:
-  CountedFile(std::string bytes, int64_t* reads) : bytes_(std::move(bytes)), reads_(reads) {}
-  const std::string& path() const override { return path_; }
-  int64_t size() const override { return static_cast<int64_t>(bytes_.size()); }
+  CountedFile(std::string bytes, int64_t* reads) : file_(std::move(bytes)), reads_(reads) {}
+  const std::string& path() const override { return file_.path(); }
+  int64_t size() const override { return file_.size(); }
   absl::Status read(int64_t begin, int64_t count, char* to) const override {
-    EXPECT_TRUE(begin >= 0 && begin + count <= size()) << begin << " " << count;
     ++*reads_;
-    std::memcpy(to, bytes_.data() + begin, static_cast<size_t>(count));
-    return absl::OkStatus();
+    return file_.read(begin, count, to);
   }
 
  private:
-  const std::string path_ = "records";
-  const std::string bytes_;
+  const MemoryFile file_;
   int64_t* reads_;
 };
 

@@ -1,4 +1,4 @@
-// A file that a fuzzer has made up.
+// A file that a test has made up.
 #pragma once
 
 #include <cstdlib>
