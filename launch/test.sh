@@ -45,7 +45,7 @@ for preset in asan tsan; do
 done
 
 say "fuzzing parsers"
-./launch/fuzz.sh --seconds 10
+./launch/fuzz.sh --seconds 5
 
 say "the quick start's whole path, reduced"
 rm -rf runs/quickstart-test

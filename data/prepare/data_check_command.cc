@@ -212,10 +212,11 @@ Command data_check_command() {
   command.options.add("--json", &options->json, "print one JSON object");
   command.footer =
       "Says what --documents does to documents where it is known where they lie: of a folder, and\n"
-      "of token files with an index. Ends with 1 where a file of a list is missing, cannot be read "
-      "as "
-      "it should, or is\nnot what it was; with --documents as the run has it, --checkpoint "
-      "compares rows too.\n"
+      "of token files with an index. Ends with 1 where a file of a list is missing, cannot be "
+      "read\n"
+      "as it should, or is not what it was. --checkpoint compares rows too: give --documents as "
+      "the\n"
+      "run has it.\n"
       "Example: emo data check configs/mixes/OLMoE-mix-0824.txt --root /data \\\n"
       "           --tokenizer-name allenai/dolma2-tokenizer --vocab-size 100278 --eos-id 100257";
   command.run = [options] { return check_data(*options); };

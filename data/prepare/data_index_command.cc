@@ -155,9 +155,10 @@ Command data_index_command() {
   command.options.add("--json", &options->json, "print one JSON object");
   command.footer =
       "Reads every token once, and goes on where it was stopped, file by file. With the index a "
-      "run\nknows the documents of its rows by number, and can keep them whole "
-      "(data.documents).\nA file is known by its name, length and a sample of its ids, wherever it "
-      "lies.\n"
+      "run\n"
+      "knows the documents of its rows by number, and can keep them whole (data.documents). A "
+      "file\n"
+      "is known by its name, length and a sample of its ids, wherever it lies.\n"
       "Example: emo data index configs/mixes/OLMoE-mix-0824.txt --root /data --index "
       "/scratch/index \\\n"
       "           --tokenizer-name allenai/dolma2-tokenizer --vocab-size 100278 --eos-id 100257";

@@ -13,7 +13,9 @@ namespace emo {
 struct DataFile {
   std::string name;  // without its folder
   int64_t tokens = 0;
-  std::string sample;  // SHA-256, its first 16 characters, of ids at its beginning, middle and end
+  // SHA-256, its first 16 characters, of ids at its beginning, middle and end; of a shard of emo
+  // prepare then of records at those places.
+  std::string sample;
   bool operator==(const DataFile&) const = default;
 };
 

@@ -25,7 +25,7 @@ absl::Status DocumentIndex::damaged(int64_t document) const {
 }
 
 absl::StatusOr<DocumentIndex> DocumentIndex::open(std::unique_ptr<ReadableFile> file,
-                                                  Options options) {
+                                                  const Options& options) {
   const int64_t bytes = record_bytes(options.records);
   const int64_t room = (file->size() - options.first_byte) / bytes;
   if (options.documents < 0 || options.documents > room || file->size() < options.first_byte) {
@@ -48,6 +48,21 @@ absl::StatusOr<DocumentIndex> DocumentIndex::open(std::unique_ptr<ReadableFile> 
         absl::StrCat(index.path(), ": documents end at token ", end, " of ", options.tokens));
   }
   return index;
+}
+
+absl::StatusOr<std::string> DocumentIndex::sample() const {
+  const int64_t size = record_bytes(options_.records);
+  const int64_t count = std::min(kBlock, options_.documents);
+  std::string all;
+  for (const int64_t first :
+       {int64_t{0}, (options_.documents - count) / 2, options_.documents - count}) {
+    std::string bytes(static_cast<size_t>(count * size), '\0');
+    absl::Status status =
+        file_->read(options_.first_byte + first * size, count * size, bytes.data());
+    if (!status.ok()) return status;
+    all += bytes;
+  }
+  return all;
 }
 
 absl::Status DocumentIndex::read_block(int64_t first, int64_t count,

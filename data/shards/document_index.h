@@ -50,11 +50,15 @@ class DocumentIndex {
     std::string digest = {};  // SHA-256 of the records, as who wrote them says; "": not known
   };
   // DataLoss where the file has no room for the records, or they do not end at the last token.
-  static absl::StatusOr<DocumentIndex> open(std::unique_ptr<ReadableFile> file, Options options);
+  static absl::StatusOr<DocumentIndex> open(std::unique_ptr<ReadableFile> file,
+                                            const Options& options);
 
   int64_t documents() const { return options_.documents; }
   const std::string& digest() const { return options_.digest; }
   const std::string& path() const { return file_->path(); }
+
+  // Bytes of records at the beginning, middle and end: what tells other records.
+  absl::StatusOr<std::string> sample() const;
 
   // Appends the documents in which tokens [begin, end) lie. About three reads of a page, however
   // many documents there are. DataLoss where a record is damaged: ends that do not ascend, a source

@@ -107,7 +107,10 @@ absl::StatusOr<ShardSet> open_prepared_set(const std::string& folder, const std:
     if (!shard.ok()) return shard.status();
     absl::StatusOr<std::string> sample = sampled_ids(shard->tokens);
     if (!sample.ok()) return sample.status();
-    set.files.push_back({info->shards[i].name, info->shards[i].tokens, sample_of(*sample)});
+    absl::StatusOr<std::string> records = shard->documents.sample();
+    if (!records.ok()) return records.status();
+    set.files.push_back(
+        {info->shards[i].name, info->shards[i].tokens, sample_of(*sample + *records)});
     set.shards.push_back({std::move(shard->tokens), std::move(shard->documents)});
   }
   set.fingerprints = fingerprints_of_folder(*info, set.files, rows);

@@ -93,6 +93,9 @@ absl::StatusOr<OrderedJson> bench_data(const RunConfig& config, const DataBenchO
     const absl::Status status = time_waiting(*data, config, options, &json);
     if (!status.ok()) return status;
   }
+  if (options.cover && data->loader.mix != nullptr) {
+    return absl::InvalidArgumentError("--cover: a mix with weights has no epoch of its own");
+  }
   if (options.cover && data->source->num_chunks() > 0) {
     const int64_t sequences = sequences_of_epoch(*data);
     begin = BenchClock::now();

@@ -109,6 +109,16 @@ TEST(DatasetIdentity, IsOfWhatLiesThereToo) {
   EXPECT_FALSE(open(folder)->matches(before));
 }
 
+TEST(DatasetIdentity, RecordsThatWerePutInThePlaceOfOthersAreOtherData) {
+  const std::string folder = folder_of(1);
+  const std::string before = open(folder)->fingerprint();
+  const DocumentRecord other{4, 3, 0, 2};
+  EXPECT_TRUE(write_file_durably(posix_file_system(), folder + "/tokens-00000.index",
+                                 {reinterpret_cast<const char*>(&other), sizeof other})
+                  .ok());
+  EXPECT_FALSE(open(folder)->matches(before));
+}
+
 // Nothing says what a tokenizer means whose copy is gone, or no longer the one.
 TEST(DatasetIdentity, WithoutItsTokenizerOnlyTheBytesAreKnown) {
   for (const bool gone : {true, false}) {
