@@ -11,6 +11,7 @@
 #include "data/files/file_system.h"
 #include "data/files/json.h"
 #include "data/program/closest_name.h"
+#include "data/program/first_lines.h"
 
 namespace emo {
 namespace {
@@ -25,12 +26,7 @@ struct Problems {
   }
   absl::Status status() const {
     if (texts.empty()) return absl::OkStatus();
-    std::vector<std::string> shown(texts.begin(),
-                                   texts.begin() + std::min(texts.size(), kReported));
-    if (texts.size() > kReported) {
-      shown.push_back(absl::StrCat("and ", texts.size() - kReported, " more"));
-    }
-    return absl::DataLossError(absl::StrJoin(shown, "\n"));
+    return absl::DataLossError(absl::StrJoin(first_lines(texts, kReported), "\n"));
   }
 };
 

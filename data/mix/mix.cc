@@ -10,6 +10,7 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "data/files/file_system.h"
+#include "data/program/first_lines.h"
 
 namespace emo {
 namespace {
@@ -71,12 +72,9 @@ absl::StatusOr<Mix> parse_mix_lines(const std::string& text, const std::string& 
     if (!why.empty()) wrong.push_back(absl::StrCat(path, ":", number, ": ", why));
     mix.files.push_back(std::move(file));
   }
-  if (wrong.size() > kListed) {
-    const size_t more = wrong.size() - kListed;
-    wrong.resize(kListed);
-    wrong.push_back(absl::StrCat("and ", more, " more"));
+  if (!wrong.empty()) {
+    return absl::InvalidArgumentError(absl::StrJoin(first_lines(wrong, kListed), "\n"));
   }
-  if (!wrong.empty()) return absl::InvalidArgumentError(absl::StrJoin(wrong, "\n"));
   if (mix.files.empty()) return absl::InvalidArgumentError(path + ": a mix without files");
   return mix;
 }

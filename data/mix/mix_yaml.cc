@@ -10,6 +10,7 @@
 #include "absl/strings/str_replace.h"
 #include "data/mix/mix.h"
 #include "data/program/closest_name.h"
+#include "data/program/first_lines.h"
 
 namespace emo {
 namespace {
@@ -46,13 +47,8 @@ class MixReader {
   }
 
  private:
-  static std::string errors(std::vector<std::string> all) {
-    const size_t count = all.size();
-    if (count > kMostErrors) {
-      all.resize(kMostErrors);
-      all.push_back(absl::StrCat("and ", count - kMostErrors, " more"));
-    }
-    return absl::StrJoin(all, "\n");
+  static std::string errors(const std::vector<std::string>& all) {
+    return absl::StrJoin(first_lines(all, kMostErrors), "\n");
   }
   std::string place_of(const YAML::Node& node) const {
     return absl::StrCat(path_, ":", node.Mark().line + 1, ":", node.Mark().column + 1, ": ");

@@ -1,15 +1,15 @@
 #include <algorithm>
 #include <memory>
-#include <thread>
+#include <optional>
 
 #include "absl/strings/str_cat.h"
-#include "data/files/file_system.h"
 #include "data/order/random_bits.h"
 #include "data/prepare/commands.h"
 #include "data/prepare/data_options.h"
 #include "data/prepare/data_report.h"
 #include "data/program/exit_code.h"
 #include "data/program/progress.h"
+#include "data/program/thread_count.h"
 #include "data/rows/data_record.h"
 #include "data/shards/end_file.h"
 #include "data/shards/shard_set.h"
@@ -49,23 +49,20 @@ absl::Status look_at_rows(const TokenFile& file, const CheckOptions& options, ui
   return absl::OkStatus();
 }
 
-// The index of a file; NotFound where there is none.
-absl::StatusOr<EndFile> index_of(const TokenFile& file, const RowsOptions& rows) {
-  if (rows.index.empty()) return absl::NotFoundError("no index");
+// The index of a file, where it has one.
+absl::StatusOr<std::optional<EndFile>> index_of(const TokenFile& file, const RowsOptions& rows) {
+  if (rows.index.empty()) return std::nullopt;
   absl::StatusOr<std::string> ids = sampled_ids(file);
   if (!ids.ok()) return ids.status();
-  const DataFile mark{file_name(file.path()), file.tokens(), sample_of(*ids)};
-  const std::string path = path_of_ends(rows.index, mark, static_cast<int32_t>(rows.eos_id));
-  if (!path_exists(path)) return absl::NotFoundError(path);
-  return EndFile::open(path, file.tokens());
+  return find_ends(rows.index, mark_of(file, *ids), static_cast<int32_t>(rows.eos_id));
 }
 
 // Reads all of a file, and compares it with what its index says.
 absl::Status look_at_all(const TokenFile& file, const CheckOptions& options,
-                         const absl::StatusOr<EndFile>& index, Progress* progress, int64_t* done,
+                         const std::optional<EndFile>& index, Progress* progress, int64_t* done,
                          DataCounts* counts) {
   const RowsOptions& rows = options.data.rows;
-  const int threads = static_cast<int>(options.threads);
+  const int threads = thread_count(options.threads);
   absl::StatusOr<ScannedDocuments> scanned =
       scan_documents(file, rows.vocab_size, static_cast<int32_t>(rows.eos_id), threads,
                      [&](absl::Span<const uint64_t>, int64_t tokens) {
@@ -75,7 +72,7 @@ absl::Status look_at_all(const TokenFile& file, const CheckOptions& options,
   if (!scanned.ok()) return scanned.status();
   counts->read = file.tokens();
   counts->ends = scanned->documents;
-  if (!index.ok() ||
+  if (!index ||
       (scanned->ids_sha256 == index->ids_sha256 && scanned->ends_sha256 == index->ends_sha256 &&
        scanned->documents == index->documents.documents())) {
     return absl::OkStatus();
@@ -123,15 +120,15 @@ class FilesCheck {
       return absl::DataLossError(
           absl::StrCat(entry.path, ": ", counts.tokens, " tokens are no row of ", S));
     }
-    absl::StatusOr<EndFile> index = index_of(*file, options_.data.rows);
-    if (!index.ok() && !absl::IsNotFound(index.status())) return index.status();
+    absl::StatusOr<std::optional<EndFile>> index = index_of(*file, options_.data.rows);
+    if (!index.ok()) return index.status();
     absl::Status status = options_.all
-                              ? look_at_all(*file, options_, index, &progress_, &done_, &counts)
+                              ? look_at_all(*file, options_, *index, &progress_, &done_, &counts)
                               : look_at_rows(*file, options_, number, &counts);
     if (!status.ok()) return status;
-    if (index.ok()) {
+    if (*index) {
       counts.read = counts.tokens;
-      counts.ends = index->documents.documents();
+      counts.ends = (*index)->documents.documents();
     }
     return counts;
   }
@@ -170,9 +167,7 @@ absl::Status add_rows(const CheckOptions& options, const RowsOptions& how, DataR
   return absl::OkStatus();
 }
 
-absl::StatusOr<int> check_data(const CheckOptions& given) {
-  CheckOptions options = given;
-  if (options.threads == 0) options.threads = std::max(1U, std::thread::hardware_concurrency());
+absl::StatusOr<int> check_data(const CheckOptions& options) {
   const RowsOptions rows = rows_of(options.data);
   absl::StatusOr<DataReport> report =
       is_prepared(rows) ? report_of_prepared(rows.paths[0], rows.sequence_length, options.all)

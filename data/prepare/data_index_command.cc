@@ -1,6 +1,4 @@
-#include <algorithm>
 #include <memory>
-#include <thread>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -11,6 +9,7 @@
 #include "data/prepare/data_report.h"
 #include "data/program/exit_code.h"
 #include "data/program/progress.h"
+#include "data/program/thread_count.h"
 #include "data/shards/end_file.h"
 
 namespace emo {
@@ -37,7 +36,7 @@ absl::StatusOr<Indexed> look_at(const MixFile& entry, const RowsOptions& rows) {
   if (!file.ok()) return file.status();
   absl::StatusOr<std::string> ids = sampled_ids(*file);
   if (!ids.ok()) return ids.status();
-  const DataFile mark{file_name(entry.path), file->tokens(), sample_of(*ids)};
+  const DataFile mark = mark_of(*file, *ids);
   return Indexed{entry, mark.tokens,
                  path_of_ends(rows.index, mark, static_cast<int32_t>(rows.eos_id))};
 }
@@ -94,8 +93,7 @@ absl::StatusOr<int64_t> documents_of(const Indexed& indexed, const RowsOptions& 
 
 absl::StatusOr<DataReport> make_index(const RowsOptions& rows, const IndexOptions& options,
                                       const std::vector<Indexed>& files) {
-  const int64_t threads =
-      options.threads > 0 ? options.threads : std::max(1U, std::thread::hardware_concurrency());
+  const int threads = thread_count(options.threads);
   int64_t total = 0;
   for (const Indexed& each : files) total += each.tokens;
   Progress progress("index", total, "tokens", !options.quiet);
@@ -103,8 +101,7 @@ absl::StatusOr<DataReport> make_index(const RowsOptions& rows, const IndexOption
   DataReport report;
   for (const Indexed& each : files) {
     absl::StatusOr<int64_t> documents =
-        documents_of(each, rows, static_cast<int>(threads),
-                     [&](int64_t tokens) { progress.update(done += tokens); });
+        documents_of(each, rows, threads, [&](int64_t tokens) { progress.update(done += tokens); });
     if (!documents.ok()) return documents.status();
     const DataCounts counts{1, each.tokens, each.tokens / rows.sequence_length, each.tokens,
                             *documents};

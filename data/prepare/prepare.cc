@@ -14,6 +14,7 @@
 #include "data/documents/task_prompt.h"
 #include "data/files/file_system.h"
 #include "data/program/progress.h"
+#include "data/program/thread_count.h"
 #include "data/shards/shard_writer.h"
 #include "data/tokenizer/tokenizer.h"
 
@@ -184,9 +185,7 @@ absl::Status encode_documents(const Tokenizer& tokenizer, int32_t eos,
                               PrepareSummary* summary) {
   absl::StatusOr<DocumentReader> reader = DocumentReader::open(options.inputs);
   if (!reader.ok()) return reader.status();
-  const int threads = options.threads > 0
-                          ? options.threads
-                          : std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  const int threads = thread_count(options.threads);
   JobQueue queue(4 * threads);
   std::vector<std::thread> workers;
   for (int i = 0; i < threads; ++i) {

@@ -1,10 +1,12 @@
 #include "data/rows/data_record.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "data/files/file_system.h"
 #include "data/files/json.h"
+#include "data/program/first_lines.h"
 
 namespace emo {
 namespace {
@@ -86,12 +88,7 @@ std::vector<std::string> changes_since(const DataRecord& record, const ChunkSour
     lines.emplace_back(
         "the same files, but another vocabulary, end token, labels, weights or packing");
   }
-  if (lines.size() > kListed) {
-    const size_t more = lines.size() - kListed;
-    lines.resize(kListed);
-    lines.push_back(absl::StrCat("and ", more, " more"));
-  }
-  return lines;
+  return first_lines(std::move(lines), kListed);
 }
 
 }  // namespace emo

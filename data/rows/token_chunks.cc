@@ -111,12 +111,9 @@ absl::Status TokenChunks::read_tokens(const TokenShard& shard, int64_t begin, in
   thread_local std::string bytes;
   absl::Status status = shard.tokens.read(begin, count, set_.vocab_size, tokens, &bytes);
   if (status.ok() || !shard.documents) return status;
-  const auto* beyond = std::find_if(tokens, tokens + count, [&](int32_t token) {
-    return static_cast<uint32_t>(token) >= static_cast<uint64_t>(set_.vocab_size);
-  });
-  if (beyond == tokens + count) return status;
+  const int64_t at = begin + first_beyond(set_.vocab_size, tokens, count);
+  if (at == begin + count) return status;
   std::vector<StoredDocument> documents;
-  const int64_t at = begin + (beyond - tokens);
   if (!shard.documents->find(at, at + 1, &documents).ok()) return status;
   return {status.code(),
           absl::StrCat(status.message(), " (document ", documents.front().number, ")")};

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "data/files/file_system.h"
 #include "data/files/sha256.h"
 
 namespace emo {
@@ -25,6 +26,10 @@ absl::StatusOr<std::string> sampled_ids(const TokenFile& file) {
   return sample;
 }
 
-std::string sample_of(const std::string& ids) { return sha256_hex(ids).substr(0, 16); }
+std::string sample_of(const std::string& bytes) { return sha256_hex(bytes).substr(0, 16); }
+
+DataFile mark_of(const TokenFile& file, const std::string& ids) {
+  return {file_name(file.path()), file.tokens(), sample_of(ids)};
+}
 
 }  // namespace emo

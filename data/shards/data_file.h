@@ -22,6 +22,9 @@ struct DataFile {
 // Those ids, 1024 at each place, as int32.
 absl::StatusOr<std::string> sampled_ids(const TokenFile& file);
 
-std::string sample_of(const std::string& ids);  // DataFile::sample
+std::string sample_of(const std::string& bytes);  // DataFile::sample
+
+// Of a file whose sampled ids are `ids`.
+DataFile mark_of(const TokenFile& file, const std::string& ids);
 
 }  // namespace emo

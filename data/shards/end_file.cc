@@ -112,6 +112,13 @@ absl::StatusOr<EndFile> EndFile::open(const std::string& path, int64_t tokens,
   return EndFile{*std::move(index), digests.substr(0, kDigest), digests.substr(kDigest)};
 }
 
+absl::StatusOr<std::optional<EndFile>> find_ends(const std::string& folder, const DataFile& file,
+                                                 int32_t eos_id, const OpenReadable& open) {
+  const std::string path = path_of_ends(folder, file, eos_id);
+  if (!path_exists(path)) return std::nullopt;
+  return EndFile::open(path, file.tokens, open);
+}
+
 absl::StatusOr<ScannedDocuments> scan_documents(const TokenFile& file, int64_t vocab_size,
                                                 int32_t eos_id, int threads, const SeeEnds& see) {
   std::vector<Block> blocks(static_cast<size_t>(threads));

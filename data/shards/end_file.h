@@ -11,6 +11,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -36,6 +37,11 @@ struct EndFile {
   static absl::StatusOr<EndFile> open(const std::string& path, int64_t tokens,
                                       const OpenReadable& open = open_readable);
 };
+
+// A file's in the folder of an index; nullopt where it has none. Fails as EndFile::open().
+absl::StatusOr<std::optional<EndFile>> find_ends(const std::string& folder, const DataFile& file,
+                                                 int32_t eos_id,
+                                                 const OpenReadable& open = open_readable);
 
 // What a scan of a token file finds.
 struct ScannedDocuments {

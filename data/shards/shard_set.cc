@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "data/files/file_system.h"
 #include "data/files/sha256.h"
+#include "data/program/first_lines.h"
 #include "data/shards/end_file.h"
 #include "data/shards/token_dataset.h"
 
@@ -57,14 +58,13 @@ absl::StatusOr<OpenedFile> open_file(const MixFile& file, const FileSetOptions& 
   if (!tokens.ok()) return tokens.status();
   absl::StatusOr<std::string> ids = sampled_ids(*tokens);
   if (!ids.ok()) return ids.status();
-  const DataFile mark{file_name(file.path), tokens->tokens(), sample_of(*ids)};
+  const DataFile mark = mark_of(*tokens, *ids);
   OpenedFile opened{{*std::move(tokens), std::nullopt}, mark, *std::move(ids)};
   if (options.index.empty()) return opened;
-  const std::string ends = path_of_ends(options.index, mark, options.eos_id);
-  if (!path_exists(ends)) return opened;
-  absl::StatusOr<EndFile> index = EndFile::open(ends, mark.tokens, options.open);
+  absl::StatusOr<std::optional<EndFile>> index =
+      find_ends(options.index, mark, options.eos_id, options.open);
   if (!index.ok()) return index.status();
-  opened.shard.documents = std::move(index->documents);
+  if (*index) opened.shard.documents = std::move((*index)->documents);
   return opened;
 }
 
@@ -141,12 +141,7 @@ absl::StatusOr<ShardSet> open_file_set(const std::vector<MixFile>& files,
     set.files.push_back(opened.mark);
     set.shards.push_back(std::move(opened.shard));
   }
-  if (wrong.size() > kListed) {
-    const size_t more = wrong.size() - kListed;
-    wrong.resize(kListed);
-    wrong.push_back(absl::StrCat("and ", more, " more"));
-  }
-  const std::string message = absl::StrJoin(wrong, "\n");
+  const std::string message = absl::StrJoin(first_lines(wrong, kListed), "\n");
   if (missing) return absl::NotFoundError(message);
   if (!wrong.empty()) return absl::DataLossError(message);
   hash.update(options.rows);

@@ -1,5 +1,6 @@
 #include "data/shards/token_dataset.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -60,7 +61,15 @@ absl::StatusOr<TokenDataset> TokenDataset::open(const std::string& folder) {
 absl::Status TokenDataset::read(int64_t shard, int64_t begin, int64_t count,
                                 int32_t* tokens) const {
   thread_local std::string bytes;
-  return shards_[shard].tokens.read(begin, count, info_.vocab_size, tokens, &bytes);
+  absl::Status status = shards_[shard].tokens.read(begin, count, info_.vocab_size, tokens, &bytes);
+  if (status.ok()) return status;
+  const int64_t at = begin + first_beyond(info_.vocab_size, tokens, count);
+  if (at == begin + count) return status;
+  const std::vector<StoredDocument>& documents = shards_[shard].documents;
+  const auto document = std::upper_bound(
+      documents.begin(), documents.end(), at,
+      [](int64_t token, const StoredDocument& candidate) { return token < candidate.end; });
+  return {status.code(), absl::StrCat(status.message(), " (document ", document->number, ")")};
 }
 
 absl::StatusOr<std::vector<std::string>> document_ids(const std::string& folder,

@@ -42,7 +42,8 @@ class TokenDataset {
     return shards_[shard].documents;
   }
 
-  // Copies tokens [begin, begin + count) of a shard. Fails as TokenFile::read() does.
+  // Copies tokens [begin, begin + count) of a shard. Fails as TokenFile::read() does,
+  // naming the document of an id beyond the vocabulary.
   // REQUIRES: 0 <= begin, 0 <= count, begin + count <= tokens(shard); tokens has room for count.
   absl::Status read(int64_t shard, int64_t begin, int64_t count, int32_t* tokens) const;
 

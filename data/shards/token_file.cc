@@ -36,6 +36,14 @@ const std::vector<std::string>& id_type_names() {
   return names;
 }
 
+int64_t first_beyond(int64_t vocab_size, const int32_t* tokens, int64_t count) {
+  return std::find_if(tokens, tokens + count,
+                      [vocab_size](int32_t token) {
+                        return static_cast<int64_t>(static_cast<uint32_t>(token)) >= vocab_size;
+                      }) -
+         tokens;
+}
+
 int64_t token_width(IdType type, int64_t vocab_size) {
   switch (type) {
     case IdType::kUint8:
@@ -102,7 +110,10 @@ absl::Status TokenFile::read(int64_t begin, int64_t count, int64_t vocab_size, i
                              std::string* bytes) const {
   bytes->resize(static_cast<size_t>(count * width_));
   absl::Status status = file_->read(begin_ + begin * width_, count * width_, bytes->data());
-  if (!status.ok()) return status;
+  if (!status.ok()) {
+    std::fill_n(tokens, count, 0);  // for who looks for an id that is wrong
+    return status;
+  }
   const uint64_t largest = width_ == 1   ? widen_ids<uint8_t>(bytes->data(), count, tokens)
                            : width_ == 2 ? widen_ids<uint16_t>(bytes->data(), count, tokens)
                            : width_ == 4 ? widen_ids<uint32_t>(bytes->data(), count, tokens)

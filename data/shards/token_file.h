@@ -48,6 +48,10 @@ class TokenFile {
   int64_t tokens_ = 0;
 };
 
+// The first of tokens [count], as TokenFile::read() leaves them whether it fails or not, that is
+// not below the vocabulary; `count` where all are, or nothing could be read.
+int64_t first_beyond(int64_t vocab_size, const int32_t* tokens, int64_t count);
+
 // The bytes of an id where a file does not say. By the vocabulary: the fewest that hold any below
 // `vocab_size`, as OLMo chooses them.
 int64_t token_width(IdType type, int64_t vocab_size);

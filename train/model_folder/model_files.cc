@@ -6,6 +6,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "data/program/first_lines.h"
 
 namespace emo {
 namespace {
@@ -39,12 +40,8 @@ void WrongTensors::add(const std::string& what) {
 
 absl::Status WrongTensors::status(const std::string& what) const {
   if (lines_.empty()) return absl::OkStatus();
-  std::vector<std::string> listed(lines_.begin(),
-                                  lines_.begin() + std::min(lines_.size(), kListed));
-  if (lines_.size() > kListed) {
-    listed.push_back(absl::StrCat("and ", lines_.size() - kListed, " more"));
-  }
-  const std::string message = absl::StrCat(what, ":\n  ", absl::StrJoin(listed, "\n  "));
+  const std::string message =
+      absl::StrCat(what, ":\n  ", absl::StrJoin(first_lines(lines_, kListed), "\n  "));
   return only_missing_files_ ? absl::NotFoundError(message) : absl::DataLossError(message);
 }
 

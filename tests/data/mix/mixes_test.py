@@ -11,14 +11,10 @@ import time
 import numpy
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[3]))
+from tests.data.token_runs import CONFIG, EOS, VOCAB, losses  # noqa: E402
 from tests.program import ROOT, Program, check, once, run_cases, write_tokenizer  # noqa: E402
 
-EOS = 1
-VOCAB = ["--vocab-size", 256, "--eos-id", EOS]
 SIZES = {"web-0.npy": 40_000, "web-1.npy": 25_000, "code.npy": 9_000, "book.npy": 3_000}
-CONFIG = ["configs/tiny.yaml", "train.steps=6", "data.sequence_length=256", "data.synthetic=none", f"data.eos_id={EOS}",
-          "checkpoint.every=3", "checkpoint.keep=0", "--quiet"]
-CLOCK = ("throughput/", "exchange/")
 
 
 @once
@@ -51,12 +47,6 @@ def index(emo: Program) -> pathlib.Path:
 def ends_of(emo: Program, name: str) -> list[int]:
     ids = numpy.fromfile(files(emo) / name, numpy.uint8)
     return sorted({*(numpy.flatnonzero(ids == EOS) + 1).tolist(), len(ids)})
-
-
-def losses(emo: Program, name: str, *overrides, ranks: int = 0) -> list[dict]:
-    emo.run("train", *CONFIG, f"run.folder={emo.folder / name}", *overrides, ranks=ranks)
-    lines = [json.loads(line) for line in (emo.folder / name / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if not any(part in key for part in CLOCK)} for line in lines]
 
 
 def close(found: list[dict], expected: list[dict], what: str) -> None:

@@ -173,7 +173,7 @@ class EndFileTest : public ::testing::Test {
     return TokenFile::open(folder_ + "/ids.npy", 2).value();
   }
   std::string index(const TokenFile& file, int threads) {
-    const DataFile mark{"ids.npy", file.tokens(), sample_of(sampled_ids(file).value())};
+    const DataFile mark = mark_of(file, sampled_ids(file).value());
     const std::string path = path_of_ends(folder_ + "/index", mark, 0);
     int64_t seen = 0;
     const auto scanned = write_ends(posix_file_system(), file, 10, 0, threads, path,

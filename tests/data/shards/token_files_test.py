@@ -12,10 +12,8 @@ import sys
 import numpy
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[3]))
+from tests.data.token_runs import CONFIG, EOS, VOCAB, losses  # noqa: E402
 from tests.program import ROOT, Program, check, once, run_cases  # noqa: E402
-
-EOS = 1
-VOCAB = ["--vocab-size", 256, "--eos-id", EOS]
 
 
 def documents(seed: int, tokens: int) -> numpy.ndarray:
@@ -118,17 +116,6 @@ def test_a_check_lists_sources_and_what_is_odd(emo):
     arguments = ["data", "check", folder / "mix.txt", "--tokenizer-name", "y", "--vocab-size", 180, "--eos-id", EOS]
     found = emo.run(*arguments, "--all", expect=1).stdout
     check("x/b.npy: No such file" in found and "x/a.npy: token" in found and "below the vocabulary's 180" in found, found)
-
-
-CONFIG = ["configs/tiny.yaml", "train.steps=6", "data.sequence_length=256", "data.synthetic=none", f"data.eos_id={EOS}",
-          "checkpoint.every=3", "checkpoint.keep=0", "--quiet"]
-CLOCK = ("throughput/", "exchange/")
-
-
-def losses(emo: Program, name: str, *overrides, ranks: int = 0) -> list[dict]:
-    emo.run("train", *CONFIG, f"run.folder={emo.folder / name}", *overrides, ranks=ranks)
-    lines = [json.loads(line) for line in (emo.folder / name / "metrics.jsonl").read_text().splitlines()]
-    return [{key: value for key, value in line.items() if not any(part in key for part in CLOCK)} for line in lines]
 
 
 def test_raw_files_are_trained_on_as_numpys(emo):
