@@ -141,7 +141,10 @@ absl::StatusOr<RunStart> resume(const std::string& folder, const RunConfig& conf
   if (!position.ok()) return position.status();
   absl::Status status = check_resumable(folder, config, source, *position);
   if (status.ok()) status = read_model(folder, model);
-  if (status.ok()) status = read_optimizer(folder, position->step, model, optimizer);
+  // A run that is done needs no moments.
+  if (status.ok() && (position->step < config.total_steps() || has_optimizer(folder))) {
+    status = read_optimizer(folder, position->step, model, optimizer);
+  }
   if (!status.ok()) return status;
   if (mesh.is_first()) {
     std::fprintf(stderr, "emo: going on from %s (step %lld)\n", folder.c_str(),

@@ -324,6 +324,9 @@ absl::Status Run::save() {
   CheckpointContents contents{&model,        stepper_->optimizer(), &description_,
                               now_.position, data_.tokenizer,       now_.pruning};
   contents.precision = stepper_->parameter_precision();
+  if (done() && config_.checkpoint.last == RunConfig::Checkpoint::Last::kModel) {
+    contents.optimizer = nullptr;
+  }
   contents.data = to_json(data_record());
   absl::StatusOr<std::string> folder =
       write_checkpoint(posix_file_system(), mesh_, config_.run.folder, contents);

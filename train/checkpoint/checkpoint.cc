@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <optional>
 #include <set>
 
 #include "absl/strings/match.h"
@@ -30,6 +31,8 @@ std::string step_folder(int64_t step) { return absl::StrFormat("%s%07d", kPrefix
 // The writing ranks are those of the first expert group: together they hold everything once.
 bool writes(const Mesh& mesh) { return mesh.dp->rank() == 0; }
 
+std::string index_name(const std::string& stem) { return stem + ".safetensors.index.json"; }
+
 std::string shard_name(const std::string& stem, const Mesh& mesh) {
   return absl::StrFormat("%s-%05d-of-%05d.safetensors", stem, mesh.ep->rank() + 1, mesh.ep->size());
 }
@@ -51,36 +54,60 @@ FlatBuffers rounded_to(Precision precision, const FlatBuffers& masters) {
   return {masters.dense.to(at::kBFloat16), masters.experts.to(at::kBFloat16)};
 }
 
+// What training goes on with beside the model, whole; nothing where a checkpoint is of the model
+// alone.
+struct Moments {
+  FlatBuffers exp_avg, exp_avg_sq;
+};
+
+// Collective.
+std::optional<Moments> gather_moments(const Mesh& mesh, const CheckpointContents& contents) {
+  if (contents.optimizer == nullptr) return std::nullopt;
+  const ParameterLayout& layout = contents.model->layout;
+  return Moments{gather_owned(mesh, layout, contents.optimizer->exp_avg),
+                 gather_owned(mesh, layout, contents.optimizer->exp_avg_sq)};
+}
+
+struct Shard {
+  std::string stem;  // "model" or "optimizer"
+  std::vector<NamedTensor> tensors;
+};
+
+// What this rank writes; `stored` and `moments` must outlive it.
+std::vector<Shard> shards_of(const Mesh& mesh, const CheckpointContents& contents,
+                             const FlatBuffers& stored, const std::optional<Moments>& moments) {
+  const bool with_dense = mesh.ep->rank() == 0;
+  const Model& model = *contents.model;
+  std::vector<Shard> shards = {{"model", {}}};
+  add_tensors(model, stored, with_dense, "", &shards[0].tensors);
+  if (!moments) return shards;
+  shards.push_back({"optimizer", {}});
+  std::vector<NamedTensor>* state = &shards[1].tensors;
+  if (contents.precision == Precision::kBf16) {
+    add_tensors(model, model.parameters, with_dense, kMaster, state);
+  }
+  add_tensors(model, moments->exp_avg, with_dense, "exp_avg/", state);
+  add_tensors(model, moments->exp_avg_sq, with_dense, "exp_avg_sq/", state);
+  return shards;
+}
+
 // Collective. What one rank wrote, as text that travels: [{name, size, sha256, tensors?}].
 absl::StatusOr<OrderedJson> write_shards(FileSystem& fs, const Mesh& mesh,
                                          const std::string& folder,
                                          const CheckpointContents& contents) {
   OrderedJson written = OrderedJson::array();
-  const ParameterLayout& layout = contents.model->layout;
-  const FlatBuffers exp_avg = gather_owned(mesh, layout, contents.optimizer->exp_avg);
-  const FlatBuffers exp_avg_sq = gather_owned(mesh, layout, contents.optimizer->exp_avg_sq);
+  const std::optional<Moments> moments = gather_moments(mesh, contents);
   if (!writes(mesh)) return written;
-  const bool with_dense = mesh.ep->rank() == 0;
-  const Model& model = *contents.model;
-  const FlatBuffers stored = rounded_to(contents.precision, model.parameters);
-  std::vector<NamedTensor> parameters, state;
-  add_tensors(model, stored, with_dense, "", &parameters);
-  if (contents.precision == Precision::kBf16) {
-    add_tensors(model, model.parameters, with_dense, kMaster, &state);
-  }
-  add_tensors(model, exp_avg, with_dense, "exp_avg/", &state);
-  add_tensors(model, exp_avg_sq, with_dense, "exp_avg_sq/", &state);
-  const std::pair<const char*, const std::vector<NamedTensor>*> files[] = {{"model", &parameters},
-                                                                           {"optimizer", &state}};
-  for (const auto& [stem, tensors] : files) {
-    absl::StatusOr<WrittenFile> file =
-        write_safetensors(fs, folder, shard_name(stem, mesh), *tensors, {{"format", "pt"}});
+  const FlatBuffers stored = rounded_to(contents.precision, contents.model->parameters);
+  for (const Shard& shard : shards_of(mesh, contents, stored, moments)) {
+    absl::StatusOr<WrittenFile> file = write_safetensors(
+        fs, folder, shard_name(shard.stem, mesh), shard.tensors, {{"format", "pt"}});
     if (!file.ok()) return file.status();
     OrderedJson entry = file_json(*file);
-    entry["stem"] = stem;
+    entry["stem"] = shard.stem;
     entry["tensors"] = OrderedJson::array();
     int64_t bytes = 0;
-    for (const NamedTensor& tensor : *tensors) {
+    for (const NamedTensor& tensor : shard.tensors) {
       entry["tensors"].push_back(tensor.name);
       bytes += static_cast<int64_t>(tensor.bytes.size());
     }
@@ -124,25 +151,25 @@ absl::Status write_description(FileSystem& fs, const Mesh& mesh, const std::stri
                                const std::vector<std::string>& shards,
                                const CheckpointContents& contents) {
   std::vector<WrittenFile> files;
-  OrderedJson maps = {{"model", OrderedJson::object()}, {"optimizer", OrderedJson::object()}};
-  OrderedJson sizes = {{"model", 0}, {"optimizer", 0}};
+  OrderedJson maps = OrderedJson::object();  // stem -> {tensor: file}
+  OrderedJson sizes = OrderedJson::object();
   for (const std::string& text : shards) {
     for (const OrderedJson& file : OrderedJson::parse(text)) {
       files.push_back({file["name"], file["size"], file["sha256"]});
       const std::string stem = file["stem"];
+      if (!maps.contains(stem)) maps[stem] = OrderedJson::object();
       for (const OrderedJson& tensor : file["tensors"])
         maps[stem][tensor.get<std::string>()] = file["name"];
-      sizes[stem] = sizes[stem].get<int64_t>() + file["tensor_bytes"].get<int64_t>();
+      sizes[stem] = sizes.value(stem, int64_t{0}) + file["tensor_bytes"].get<int64_t>();
     }
   }
   OrderedJson config = to_config_json(*contents.description);
   if (contents.precision == Precision::kBf16) config["torch_dtype"] = "bfloat16";
   std::vector<std::pair<std::string, std::string>> texts = {
       {"config.json", to_text(config)}, {"state.json", state_json(contents.position, mesh)}};
-  for (const std::string stem : {"model", "optimizer"}) {
-    const OrderedJson index = {{"metadata", {{"total_size", sizes[stem]}}},
-                               {"weight_map", maps[stem]}};
-    texts.emplace_back(stem + ".safetensors.index.json", to_text(index));
+  for (const auto& [stem, map] : maps.items()) {
+    const OrderedJson index = {{"metadata", {{"total_size", sizes[stem]}}}, {"weight_map", map}};
+    texts.emplace_back(index_name(stem), to_text(index));
   }
   const ExpertOrder order = expert_order_of(contents.model->layout);
   if (!order.empty()) texts.emplace_back(kPlacementFile, to_text(to_json(order)));
@@ -316,8 +343,18 @@ absl::Status read_model(const std::string& folder, Model* model) {
                          &model->parameters);
 }
 
+bool has_optimizer(const std::string& folder) {
+  return path_exists(folder + "/" + index_name("optimizer"));
+}
+
 absl::Status read_optimizer(const std::string& folder, int64_t step, Model* model,
                             OptimizerState* optimizer) {
+  if (!has_optimizer(folder)) {
+    return absl::FailedPreconditionError(
+        folder +
+        ": holds a model alone (checkpoint.last: model, an import or a cut), and no "
+        "moments to go on with; a new run takes its weights with run.start_from");
+  }
   absl::StatusOr<TensorFolder> tensors = TensorFolder::open(folder, "optimizer");
   if (!tensors.ok()) return tensors.status();
   optimizer->step = step;

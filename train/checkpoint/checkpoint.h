@@ -4,7 +4,8 @@
 // - config.json and tokenizer.json: the model's description (hugging_face.h)
 // - model-0000i-of-0000n.safetensors, one for each writing rank, and model.safetensors.index.json
 // - optimizer-0000i-of-0000n.safetensors, with its index: exp_avg/<name>, exp_avg_sq/<name>; where
-//   the model is bf16, master/<name>, the fp32 numbers that training goes on with
+//   the model is bf16, master/<name>, the fp32 numbers that training goes on with. None of them
+//   where the run's end keeps the model alone (checkpoint.last)
 // - pruning_metadata.json: of a cut model, which experts of which model it has
 // - placement.json: the order in which ranks hold the experts, where there is one (expert_order.h)
 // - state.json: where the run is, its config, how much it evaluates, versions
@@ -54,7 +55,7 @@ struct TrainingPosition {
 
 struct CheckpointContents {
   const Model* model;
-  const OptimizerState* optimizer;
+  const OptimizerState* optimizer;  // null: the model alone
   const ModelDescription* description;
   TrainingPosition position;
   std::string tokenizer;     // tokenizer.json, written where not ""
@@ -86,6 +87,9 @@ absl::Status remove_old_checkpoints(FileSystem& fs, const std::string& run_folde
 // without MANIFEST. Files are split over `world`, every rank gets the same answer (collective).
 absl::Status verify_checkpoint(Communicator& world, const std::string& folder);
 
+// Whether a checkpoint has what training goes on with, beside the model. Local.
+bool has_optimizer(const std::string& folder);
+
 // The three below are local, and trust their folder. Order: verify_checkpoint() first, the model
 // before its optimizer.
 // NotFound without state.json, DataLoss where it is broken.
@@ -95,7 +99,8 @@ absl::StatusOr<TrainingPosition> read_position(const std::string& folder);
 // do not fit; then the others have been filled. `step`: TrainingPosition's. REQUIRES: the optimizer
 // is of the model's layout.
 absl::Status read_model(const std::string& folder, Model* model);
-// Where there are masters, they take the place of the model's parameters.
+// Where there are masters, they take the place of the model's parameters. FailedPrecondition where
+// the checkpoint holds a model alone.
 absl::Status read_optimizer(const std::string& folder, int64_t step, Model* model,
                             OptimizerState* optimizer);
 

@@ -56,6 +56,7 @@ void visit_config(Visitor& v, RunConfig& c) {
     v.field("rope_theta", &c.model.rope_theta, Range{1, kNoLimit});
     v.field("norm_epsilon", &c.model.norm_epsilon, Range{1e-30, 1});
     v.field("init_std", &c.model.init_std, Range{1e-30, 1e3});
+    if (v.absent("init_seed")) c.model.init_seed = c.run.seed;
     v.field("init_seed", &c.model.init_seed, any_count);
     v.field("document_attention", &c.document_attention);
   }
@@ -135,6 +136,7 @@ void visit_config(Visitor& v, RunConfig& c) {
   if (v.section("checkpoint")) {
     v.field("every", &c.checkpoint.every, any_count);
     v.field("keep", &c.checkpoint.keep, any_count);
+    names("last", {"all", "model"}, &c.checkpoint.last);
   }
 }
 

@@ -156,7 +156,7 @@ std::vector<std::string> differences_that_matter(
       "parallel.ep",         "parallel.recompute", "parallel.slices", "parallel.placement",
       "parallel.zero",       "parallel.precision", "eval.every",      "eval.data",
       "eval.share",          "eval.tasks",         "eval.tokens",     "parallel.device",
-      "checkpoint.every",    "checkpoint.keep"};
+      "checkpoint.every",    "checkpoint.keep",    "checkpoint.last"};
   // The length of the run is part of every schedule but the constant one.
   for (const auto& [key, value] : now) {
     if (key == "schedule.kind" && value == "constant") free.insert({"train.steps", "train.tokens"});
@@ -165,6 +165,15 @@ std::vector<std::string> differences_that_matter(
   std::map<std::string, std::string> before;
   for (const auto& [key, value] : to_pairs(RunConfig())) before[key] = value;
   for (const auto& [key, value] : then) before[key] = value;
+  // Where a config did not say the seed of the weights, older versions wrote 0; now it is run.seed.
+  const std::map<std::string, std::string> is(now.begin(), now.end());
+  const auto value_of = [&is](const char* key) {
+    const auto found = is.find(key);
+    return found == is.end() ? "" : found->second;
+  };
+  if (before["model.init_seed"] == "0" && value_of("model.init_seed") == value_of("run.seed")) {
+    free.insert("model.init_seed");
+  }
   std::vector<std::string> lines;
   for (const auto& [key, value] : now) {
     const auto found = before.find(key);

@@ -30,7 +30,7 @@ enum class Take { kWeights, kWeightsAndOptimizer, kAll };
 struct RunConfig {
   struct Run {
     std::string folder;
-    uint64_t seed = 0;           // pool sizes and data order
+    uint64_t seed = 0;           // of pool sizes; and every seed that the config does not set
     std::string start_from;      // a checkpoint that a new run starts from
     Take take = Take::kWeights;  // what it takes from there
     std::string experts;         // SUBSET.json: of its experts only these; with kWeights
@@ -89,6 +89,8 @@ struct RunConfig {
   struct Checkpoint {
     int64_t every = 1000;  // steps; 0: only at the end
     int64_t keep = 2;      // newest ones; 0: all
+    // Of the checkpoint that ends a run: the model alone cannot be trained further with its moments.
+    enum class Last { kAll, kModel } last = Last::kAll;
   } checkpoint;
 
   int64_t total_steps() const;
