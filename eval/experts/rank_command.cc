@@ -25,6 +25,7 @@
 #include "parallel/agreement.h"
 #include "train/checkpoint/find_model.h"
 #include "train/subset/cut_model.h"
+#include "train/subset/keep.h"
 
 namespace emo {
 namespace {
@@ -33,7 +34,7 @@ struct RankOptions {
   std::string checkpoint, experts, method = "layerwise", output, folder;
   CalibrationOptions calibration;
   std::vector<std::string> labels;
-  std::vector<std::string> keep;        // counts, or fractions with a point
+  std::vector<std::string> keep;        // see parse_keep()
   std::vector<int64_t> keep_per_layer;  // instead of `keep`
   std::vector<std::string> documents = {"all"};
   uint64_t seed = 0;
@@ -62,15 +63,10 @@ absl::StatusOr<std::vector<Budget>> budgets_of(const RankOptions& options,
   }
   std::vector<Budget> budgets;
   if (!options.keep_per_layer.empty()) budgets.push_back({"variable", options.keep_per_layer});
-  for (const std::string& text : options.keep) {
-    int64_t count = 0;
-    double fraction = 0;
-    if (absl::StrContains(text, ".") && absl::SimpleAtod(text, &fraction)) {
-      count = experts_of_fraction(config, fraction);
-    } else if (!absl::SimpleAtoi(text, &count)) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "--keep ", text, ": expected a number of experts, or a fraction such as 0.25"));
-    }
+  absl::StatusOr<std::vector<Keep>> keeps = parse_keeps(options.keep);
+  if (!keeps.ok()) return keeps.status();
+  for (const Keep& keep : *keeps) {
+    const int64_t count = experts_of(keep, config.num_experts);
     absl::Status status = check_keep(config, count);
     if (!status.ok()) return status;
     budgets.push_back({absl::StrCat("keep", count), std::vector<int64_t>(config.n_layers, count)});
@@ -320,10 +316,7 @@ Command experts_rank_command() {
            "length of what an expert adds (arXiv 2504.06792); random: by the seed")
       .one_of({"layerwise", "router", "easy_ep", "random"})
       .show_default();
-  command.options
-      .add("--keep", &options->keep,
-           "experts to keep in each layer, shared ones counted, or a fraction such as 0.25")
-      .commas();
+  command.options.add("--keep", &options->keep, kKeepHelp).commas();
   command.options
       .add("--keep-per-layer", &options->keep_per_layer,
            "a number for each layer, instead of --keep")

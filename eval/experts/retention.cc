@@ -7,10 +7,10 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "data/program/progress.h"
 #include "eval/experts/expert_ranking.h"
 #include "eval/experts/layerwise_ranking.h"
 #include "eval/loss/perplexity.h"
+#include "parallel/agreement.h"
 #include "train/subset/expert_subset.h"
 
 namespace emo {
@@ -27,7 +27,7 @@ struct Domain {
 // keeps, which depends on the fraction too.
 struct KnownRankings {
   std::map<std::tuple<size_t, std::string, int64_t>, ExpertNumbers> scores;
-  std::map<std::tuple<size_t, int64_t, double>, KeptExperts> layerwise;
+  std::map<std::tuple<size_t, int64_t, int64_t>, KeptExperts> layerwise;
 };
 
 // What the functions below share.
@@ -87,7 +87,8 @@ absl::StatusOr<ExpertNumbers> scores_of(Measurement* m, const std::vector<int64_
 absl::StatusOr<KeptExperts> kept_experts(Measurement* m, const std::vector<Domain>& domains,
                                          size_t i, const Cut& cut, KnownRankings* known) {
   const ModelConfig& config = m->config();
-  const std::vector<int64_t> keep(config.n_layers, experts_of_fraction(config, cut.keep));
+  const int64_t count = experts_of(cut.keep, config.num_experts);
+  const std::vector<int64_t> keep(config.n_layers, count);
   if (cut.method == "random") {
     return keep_largest(config, random_scores(config, m->options->seed * 1000 + i), keep);
   }
@@ -95,7 +96,7 @@ absl::StatusOr<KeptExperts> kept_experts(Measurement* m, const std::vector<Domai
   std::vector<int64_t> documents = domains[i].calibration;
   if (cut.documents > 0) documents.resize(cut.documents);
   if (cut.method == "layerwise") {
-    const auto [kept, is_new] = known->layerwise.try_emplace({i, cut.documents, cut.keep});
+    const auto [kept, is_new] = known->layerwise.try_emplace({i, cut.documents, count});
     if (!is_new) return kept->second;
     absl::StatusOr<LayerwiseRanking> ranking =
         rank_layerwise(m->inference, *m->calibration, documents, m->sequence_length(), keep);
@@ -116,54 +117,61 @@ bool same_choice(const Cut& a, const Cut& b) {
          a.of_other_domain == b.of_other_domain;
 }
 
-// Collective. Calls `done` after each pass over the test documents.
-template <typename F>
-absl::StatusOr<Retention> measure_domain(Measurement* m, const std::vector<Domain>& domains,
-                                         size_t i, const std::vector<Cut>& cuts,
-                                         KnownRankings* known, const F& done) {
+// The ids of documents, by their numbers over all shards.
+absl::StatusOr<std::vector<std::string>> ids_of(const TokenDataset& data,
+                                                const std::vector<int64_t>& documents) {
+  std::vector<std::string> all;
+  for (const DatasetInfo::Shard& shard : data.info().shards) {
+    absl::StatusOr<std::vector<std::string>> ids = document_ids(data.folder(), shard);
+    if (!ids.ok()) return ids.status();
+    all.insert(all.end(), ids->begin(), ids->end());
+  }
+  std::vector<std::string> chosen;
+  for (const int64_t number : documents) chosen.push_back(all[number]);
+  return chosen;
+}
+
+// Collective. Calls `passed` after each pass over the test documents.
+absl::StatusOr<DomainLosses> measure_domain(Measurement* m, const std::vector<Domain>& domains,
+                                            size_t i, const std::vector<Cut>& cuts,
+                                            KnownRankings* known,
+                                            const std::function<void()>& passed) {
   EvalOptions eval;
   eval.sequence_length = m->sequence_length();
   eval.documents = choose_documents(
       *m->test, {{domains[i].source}, m->options->test_documents, m->options->seed});
   eval.pass.pool = PoolPolicy::none();
-  absl::Status status;
-  const auto loss = [&] {
+  DomainLosses losses;
+  absl::StatusOr<std::vector<std::string>> ids = ids_of(*m->test, eval.documents);
+  absl::Status status = agree(*m->inference->mesh().world, ids.status());
+  if (!status.ok()) return status;
+  losses.ids = *std::move(ids);
+  const auto evaluate_column = [&] {
     absl::StatusOr<EvalResult> result = evaluate(m->inference, *m->test, eval);
-    done();
     status.Update(result.status());
-    return result.ok() ? result->sources[domains[i].source].mean() : std::nan("");
+    if (!result.ok()) return;
+    std::vector<double>& column = losses.losses.emplace_back();
+    losses.tokens.clear();
+    for (const DocumentLoss& document : result->documents) {
+      column.push_back(document.loss);
+      losses.tokens.push_back(document.predicted);
+    }
+    passed();
   };
-  Retention r;
-  r.full = loss();
+  evaluate_column();
   eval.pass.routed_off = true;
-  r.no_routed_experts = loss();
+  evaluate_column();
   eval.pass.routed_off = false;
   absl::StatusOr<KeptExperts> kept;
-  for (size_t c = 0; c < cuts.size(); ++c) {
+  for (size_t c = 0; status.ok() && c < cuts.size(); ++c) {
     if (c == 0 || !same_choice(cuts[c - 1], cuts[c]))
       kept = kept_experts(m, domains, i, cuts[c], known);
     if (!kept.ok()) return kept.status();
     eval.pass.subsets = to_subsets(m->config(), *kept, cuts[c].full_weights);
-    r.cut.push_back(loss());
+    evaluate_column();
   }
   if (!status.ok()) return status;
-  return r;
-}
-
-Retention mean_of(const std::map<std::string, Retention>& domains, size_t cuts) {
-  Retention mean;
-  mean.cut.resize(cuts);
-  // Domains whose documents have nothing to predict have no part in it.
-  const auto n = static_cast<double>(std::count_if(
-      domains.begin(), domains.end(), [](const auto& d) { return !std::isnan(d.second.full); }));
-  if (n == 0) return {std::nan(""), std::nan(""), std::vector<double>(cuts, std::nan(""))};
-  for (const auto& [label, r] : domains) {
-    if (std::isnan(r.full)) continue;
-    mean.full += r.full / n;
-    mean.no_routed_experts += r.no_routed_experts / n;
-    for (size_t i = 0; i < cuts; ++i) mean.cut[i] += r.cut[i] / n;
-  }
-  return mean;
+  return losses;
 }
 
 }  // namespace
@@ -177,50 +185,71 @@ std::vector<Cut> cuts_of(const RetentionOptions& options) {
     }
   };
   for (const std::string& method : options.methods) {
-    for (const double keep : options.fractions) both_weights({method, keep});
+    for (const Keep& keep : options.keeps) both_weights({method, keep});
   }
   const std::string& first = options.methods.front();
   for (const int64_t documents : options.documents) {
-    for (const double keep : options.fractions) cuts.push_back({first, keep, documents});
+    for (const Keep& keep : options.keeps) cuts.push_back({first, keep, documents});
   }
   if (options.other_domain) {
-    for (const double keep : options.fractions) both_weights({first, keep, 0, true});
+    for (const Keep& keep : options.keeps) both_weights({first, keep, 0, true});
   }
   return cuts;
+}
+
+absl::Status check_cuts(const ModelConfig& config, const RetentionOptions& options) {
+  if (config.moe_layers() == 0) {
+    return absl::InvalidArgumentError("a dense model has no experts to cut");
+  }
+  for (const Keep& keep : options.keeps) {
+    absl::Status status = check_keep(config, experts_of(keep, config.num_experts));
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<RetentionReport> measure_retention(const OpenedModel& model, const Mesh& mesh,
                                                   const TokenDataset& calibration,
                                                   const TokenDataset& test,
-                                                  const RetentionOptions& options) {
+                                                  const RetentionOptions& options,
+                                                  const RetentionProgress& progress) {
   const std::unique_ptr<Inference> inference = open_inference(model, mesh);
   Measurement m{&model, inference.get(), &calibration, &test, &options};
-  if (m.config().moe_layers() == 0)
-    return absl::InvalidArgumentError(model.folder + ": a dense model has no experts to cut");
-  for (const double fraction : options.fractions) {
-    absl::Status status = check_keep(m.config(), experts_of_fraction(m.config(), fraction));
-    if (!status.ok()) return status;
+  const absl::Status possible = check_cuts(m.config(), options);
+  if (!possible.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat(model.folder, ": ", possible.message()));
   }
   absl::StatusOr<std::vector<Domain>> domains = domains_of(m);
   if (!domains.ok()) return domains.status();
   if (options.other_domain && domains->size() < 2) {
     return absl::InvalidArgumentError("--other-domain: there is one domain only");
   }
-  RetentionReport report;
-  report.cuts = cuts_of(options);
-  const auto passes = static_cast<int64_t>(domains->size() * (2 + report.cuts.size()));
-  Progress progress("retention", passes, "passes", options.show_progress && mesh.is_first());
-  int64_t done = 0;
+  RetentionReport report{m.config().num_experts, cuts_of(options), {}};
+  const auto passes = static_cast<int64_t>(2 + report.cuts.size());
+  if (progress.begins) progress.begins(static_cast<int64_t>(domains->size()) * passes);
+  const auto passed = [&](const std::string& label, int64_t count) {
+    if (progress.passed) progress.passed(label, count);
+  };
   KnownRankings known;
   for (size_t i = 0; i < domains->size(); ++i) {
     const std::string& label = (*domains)[i].label;
-    absl::StatusOr<Retention> r = measure_domain(&m, *domains, i, report.cuts, &known,
-                                                 [&] { progress.update(++done, label); });
-    if (!r.ok()) return r.status();
-    report.domains[label] = *r;
+    if (const auto found = progress.known.find(label); found != progress.known.end()) {
+      report.domains.insert(*found);
+      passed(label, passes);
+      continue;
+    }
+    absl::StatusOr<DomainLosses> losses =
+        measure_domain(&m, *domains, i, report.cuts, &known, [&] { passed(label, 1); });
+    if (!losses.ok()) return losses.status();
+    absl::Status status = progress.measured ? progress.measured(label, *losses) : absl::OkStatus();
+    if (!status.ok()) return status;
+    report.domains[label] = *std::move(losses);
   }
-  report.mean = mean_of(report.domains, report.cuts.size());
-  if (std::isnan(report.mean.full)) {
+  const bool predicts = std::any_of(report.domains.begin(), report.domains.end(), [](auto& domain) {
+    const std::vector<double>& tokens = domain.second.tokens;
+    return std::any_of(tokens.begin(), tokens.end(), [](double n) { return n > 0; });
+  });
+  if (!predicts) {
     return absl::InvalidArgumentError("no test document has a token that is predicted");
   }
   return report;

@@ -2,6 +2,7 @@
 
 #include <cstdio>
 #include <memory>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -11,14 +12,17 @@
 #include "data/files/file_system.h"
 #include "data/files/json.h"
 #include "data/program/exit_code.h"
+#include "data/program/progress.h"
 #include "eval/experts/expert_ranking.h"
 #include "eval/experts/retention.h"
+#include "eval/experts/retention_draft.h"
 #include "eval/open/mesh_options.h"
 #include "eval/open/open_model.h"
 #include "eval/open/output_file.h"
 #include "parallel/agreement.h"
 #include "train/checkpoint/find_model.h"
-#include "train/subset/expert_subset.h"
+#include "train/model_folder/hugging_face.h"
+#include "train/subset/keep.h"
 
 namespace emo {
 namespace {
@@ -26,6 +30,7 @@ namespace {
 struct RetentionCommandOptions {
   std::vector<std::string> checkpoints;  // NAME=FOLDER or FOLDER
   std::string calibration, data, output;
+  std::vector<std::string> keep = {"0.25", "0.125"};
   RetentionOptions retention;
   MeshOptions mesh;
   bool overwrite = false;
@@ -57,32 +62,96 @@ absl::StatusOr<std::vector<NamedModel>> named_models(const std::vector<std::stri
   return models;
 }
 
-absl::StatusOr<int> retention(const RetentionCommandOptions& options) {
+// What no model of them can keep.
+absl::Status check_models(const std::vector<NamedModel>& models, const RetentionOptions& options) {
+  std::vector<std::string> wrong;
+  for (const auto& [name, folder] : models) {
+    absl::StatusOr<std::string> found = find_model(folder);
+    if (!found.ok()) return found.status();
+    absl::StatusOr<ModelDescription> description = read_config_json(*found + "/config.json");
+    if (!description.ok()) return description.status();
+    absl::Status status = check_cuts(description->config, options);
+    if (!status.ok()) wrong.push_back(absl::StrCat(name, ": ", status.message()));
+  }
+  if (wrong.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrJoin(wrong, "\n"));
+}
+
+// All models' measurements: what is kept of them, and one line that tells of all.
+class Measuring {
+ public:
+  Measuring(const RetentionCommandOptions& options, const Mesh& mesh, size_t models,
+            RetentionDraft draft)
+      : options_(options), mesh_(mesh), models_(models), draft_(std::move(draft)) {}
+
+  // Collective.
+  absl::StatusOr<RetentionReport> measure(const NamedModel& model) {
+    const std::string& name = model.first;
+    absl::StatusOr<OpenedModel> opened = open_model(model.second, mesh_, "", options_.mesh);
+    if (!opened.ok()) return opened.status();
+    absl::StatusOr<TokenDataset> calibration = open_data_for(*opened, options_.calibration, mesh_);
+    if (!calibration.ok()) return calibration.status();
+    absl::StatusOr<TokenDataset> data = open_data_for(*opened, options_.data, mesh_);
+    if (!data.ok()) return data.status();
+    const RetentionOptions& retention = options_.retention;
+    const std::string identity = retention_identity(*opened, *calibration, *data, retention);
+    const std::string note = absl::StrCat(name, " (", ++begun_, "/", models_, ")");
+    RetentionProgress progress;
+    progress.known = draft_.known(name, identity, 2 + cuts_of(retention).size());
+    progress.begins = [this](int64_t passes) {
+      if (shown_) return;
+      shown_.emplace("retention", passes * static_cast<int64_t>(models_), "passes",
+                     mesh_.is_first());
+    };
+    progress.passed = [this, &note](const std::string& domain, int64_t passes) {
+      shown_->update(done_ += passes, absl::StrCat(note, ", ", domain));
+    };
+    progress.measured = [&](const std::string& domain, const DomainLosses& losses) {
+      return draft_.keep(name, identity, domain, losses);
+    };
+    return measure_retention(*opened, mesh_, *calibration, *data, retention, progress);
+  }
+
+  const RetentionDraft& draft() const { return draft_; }
+
+ private:
+  const RetentionCommandOptions& options_;
+  const Mesh& mesh_;
+  const size_t models_;
+  RetentionDraft draft_;
+  std::optional<Progress> shown_;
+  size_t begun_ = 0;  // models
+  int64_t done_ = 0;  // passes
+};
+
+absl::StatusOr<int> retention(RetentionCommandOptions options) {
+  absl::StatusOr<std::vector<Keep>> keeps = parse_keeps(options.keep);
+  if (!keeps.ok()) return keeps.status();
+  options.retention.keeps = *std::move(keeps);
   absl::StatusOr<Mesh> mesh = open_mesh(options.mesh);
   if (!mesh.ok()) return mesh.status();
   absl::Status status = agree(*mesh->world, check_new_file(options.output, options.overwrite));
   if (!status.ok()) return status;
   absl::StatusOr<std::vector<NamedModel>> models = named_models(options.checkpoints);
-  status = agree(*mesh->world, models.status());
+  status = models.status();
+  if (status.ok()) status = check_models(*models, options.retention);
+  status = agree(*mesh->world, status);
   if (!status.ok()) return status;
+  absl::StatusOr<RetentionDraft> draft = RetentionDraft::open(*mesh, options.output);
+  if (!draft.ok()) return draft.status();
+  Measuring measuring(options, *mesh, models->size(), *std::move(draft));
   std::vector<std::pair<std::string, RetentionReport>> reports;
   OrderedJson json = OrderedJson::object();
-  for (const auto& [name, folder] : *models) {
-    absl::StatusOr<OpenedModel> opened = open_model(folder, *mesh, "", options.mesh);
-    if (!opened.ok()) return opened.status();
-    absl::StatusOr<TokenDataset> calibration = open_data_for(*opened, options.calibration, *mesh);
-    if (!calibration.ok()) return calibration.status();
-    absl::StatusOr<TokenDataset> data = open_data_for(*opened, options.data, *mesh);
-    if (!data.ok()) return data.status();
-    absl::StatusOr<RetentionReport> report =
-        measure_retention(*opened, *mesh, *calibration, *data, options.retention);
+  for (const NamedModel& model : *models) {
+    absl::StatusOr<RetentionReport> report = measuring.measure(model);
     if (!report.ok()) return report.status();
-    json[name] = to_json(*report);
-    reports.emplace_back(name, *std::move(report));
+    json[model.first] = to_json(*report);
+    reports.emplace_back(model.first, *std::move(report));
   }
   if (!mesh->is_first()) return kExitDone;
   if (!options.output.empty()) {
     status = write_file_durably(posix_file_system(), options.output, to_text(json));
+    if (status.ok()) status = measuring.draft().remove();
     if (!status.ok()) return status;
   }
   std::printf("%s", options.json ? (to_text(json)).c_str() : to_table(reports).c_str());
@@ -104,11 +173,7 @@ Command experts_retention_command() {
       .add("--calibration", &options->calibration, "prepared documents to rank experts by")
       .required();
   command.options.add("--data", &options->data, "prepared documents to evaluate").required();
-  command.options
-      .add("--keep", &options->retention.fractions, "fractions of the experts, as in 0.25,0.125")
-      .commas()
-      .range(0.0, 1.0)
-      .show_default();
+  command.options.add("--keep", &options->keep, kKeepHelp).commas().show_default();
   command.options
       .add("--method", &options->retention.methods, "how experts are chosen, see emo experts rank")
       .commas()
@@ -128,7 +193,10 @@ Command experts_retention_command() {
   command.options
       .add("--seed", &options->retention.seed, "of the draw of documents, and of random subsets")
       .show_default();
-  command.options.add("--output", &options->output, "also write the JSON to this file");
+  command.options.add(
+      "--output", &options->output,
+      "also write the JSON to this file; until it is done OUTPUT.part beside it holds "
+      "what was measured, and the same command goes on from there");
   command.options.add("--overwrite", &options->overwrite, "replace the output");
   add_mesh_options(&command.options, &options->mesh);
   add_device_options(&command.options, &options->mesh);

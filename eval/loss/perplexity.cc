@@ -4,6 +4,7 @@
 
 #include <cmath>
 #include <numbers>
+#include <unordered_map>
 
 namespace emo {
 namespace {
@@ -14,11 +15,22 @@ void all_reduce_result(Communicator& world, EvalResult* result) {
     numbers.push_back(&source.loss);
     numbers.push_back(&source.predicted);
   }
+  for (DocumentLoss& document : result->documents) {
+    numbers.push_back(&document.loss);
+    numbers.push_back(&document.predicted);
+  }
   std::vector<double> flat;
   for (const double* number : numbers) flat.push_back(*number);
   world.all_reduce(at::from_blob(flat.data(), {static_cast<int64_t>(flat.size())}, at::kDouble),
                    ReduceOp::kSum);
   for (size_t i = 0; i < flat.size(); ++i) *numbers[i] = flat[i];
+}
+
+// Where each document stands in the list.
+std::unordered_map<int64_t, size_t> places_of(const std::vector<int64_t>& documents) {
+  std::unordered_map<int64_t, size_t> places;
+  for (size_t i = 0; i < documents.size(); ++i) places.emplace(documents[i], i);
+  return places;
 }
 
 }  // namespace
@@ -44,6 +56,8 @@ absl::StatusOr<EvalResult> evaluate(Inference* inference, const TokenDataset& da
                                     const EvalOptions& options) {
   EvalResult result;
   result.sources.resize(data.info().sources.size());
+  result.documents.resize(options.documents.size());
+  const std::unordered_map<int64_t, size_t> place = places_of(options.documents);
   const std::vector<DocumentPiece> all_pieces =
       cut_documents(data, options.documents, options.sequence_length, options.first_tokens);
   for (const DocumentPiece& piece : all_pieces) {
@@ -59,8 +73,14 @@ absl::StatusOr<EvalResult> evaluate(Inference* inference, const TokenDataset& da
     const float* loss = inference->token_losses(batch, pass).data();
     for (const DocumentPiece& piece : pieces) {
       SourceLoss& source = result.sources[piece.source];
-      for (int64_t i = piece.begin; i < piece.end; ++i) source.loss += *loss++;
-      source.predicted += static_cast<double>(piece.length() - piece.context);
+      DocumentLoss& document = result.documents[place.at(piece.number)];
+      for (int64_t i = piece.begin; i < piece.end; ++i, ++loss) {
+        source.loss += *loss;
+        document.loss += *loss;
+      }
+      const auto predicted = static_cast<double>(piece.length() - piece.context);
+      source.predicted += predicted;
+      document.predicted += predicted;
     }
   };
   absl::Status status = for_each_batch(

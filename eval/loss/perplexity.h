@@ -25,6 +25,12 @@ struct SourceLoss {
   double bits_per_byte() const;
 };
 
+// One document's sums.
+struct DocumentLoss {
+  double loss = 0;       // nats
+  double predicted = 0;  // tokens
+};
+
 struct EvalOptions {
   int64_t sequence_length = 1024;  // S
   std::vector<int64_t> documents;  // by number, see choose_documents()
@@ -36,7 +42,8 @@ struct EvalOptions {
 };
 
 struct EvalResult {
-  std::vector<SourceLoss> sources;  // [sources of the data]
+  std::vector<SourceLoss> sources;      // [sources of the data]
+  std::vector<DocumentLoss> documents;  // [documents], in the order of EvalOptions::documents
 };
 
 // Collective over the mesh: documents are dealt to ranks, every rank gets the sums over all. Every

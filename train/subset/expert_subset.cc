@@ -11,10 +11,6 @@
 
 namespace emo {
 
-int64_t experts_of_fraction(const ModelConfig& config, double fraction) {
-  return std::llround(fraction * static_cast<double>(config.num_experts));
-}
-
 absl::Status check_keep(const ModelConfig& config, const std::vector<int64_t>& keep) {
   if (static_cast<int64_t>(keep.size()) != config.n_layers) {
     return absl::InvalidArgumentError(absl::StrCat(

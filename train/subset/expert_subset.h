@@ -29,9 +29,6 @@ struct SubsetFile {
   std::vector<std::vector<double>> scores;  // [L][E] of routed experts
 };
 
-// How many experts a fraction keeps: round(fraction * num_experts), shared ones counted.
-int64_t experts_of_fraction(const ModelConfig& config, double fraction);
-
 // InvalidArgument where `keep` leaves no routed expert, or is more than a layer has.
 absl::Status check_keep(const ModelConfig& config, int64_t keep);
 // The same for budgets [L] that differ by layer (those of dense layers are ignored); lists all that
