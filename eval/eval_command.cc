@@ -35,6 +35,7 @@ struct Options {
   bool full_weights = false;
   bool routed_off = false;
   bool overwrite = false;
+  bool by_document = false;
   bool json = false;
 };
 
@@ -57,16 +58,50 @@ void print_row(const std::string& label, const SourceLoss& loss) {
 struct Losses {
   std::vector<std::string> labels;
   std::vector<SourceLoss> sources;
+  std::vector<OrderedJson> documents;  // of each source {"ids", "tokens", "loss"}; where asked for
 };
 
+// Lists of a number for each document, of each source.
+absl::StatusOr<std::vector<OrderedJson>> losses_of_documents(const TokenDataset& data,
+                                                             const std::vector<int64_t>& documents,
+                                                             const EvalResult& result) {
+  absl::StatusOr<std::vector<std::string>> ids = ids_of_documents(data, documents);
+  if (!ids.ok()) return ids.status();
+  std::vector<int32_t> source_of;
+  for (int64_t shard = 0; shard < data.num_shards(); ++shard) {
+    for (const StoredDocument& document : data.documents(shard)) {
+      source_of.push_back(static_cast<int32_t>(document.source));
+    }
+  }
+  const OrderedJson empty = {{"ids", OrderedJson::array()},
+                             {"tokens", OrderedJson::array()},
+                             {"loss", OrderedJson::array()}};
+  std::vector<OrderedJson> lists(data.info().sources.size(), empty);
+  for (size_t i = 0; i < documents.size(); ++i) {
+    OrderedJson& list = lists[source_of[documents[i]]];
+    const DocumentLoss& document = result.documents[i];
+    list["ids"].push_back((*ids)[i]);
+    list["tokens"].push_back(document.predicted);
+    list["loss"].push_back(document.loss / document.predicted);
+  }
+  return lists;
+}
+
 absl::StatusOr<Losses> losses_on(const std::string& folder, const OpenedModel& opened,
-                                 EvalOptions eval, Inference* inference) {
+                                 EvalOptions eval, bool by_document, Inference* inference) {
   absl::StatusOr<TokenDataset> data = open_data_for(opened, folder, inference->mesh());
   if (!data.ok()) return data.status();
   eval.documents = choose_documents(*data, {});
   absl::StatusOr<EvalResult> result = evaluate(inference, *data, eval);
   if (!result.ok()) return result.status();
-  return Losses{data->info().sources, result->sources};
+  Losses losses{data->info().sources, result->sources, {}};
+  if (!by_document) return losses;
+  absl::StatusOr<std::vector<OrderedJson>> documents =
+      losses_of_documents(*data, eval.documents, *result);
+  const absl::Status status = agree(*inference->mesh().world, documents.status());
+  if (!status.ok()) return status;
+  losses.documents = *std::move(documents);
+  return losses;
 }
 
 // The first rank writes the predictions.
@@ -108,7 +143,9 @@ OrderedJson report(const Options& options, const OpenedModel& model, const Losse
     json["data"] = options.data;
     json["sources"] = OrderedJson::object();
     for (size_t i = 0; i < losses.labels.size(); ++i) {
-      json["sources"][losses.labels[i]] = loss_json(losses.sources[i]);
+      OrderedJson& source = json["sources"][losses.labels[i]];
+      source = loss_json(losses.sources[i]);
+      if (!losses.documents.empty()) source["by_document"] = losses.documents[i];
     }
   }
   if (!tasks.empty()) json["tasks"] = OrderedJson::object();
@@ -167,7 +204,9 @@ absl::StatusOr<int> run(const Options& options) {
   if (!status.ok()) return status;
   const std::unique_ptr<Inference> inference = open_inference(*opened, *mesh);
   absl::StatusOr<Losses> losses = Losses();
-  if (!options.data.empty()) losses = losses_on(options.data, *opened, *eval, inference.get());
+  if (!options.data.empty()) {
+    losses = losses_on(options.data, *opened, *eval, options.by_document, inference.get());
+  }
   if (!losses.ok()) return losses.status();
   absl::StatusOr<std::vector<TaskResult>> results = std::vector<TaskResult>();
   if (!tasks->empty()) results = answer_tasks(options, *opened, *tasks, *eval, inference.get());
@@ -208,6 +247,8 @@ Command eval_command() {
       .show_default();
   add_mesh_options(&command.options, &options->mesh);
   add_device_options(&command.options, &options->mesh);
+  command.options.add("--by-document", &options->by_document,
+                      "with --json: the loss of each document too");
   command.options.add("--json", &options->json, "one JSON object on standard output");
   command.footer =
       "Example: emo eval runs/quickstart/emo --data runs/quickstart/data/test --json\n"

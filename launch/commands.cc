@@ -3,6 +3,7 @@
 #include "data/prepare/commands.h"
 #include "eval/commands.h"
 #include "eval/training_evaluation.h"
+#include "launch/sweep/sweep_command.h"
 #include "train/train_command.h"
 
 namespace emo {
@@ -20,6 +21,7 @@ std::vector<Command> all_commands() {
           data_order_command(),
           data_index_command(),
           train_command(open_training_evaluation),
+          sweep_command(),
           eval_command(),
           generate_command(),
           experts_usage_command(),

@@ -117,20 +117,6 @@ bool same_choice(const Cut& a, const Cut& b) {
          a.of_other_domain == b.of_other_domain;
 }
 
-// The ids of documents, by their numbers over all shards.
-absl::StatusOr<std::vector<std::string>> ids_of(const TokenDataset& data,
-                                                const std::vector<int64_t>& documents) {
-  std::vector<std::string> all;
-  for (const DatasetInfo::Shard& shard : data.info().shards) {
-    absl::StatusOr<std::vector<std::string>> ids = document_ids(data.folder(), shard);
-    if (!ids.ok()) return ids.status();
-    all.insert(all.end(), ids->begin(), ids->end());
-  }
-  std::vector<std::string> chosen;
-  for (const int64_t number : documents) chosen.push_back(all[number]);
-  return chosen;
-}
-
 // Collective. Calls `passed` after each pass over the test documents.
 absl::StatusOr<DomainLosses> measure_domain(Measurement* m, const std::vector<Domain>& domains,
                                             size_t i, const std::vector<Cut>& cuts,
@@ -142,7 +128,7 @@ absl::StatusOr<DomainLosses> measure_domain(Measurement* m, const std::vector<Do
       *m->test, {{domains[i].source}, m->options->test_documents, m->options->seed});
   eval.pass.pool = PoolPolicy::none();
   DomainLosses losses;
-  absl::StatusOr<std::vector<std::string>> ids = ids_of(*m->test, eval.documents);
+  absl::StatusOr<std::vector<std::string>> ids = ids_of_documents(*m->test, eval.documents);
   absl::Status status = agree(*m->inference->mesh().world, ids.status());
   if (!status.ok()) return status;
   losses.ids = *std::move(ids);

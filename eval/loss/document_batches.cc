@@ -49,6 +49,19 @@ std::vector<int64_t> choose_documents(const TokenDataset& data, const DocumentCh
   return documents;
 }
 
+absl::StatusOr<std::vector<std::string>> ids_of_documents(const TokenDataset& data,
+                                                          const std::vector<int64_t>& documents) {
+  std::vector<std::string> all;
+  for (const DatasetInfo::Shard& shard : data.info().shards) {
+    absl::StatusOr<std::vector<std::string>> ids = document_ids(data.folder(), shard);
+    if (!ids.ok()) return ids.status();
+    all.insert(all.end(), ids->begin(), ids->end());
+  }
+  std::vector<std::string> chosen;
+  for (const int64_t number : documents) chosen.push_back(all[number]);
+  return chosen;
+}
+
 int64_t count_documents(const TokenDataset& data) {
   int64_t documents = 0;
   for (int64_t shard = 0; shard < data.num_shards(); ++shard) {

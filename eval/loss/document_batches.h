@@ -27,6 +27,10 @@ struct DocumentChoice {
 // of a larger choice are the choice of n.
 std::vector<int64_t> choose_documents(const TokenDataset& data, const DocumentChoice& choice);
 
+// The ids of documents, by their numbers. DataLoss where a file of ids has another number of them.
+absl::StatusOr<std::vector<std::string>> ids_of_documents(const TokenDataset& data,
+                                                          const std::vector<int64_t>& documents);
+
 // All documents of the data set.
 int64_t count_documents(const TokenDataset& data);
 

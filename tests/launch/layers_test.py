@@ -19,7 +19,7 @@ OWN_HEADERS = {"mpi.h": "parallel/mpi_communicator.cc", "nccl.h": "parallel/nccl
 STAND_IN = ("tests", "nccl_stand_in")  # implements NCCL over MPI
 MOST_LINES = 600
 BACK_ENDS = ("model/host", "model/device")
-READ_YAML = ("train/config/config_reader.cc", "data/mix/mix_yaml.cc")
+READ_YAML = ("train/config/yaml_file.h", "data/mix/mix_yaml.cc")
 ONCE = {"transformer", "block", "moe_layer", "losses", "inference", "step"}  # defined above the back ends
 
 

@@ -1,6 +1,4 @@
 // read_run_config of run_config.h: YAML into a RunConfig, and every error there is to find.
-#include <yaml-cpp/yaml.h>
-
 #include <algorithm>
 #include <cmath>
 #include <functional>
@@ -10,16 +8,14 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "data/files/file_system.h"
 #include "data/program/closest_name.h"
 #include "model/device/limits.h"
 #include "train/config/config_fields.h"
 #include "train/config/run_config.h"
+#include "train/config/yaml_file.h"
 
 namespace emo {
 namespace {
-
-constexpr uint64_t kMaxConfigBytes = 1 << 20;
 
 // A value, and where it stands: "file:line:column" or "command line".
 struct Entry {
@@ -242,11 +238,7 @@ class Reader {
     }
   }
   void wrong(const Entry& entry, const char* key, const std::string& expected) {
-    const std::string found = entry.node.IsScalar() ? absl::StrCat("'", entry.node.Scalar(), "'")
-                              : entry.node.IsMap()  ? "a map"
-                              : entry.node.IsNull() ? "empty"
-                                                    : "a list";
-    error(entry, absl::StrCat(path(key), " is ", found, ", must be ", expected));
+    error(entry, absl::StrCat(path(key), " is ", found_in(entry.node), ", must be ", expected));
   }
   void error(const Entry& entry, const std::string& what) {
     errors_->push_back(absl::StrCat(entry.place, ": ", what));
@@ -261,52 +253,32 @@ class Reader {
 // Flattens maps into "a.b.c" entries; reports keys that stand twice in one map.
 void flatten(const YAML::Node& node, const std::string& prefix, const std::string& file, int depth,
              std::map<std::string, Entry>* entries, std::vector<std::string>* errors) {
-  std::set<std::string> seen;
-  for (const auto& item : node) {
-    const std::string place =
-        absl::StrCat(file, ":", item.first.Mark().line + 1, ":", item.first.Mark().column + 1);
-    if (!item.first.IsScalar()) {
-      errors->push_back(place + ": a key must be a word");
-      continue;
-    }
-    const std::string name = prefix + item.first.Scalar();
-    if (absl::StrContains(item.first.Scalar(), '.')) {
-      errors->push_back(absl::StrCat(place, ": '", name, "': a key has no '.'; use a section"));
-      continue;
-    }
-    if (depth > 4) {
-      errors->push_back(absl::StrCat(place, ": '", name, "' is nested too deeply"));
-      continue;
-    }
-    if (!seen.insert(name).second) {
-      errors->push_back(absl::StrCat(place, ": key '", name, "' stands twice"));
-      continue;
-    }
-    if (item.second.IsMap() && item.second.size() > 0) {
-      flatten(item.second, name + ".", file, depth + 1, entries, errors);
-    } else {
-      (*entries)[name] = {item.second, place};
-    }
-  }
+  for_each_item(
+      node, file, errors,
+      [&](const std::string& key, const YAML::Node& value, const std::string& place) {
+        const std::string name = prefix + key;
+        if (absl::StrContains(key, '.')) {
+          errors->push_back(absl::StrCat(place, ": '", name, "': a key has no '.'; use a section"));
+        } else if (depth > 4) {
+          errors->push_back(absl::StrCat(place, ": '", name, "' is nested too deeply"));
+        } else if (value.IsMap() && value.size() > 0) {
+          flatten(value, name + ".", file, depth + 1, entries, errors);
+        } else {
+          (*entries)[name] = {value, place};
+        }
+      });
 }
 
-// Puts "section.key=value" in the place of what the file says.
-void apply_override(const std::string& text, std::map<std::string, Entry>* entries,
+// Puts a value in the place of what the file says.
+void apply_override(const Override& change, std::map<std::string, Entry>* entries,
                     std::vector<std::string>* errors) {
-  const size_t equals = text.find('=');
-  const std::string place = absl::StrCat("command line: ", text);
-  if (equals == std::string::npos || equals == 0) {
-    errors->push_back(place + ": an override is section.key=value");
+  const auto& [name, value, place] = change;
+  absl::StatusOr<YAML::Node> parsed = parse_yaml(value);
+  if (!parsed.ok()) {
+    errors->push_back(absl::StrCat(place, ": ", parsed.status().message()));
     return;
   }
-  const std::string name = text.substr(0, equals);
-  YAML::Node node;
-  try {
-    node = YAML::Load(text.substr(equals + 1));
-  } catch (const YAML::Exception& error) {
-    errors->push_back(absl::StrCat(place, ": ", error.msg));
-    return;
-  }
+  const YAML::Node node = *parsed;
   // A map, and `none` for a map, replace what stood below the name.
   for (auto it = entries->begin(); it != entries->end();) {
     it = it->first.rfind(name + ".", 0) == 0 ? entries->erase(it) : std::next(it);
@@ -493,26 +465,38 @@ void check_together(const RunConfig& c, const Say& say) {
 
 }  // namespace
 
+absl::StatusOr<Override> parse_override(const std::string& text) {
+  const std::string place = absl::StrCat("command line: ", text);
+  const size_t equals = text.find('=');
+  if (equals == std::string::npos || equals == 0) {
+    return absl::InvalidArgumentError(place + ": an override is section.key=value");
+  }
+  return Override{text.substr(0, equals), text.substr(equals + 1), place};
+}
+
 absl::StatusOr<RunConfig> read_run_config(const std::string& path,
                                           const std::vector<std::string>& overrides) {
-  absl::StatusOr<std::string> text = read_file(path, kMaxConfigBytes);
-  if (!text.ok()) return text.status();
+  std::vector<Override> changes;
   std::vector<std::string> errors;
-  std::map<std::string, Entry> entries;
-  try {
-    const std::vector<YAML::Node> documents = YAML::LoadAll(*text);
-    if (documents.size() > 1)
-      return absl::InvalidArgumentError(path + ": holds several YAML documents");
-    const YAML::Node root = documents.empty() ? YAML::Node() : documents[0];
-    if (!root.IsMap())
-      return absl::InvalidArgumentError(path + ":1:1: a config is a map of sections");
-    flatten(root, "", path, 0, &entries, &errors);
-  } catch (const YAML::Exception& error) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(path, ":", error.mark.line + 1, ":", error.mark.column + 1, ": ", error.msg));
+  for (const std::string& text : overrides) {
+    absl::StatusOr<Override> change = parse_override(text);
+    if (change.ok()) {
+      changes.push_back(*std::move(change));
+    } else {
+      errors.emplace_back(change.status().message());
+    }
   }
-  for (const std::string& override_text : overrides)
-    apply_override(override_text, &entries, &errors);
+  return read_overridden_config(path, changes, std::move(errors));
+}
+
+absl::StatusOr<RunConfig> read_overridden_config(const std::string& path,
+                                                 const std::vector<Override>& overrides,
+                                                 std::vector<std::string> errors) {
+  absl::StatusOr<YAML::Node> root = load_yaml_map(path, "a config is a map of sections");
+  if (!root.ok()) return root.status();
+  std::map<std::string, Entry> entries;
+  flatten(*root, "", path, 0, &entries, &errors);
+  for (const Override& change : overrides) apply_override(change, &entries, &errors);
 
   RunConfig config;
   Reader reader(std::move(entries), &errors);

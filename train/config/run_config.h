@@ -89,7 +89,8 @@ struct RunConfig {
   struct Checkpoint {
     int64_t every = 1000;  // steps; 0: only at the end
     int64_t keep = 2;      // newest ones; 0: all
-    // Of the checkpoint that ends a run: the model alone cannot be trained further with its moments.
+    // Of the checkpoint that ends a run: the model alone cannot be trained further with its
+    // moments.
     enum class Last { kAll, kModel } last = Last::kAll;
   } checkpoint;
 
@@ -99,10 +100,24 @@ struct RunConfig {
   RowsOptions rows() const;      // of data that is not synthetic
 };
 
-// Reads a file and overrides ("section.key=value") on top of it. InvalidArgument with all errors at
-// once, one a line: "file:line:column: what; did you mean ...". NotFound where there is no file.
+// What takes the place of a config's value.
+struct Override {
+  std::string key;    // "section.key"
+  std::string value;  // YAML, as none or {min: 4, max: 28}
+  std::string place;  // where it stands, for errors
+};
+
+// From "section.key=value" of a command line; InvalidArgument where it is not so.
+absl::StatusOr<Override> parse_override(const std::string& text);
+
+// Reads a file and overrides on top of it. InvalidArgument with all errors at once, one a line:
+// "file:line:column: what; did you mean ...". NotFound where there is no file.
 absl::StatusOr<RunConfig> read_run_config(const std::string& path,
                                           const std::vector<std::string>& overrides);
+// `errors`: what was wrong before, to be said with the others.
+absl::StatusOr<RunConfig> read_overridden_config(const std::string& path,
+                                                 const std::vector<Override>& overrides,
+                                                 std::vector<std::string> errors = {});
 
 // The complete config, defaults included, as YAML that reads back to the same.
 std::string to_yaml(const RunConfig& config);
