@@ -60,7 +60,7 @@ void BalanceCounts::start_step() { total_.zero_(); }
 
 void BalanceCounts::start(Communicator& world, const std::vector<const Routing*>& routings,
                           int64_t tokens) {
-  if (layers_ == 0) return;
+  if (layers_ == 0 || scope_ == BalanceScope::kDocument) return;
   arriving_ = at::zeros_like(total_);
   for (size_t i = 0; i < routings.size(); ++i) {
     const at::Tensor& counts = routings[i]->counts;

@@ -20,7 +20,7 @@ void set_router_input(const BlockContext& context, const PlacedSlice& slice, int
   const PassSettings& settings = context.pass.settings;
   input->spans = slice.routing;
   input->pool_sizes = slice.pool_sizes[layer];
-  input->pool = settings.pool_of(context.contract);
+  input->pool = settings.pool_of(context.contract).of_layer(layer);
   input->top_k = context.config.routed_top_k(layer);
   input->subset = settings.subsets.empty() ? ExpertSubset() : settings.subsets[layer];
   input->labels =

@@ -54,6 +54,9 @@ struct Routing {
   // Over the tokens that the losses are of:
   at::Tensor counts;     // i64 [E] tokens that chose e
   at::Tensor score_sum;  // f64 [E] sum of the scores that the balance loss sees
+  // The same two of each document, where the balance loss is of documents; else undefined:
+  at::Tensor document_counts;     // i32 [N, E]
+  at::Tensor document_score_sum;  // f64 [N, E]
   // Of all tokens and documents:
   at::Tensor token_entropy;     // f32 [T] of the masked softmax, nats
   at::Tensor document_entropy;  // f64 [N] mean unmasked entropy of its tokens; undefined without

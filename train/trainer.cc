@@ -11,6 +11,7 @@
 #include "absl/strings/str_format.h"
 #include "data/program/progress.h"
 #include "data/rows/data_record.h"
+#include "model/pool_sizes.h"
 #include "parallel/agreement.h"
 #include "train/metrics/exchange_metrics.h"
 #include "train/metrics/metrics_log.h"
@@ -243,6 +244,10 @@ absl::Status Run::take_step(Progress* progress) {
           ? learning_rate_from(position.schedule_start, config_.schedule, step, total_)
           : learning_rate(config_.schedule, step, total_);
   step_options_.want_exchange = step % config_.train.log_every == 0 || step == total_;
+  if (config_.routing.pool_schedule.steps > 0) {
+    step_options_.pass.pool = scheduled_policy(config_.routing.pool, config_.routing.pool_schedule,
+                                               config_.model.routed_experts(), position.step);
+  }
   const StepResult result = stepper_->step(*batches, step_options_);
   if (!result.finite()) return not_finite(mesh_, result, step, stepper_.get());
   if (position.step == first_step_ && mesh_.is_first()) say_if_few_labels(config_, result);

@@ -221,11 +221,18 @@ class DeviceBackend : public Backend {
     *gradient = floats({counts.size(0)}, counts);
     score_gradient(counts, tokens, top_k, divisor, *gradient);
   }
+  void document_balance_gradient(const Routing& routing, double divisor,
+                                 at::Tensor* gradient) override {
+    *gradient = floats(routing.document_counts.sizes(), routing.document_counts);
+    document_score_gradient(routing.document_counts, routing.pool_sizes, routing.experts.size(1),
+                            divisor, *gradient);
+  }
   void add_router_sums(const Routing& routing, const RoutingContract& contract,
                        const at::Tensor& balance, const at::Tensor& z_labels,
                        const at::Tensor& sums) override {
-    add_layer_sums({balance, routing.score_sum, routing.counts, routing.z_logsumexp(contract),
-                    z_labels, routing.token_entropy, routing.document_entropy, routing.pool_sizes},
+    const at::Tensor& scores = balance.dim() == 2 ? routing.document_score_sum : routing.score_sum;
+    add_layer_sums({balance, scores, routing.counts, routing.z_logsumexp(contract), z_labels,
+                    routing.token_entropy, routing.document_entropy, routing.pool_sizes},
                    sums);
   }
 

@@ -80,6 +80,7 @@ struct Routed {
   at::Tensor experts, weights;  // [T, K]
   at::Tensor balance_scores;    // [T, E]
   at::Tensor z;                 // scalar, sum of logsumexp^2, of tokens that the losses are of
+  std::vector<int64_t> sizes;   // of the documents' pools
 };
 
 // Indices of the tokens that the router's losses are of.
@@ -98,6 +99,7 @@ Routed route_slowly(const Model& model, const PassOptions& options, const at::Te
   const std::vector<int64_t> sizes = draw_pool_sizes(pool, c.pool_draw, options.settings.seed,
                                                      batch.sequence_index, batch.ordinal, layer, E);
   std::vector<at::Tensor> experts, weights, balance, lse;
+  std::vector<int64_t> in_pool;
   const auto* ends = batch.routing_ends.const_data_ptr<int32_t>();
   for (int64_t i = 0; i + 1 < batch.routing_ends.numel(); ++i) {
     const at::Tensor part = logits.slice(0, ends[i], ends[i + 1]);
@@ -110,11 +112,12 @@ Routed route_slowly(const Model& model, const PassOptions& options, const at::Te
       if (pool.kind == PoolPolicy::Kind::kTopP) {
         const at::Tensor reached = q.index_select(0, ranked).cumsum(0) / q.sum();
         const int64_t n = 1 + (reached < pool.top_p).sum().item<int64_t>();
-        size = std::clamp(n, std::min(pool.min, E), size);
+        size = std::clamp(n, std::min(pool.min_of(layer), E), size);
       }
       outside.fill_(true);
       outside.index_fill_(0, ranked.slice(0, 0, size), false);
     }
+    in_pool.push_back(E - outside.sum().item<int64_t>());
     const at::Tensor masked_logits = part.masked_fill(outside, -INFINITY);
     const bool before = c.mask == MaskTime::kBeforeSoftmax;
     const at::Tensor scores = before ? masked_logits.softmax(-1) : full.masked_fill(outside, 0);
@@ -125,7 +128,38 @@ Routed route_slowly(const Model& model, const PassOptions& options, const at::Te
     lse.push_back((c.z_sees == ScoresSeen::kFull ? part : masked_logits).logsumexp(-1));
   }
   const at::Tensor z = at::cat(lse).index_select(0, tokens_in_losses(c, batch)).pow(2).sum();
-  return {at::cat(experts), at::cat(weights), at::cat(balance), z};
+  return {at::cat(experts), at::cat(weights), at::cat(balance), z, in_pool};
+}
+
+// Of one layer, over all tokens of the batch.
+at::Tensor balance_loss(const Routed& r, const at::Tensor& in_losses, double divisor) {
+  const int64_t E = r.balance_scores.size(1), K = r.experts.size(1);
+  const at::Tensor counts =
+      at::bincount(r.experts.index_select(0, in_losses).reshape({-1}), {}, E).to(at::kDouble);
+  return (counts / static_cast<double>(in_losses.numel()) *
+          r.balance_scores.index_select(0, in_losses).sum(0))
+             .sum() *
+         (static_cast<double>(E) / static_cast<double>(K) / divisor);
+}
+
+// That of one document after another, each over its pool.
+at::Tensor balance_loss_of_documents(const Routed& r, const at::Tensor& in_losses,
+                                     const Slice& batch, double documents) {
+  const int64_t E = r.balance_scores.size(1), K = r.experts.size(1);
+  const auto* ends = batch.routing_ends.const_data_ptr<int32_t>();
+  at::Tensor loss = at::zeros({}, at::kDouble);
+  for (int64_t d = 0; d + 1 < batch.routing_ends.numel(); ++d) {
+    const at::Tensor here =
+        in_losses.masked_select(in_losses.ge(ends[d]).logical_and(in_losses.lt(ends[d + 1])));
+    if (here.numel() == 0) continue;
+    const auto n = static_cast<double>(here.numel());
+    const at::Tensor counts =
+        at::bincount(r.experts.index_select(0, here).reshape({-1}), {}, E).to(at::kDouble);
+    const at::Tensor means = r.balance_scores.index_select(0, here).sum(0) / n;
+    loss = loss + (counts / n * means).sum() *
+                      (static_cast<double>(r.sizes[d]) / static_cast<double>(K) / documents);
+  }
+  return loss;
 }
 
 }  // namespace
@@ -148,7 +182,7 @@ ReferenceResult reference_forward_backward(const Model& model, const Slice& batc
       x = x + feed_forward(h, p, prefix + "mlp.");
       continue;
     }
-    const int64_t E = c.routed_experts(layer), K = c.routed_top_k(layer);
+    const int64_t E = c.routed_experts(layer);
     const at::Tensor logits = h.matmul(p.at(prefix + "mlp.gate.weight").slice(0, 0, E).t());
     const Routed r = route_slowly(model, options, logits, batch, layer);
     at::Tensor y = at::zeros_like(h);
@@ -161,12 +195,9 @@ ReferenceResult reference_forward_backward(const Model& model, const Slice& batc
     }
     x = x + y;
     const at::Tensor in_losses = tokens_in_losses(model.contract, batch);
-    const at::Tensor counts =
-        at::bincount(r.experts.index_select(0, in_losses).reshape({-1}), {}, E).to(at::kDouble);
-    const at::Tensor balance = (counts / static_cast<double>(in_losses.numel()) *
-                                r.balance_scores.index_select(0, in_losses).sum(0))
-                                   .sum() *
-                               (static_cast<double>(E) / static_cast<double>(K) / loss.divisor);
+    const at::Tensor balance = model.contract.balance_scope == BalanceScope::kDocument
+                                   ? balance_loss_of_documents(r, in_losses, batch, loss.documents)
+                                   : balance_loss(r, in_losses, loss.divisor);
     const at::Tensor z = r.z / loss.divisor;
     const auto layers = static_cast<double>(c.moe_layers());
     objective = objective + balance * (model.contract.balance_weight / layers) +

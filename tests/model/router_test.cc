@@ -46,6 +46,43 @@ TEST(PoolSizes, AreUniformOverTheirRange) {
   for (int size = 3; size <= 7; ++size) EXPECT_NEAR(seen[size], 1000, 120);
 }
 
+// A document's draw for all layers is one number, scaled to the range of each.
+TEST(PoolSizes, HaveTheMinimumOfTheirLayer) {
+  PoolPolicy policy;
+  policy.min_by_layer = {8, 40, 128};
+  for (const PoolDraw mode : {PoolDraw::kPerLayer, PoolDraw::kPerDocument}) {
+    for (int64_t sequence = 0; sequence < 50; ++sequence) {
+      for (int64_t layer = 0; layer < 3; ++layer) {
+        PoolPolicy alone;
+        alone.min = policy.min_by_layer[layer];
+        EXPECT_EQ(draw_pool_size(policy, mode, 7, sequence, 1, layer),
+                  draw_pool_size(alone, mode, 7, sequence, 1, layer));
+      }
+    }
+  }
+  EXPECT_EQ(draw_pool_size(policy, PoolDraw::kPerLayer, 7, 3, 0, 2), 128);
+  EXPECT_EQ(policy.of_layer(1).min, 40);
+  EXPECT_EQ(policy.of_layer(1).min_of(2), 40);
+}
+
+TEST(PoolSizes, ShrinkFromAllExpertsToTheirRange) {
+  PoolPolicy policy;  // {8, 128}
+  policy.min_by_layer = {8, 40};
+  const PoolSchedule schedule{100};
+  const auto ends = [&](int64_t updates) {
+    const PoolPolicy now = scheduled_policy(policy, schedule, 127, updates);
+    EXPECT_EQ(now.min_by_layer[0], now.min);
+    return std::vector<int64_t>{now.min, now.max, now.min_by_layer[1]};
+  };
+  EXPECT_EQ(ends(0), (std::vector<int64_t>{127, 127, 127}));
+  EXPECT_EQ(ends(1), (std::vector<int64_t>{126, 127, 126}));  // 125.81, 127.01, 126.13
+  EXPECT_EQ(ends(50), (std::vector<int64_t>{68, 128, 84}));   // 67.5, 127.5, 83.5: to even
+  EXPECT_EQ(ends(99), (std::vector<int64_t>{9, 128, 41}));    // 9.19, 127.99, 40.87
+  EXPECT_EQ(ends(100), (std::vector<int64_t>{8, 128, 40}));
+  EXPECT_EQ(ends(5000), (std::vector<int64_t>{8, 128, 40}));
+  EXPECT_EQ(scheduled_policy(policy, {}, 127, 3).min, 8);
+}
+
 std::vector<uint8_t> pools_of(const Routing& routing) {
   const auto* in = routing.pools.const_data_ptr<uint8_t>();
   return {in, in + routing.pools.numel()};

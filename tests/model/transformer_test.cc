@@ -108,7 +108,7 @@ TEST_P(AgainstReference, LossesAndGradients) {
   PassOptions options;
   options.settings.seed = 42;
   options.settings.recompute = c.recompute;
-  const LossOptions loss{117.0, 1e-2};
+  const LossOptions loss{117.0, 1e-2, 7.0};
   const uint64_t seed = seed_of_clear_routing(host, 3, batch, options.settings);
   const ReferenceResult expected = reference_forward_backward(host, batch, options, loss);
   fill_random(model, seed, kRounding);

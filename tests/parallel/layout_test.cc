@@ -252,7 +252,11 @@ INSTANTIATE_TEST_SUITE_P(
             LayoutCase{1, 2, BalanceScope::kMicroBatch, true, kRange, Recompute::kNone, 1,
                        kLabelled},
             LayoutCase{7, 2, BalanceScope::kGlobalBatch, true, kRange, Recompute::kBlock, 2,
-                       kLabelled})));
+                       kLabelled},
+            LayoutCase{8, 1, BalanceScope::kDocument, false, kRange},
+            LayoutCase{5, 3, BalanceScope::kDocument, true, kRange, Recompute::kBlock, 2},
+            LayoutCase{3, 2, BalanceScope::kDocument, true, kRange, Recompute::kNone, 1, kLabelled},
+            LayoutCase{1, 2, BalanceScope::kDocument, false, PoolPolicy::Kind::kNone})));
 
 class OnBackEnds : public ::testing::TestWithParam<On> {};
 INSTANTIATE_TEST_SUITE_P(All, OnBackEnds, both_backends(),

@@ -3,6 +3,7 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/from_blob.h>
 
+#include <array>
 #include <cmath>
 
 #include "parallel/sharding.h"
@@ -17,19 +18,25 @@ int64_t passes_of(const std::vector<MicroBatch>& micro_batches) {
   return passes;
 }
 
-double sum_over(Communicator& world, int64_t share) {
-  world.all_reduce(at::from_blob(&share, {1}, at::kLong), ReduceOp::kSum);
-  return static_cast<double>(share);
+// Collective. What the losses of the step are divided by; its pass has them.
+LossOptions losses_of(Communicator& world, const std::vector<MicroBatch>& micro_batches,
+                      int64_t divisor_share, double lm_z_weight) {
+  std::array<int64_t, 2> shares = {divisor_share, 0};
+  for (const MicroBatch& slices : micro_batches) {
+    for (const Slice& slice : slices) shares[1] += slice.sequence_index.numel();
+  }
+  world.all_reduce(at::from_blob(shares.data(), {2}, at::kLong), ReduceOp::kSum);
+  return {static_cast<double>(shares[0]), lm_z_weight, static_cast<double>(shares[1])};
 }
 
-PassOptions pass_of(const Mesh& mesh, double divisor, const StepOptions& options,
+PassOptions pass_of(const Mesh& mesh, const LossOptions& losses, const StepOptions& options,
                     TrainingState* state, GradientReduction* reduction) {
   Profile* profile = options.profile;
   PassOptions pass;
   pass.ep = mesh.ep.get();
   pass.world = mesh.world.get();
   pass.settings = options.pass;
-  pass.loss = {divisor, options.lm_z_weight};
+  pass.loss = losses;
   pass.profile = profile;
   pass.before_parameters = [=](size_t bucket) {
     const Timed timed(profile, Work::kExchange);
@@ -63,10 +70,12 @@ StepTotals add_up(const Mesh& mesh, const std::vector<MicroBatch>& micro_batches
   const Gradients& gradients = state->gradients;
   std::vector<ExchangeCounters>& traffic = state->memory.buffers.traffic;
   StepTotals totals;
-  totals.divisor = sum_over(*mesh.world, divisor_share);
+  const LossOptions losses =
+      losses_of(*mesh.world, micro_batches, divisor_share, options.lm_z_weight);
+  totals.divisor = losses.divisor;
   GradientReduction reduction(mesh, state->model.layout, {gradients.layout, gradients.buffers},
                               state->owned_gradients, passes_of(micro_batches));
-  const PassOptions pass = pass_of(mesh, totals.divisor, options, state, &reduction);
+  const PassOptions pass = pass_of(mesh, losses, options, state, &reduction);
   traffic.assign(state->model.config.n_layers, {});
   state->balance.start_step();
   state->sums.all().zero_();
