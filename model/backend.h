@@ -27,6 +27,7 @@
 #include "model/profile.h"
 #include "model/rope_table.h"
 #include "model/router.h"
+#include "model/router_jitter.h"
 #include "model/weights.h"
 #include "parallel/communicator.h"
 #include "parallel/expert_exchange.h"
@@ -164,6 +165,11 @@ class Backend {
   virtual void attention_with_cache(const PlacedSlice& slice, int64_t heads, const at::Tensor& qkv,
                                     KeyValueCache* cache, int64_t layer, AttentionKept* kept) = 0;
 
+  // What a router sees in training, y = x times noise, of x's type [T, D]; and from the gradient d
+  // of that, Residual [T, D], to that of x: dx += d times the same noise (router_jitter.h).
+  virtual void jitter(const at::Tensor& x, const RouterJitter& noise, at::Tensor* y) = 0;
+  virtual void add_jittered(const at::Tensor& d, const RouterJitter& noise,
+                            const at::Tensor& dx) = 0;
   // The router (router.h).
   virtual void route(const RouterInput& input, const RoutingContract& contract,
                      Routing* routing) = 0;

@@ -123,6 +123,7 @@ struct RoutingContract {
   PoolPolicy pool;
   PoolSchedule pool_schedule;
   PoolDraw pool_draw = PoolDraw::kPerLayer;
+  double jitter = 0;            // noise on the router's input in training: router_jitter.h
   double balance_weight = 0.1;  // divided by the number of MoE layers where it is used
   double z_weight = 0.001;      // likewise
 };

@@ -107,9 +107,14 @@ Gradients::Gradients(const Model& model, GradientMemory memory)
       views(bind_weights(model.config, layout, buffers)) {}
 
 PlacedSlice place_slice(const Model& model, const Slice& slice, const PassSettings& settings) {
-  return place(slice, model.config,
-               {settings.pool_of(model.contract), model.contract.pool_draw, settings.seed},
-               model.rope.positions(), model.device());
+  PlacedSlice placed =
+      place(slice, model.config,
+            {settings.pool_of(model.contract), model.contract.pool_draw, settings.seed},
+            model.rope.positions(), model.device());
+  if (model.contract.jitter > 0) {
+    placed.sequence_index = to_device(slice.sequence_index, model.device());
+  }
+  return placed;
 }
 
 void forward_embedding(const Model& model, const PlacedSlice& slice, at::Tensor* x) {

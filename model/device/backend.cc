@@ -23,6 +23,7 @@
 #include "model/device/kernels/embedding.h"
 #include "model/device/kernels/rms_norm.h"
 #include "model/device/kernels/rope.h"
+#include "model/device/kernels/router_jitter.h"
 #include "model/device/limits.h"
 #include "model/device/matrix.h"
 #include "model/device/router.h"
@@ -146,6 +147,13 @@ class DeviceBackend : public Backend {
     kept->out = device::attention_with_cache(slice, heads, qkv, cache->layers[layer]);
   }
 
+  void jitter(const at::Tensor& x, const RouterJitter& noise, at::Tensor* y) override {
+    *y = at::empty_like(x);
+    device::jitter(x, noise, *y);
+  }
+  void add_jittered(const at::Tensor& d, const RouterJitter& noise, const at::Tensor& dx) override {
+    device::add_jittered(d, noise, dx);
+  }
   void route(const RouterInput& input, const RoutingContract& contract, Routing* routing) override {
     *routing = device::route(input, contract);
   }

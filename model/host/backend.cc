@@ -22,6 +22,7 @@
 #include "model/host/rms_norm.h"
 #include "model/host/rope.h"
 #include "model/host/router.h"
+#include "model/host/router_jitter.h"
 #include "model/host/scratch.h"
 #include "model/host/stored.h"
 #include "parallel/buffers.h"
@@ -241,6 +242,16 @@ class HostBackend : public Backend {
     attend(shape, qkv, kept);
   }
 
+  void jitter(const at::Tensor& x, const RouterJitter& noise, at::Tensor* y) override {
+    with_stored(x.scalar_type(), [&](auto element) {
+      using Stored = decltype(element);
+      emo::jitter<Stored>(x.size(0), x.size(1), stored_data<Stored>(x), noise,
+                          shape_stored<Stored>(y, x.sizes()));
+    });
+  }
+  void add_jittered(const at::Tensor& d, const RouterJitter& noise, const at::Tensor& dx) override {
+    emo::add_jittered(d.size(0), d.size(1), data(d), noise, data(dx));
+  }
   void route(const RouterInput& input, const RoutingContract& contract, Routing* routing) override {
     emo::route(input, contract, routing);
   }

@@ -4,6 +4,7 @@
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/variable.h>
 
+#include "model/philox.h"
 #include "model/pool_sizes.h"
 #include "tests/model/backends.h"
 
@@ -88,6 +89,28 @@ at::Tensor tokens_in_losses(const RoutingContract& contract, const Slice& batch)
   const at::Tensor labels = batch.labels.view({-1});
   const bool all = contract.losses_over == LossTokens::kAll;
   return (all ? at::ones_like(labels) : labels.ge(0)).nonzero().view({-1});
+}
+
+// Each number's factor [T, D]; the counters as model/router_jitter.h says.
+at::Tensor jitter_factors(const Model& model, const PassOptions& options, const Slice& batch,
+                          int64_t layer) {
+  const int64_t T = batch.num_tokens(), S = batch.tokens.size(1), D = model.config.d_model;
+  const at::Tensor factors = at::empty({T, D}, at::kDouble);
+  const auto* ends = batch.routing_ends.const_data_ptr<int32_t>();
+  int64_t span = 0;
+  for (int64_t t = 0; t < T; ++t) {
+    while (ends[span + 1] <= t) ++span;
+    const auto row = static_cast<uint64_t>(batch.sequence_index[span].item<int64_t>());
+    for (int64_t d = 0; d < D; ++d) {
+      const uint32_t last = 0x80000000u + static_cast<uint32_t>(layer * 65536 + d / 4);
+      const uint32_t word = philox(philox_key(options.settings.seed),
+                                   {static_cast<uint32_t>(row), static_cast<uint32_t>(row >> 32),
+                                    static_cast<uint32_t>(t % S), last})[d % 4];
+      const double uniform = static_cast<double>(static_cast<int32_t>(word)) / 2147483648.0;
+      factors.mutable_data_ptr<double>()[t * D + d] = 1 + model.contract.jitter * uniform;
+    }
+  }
+  return factors;
 }
 
 // One document after another (design.md, routing contract).
@@ -183,7 +206,9 @@ ReferenceResult reference_forward_backward(const Model& model, const Slice& batc
       continue;
     }
     const int64_t E = c.routed_experts(layer);
-    const at::Tensor logits = h.matmul(p.at(prefix + "mlp.gate.weight").slice(0, 0, E).t());
+    const at::Tensor seen =
+        model.contract.jitter > 0 ? h * jitter_factors(model, options, batch, layer) : h;
+    const at::Tensor logits = seen.matmul(p.at(prefix + "mlp.gate.weight").slice(0, 0, E).t());
     const Routed r = route_slowly(model, options, logits, batch, layer);
     at::Tensor y = at::zeros_like(h);
     for (int64_t e = 0; e < E; ++e) {

@@ -12,6 +12,7 @@
 #include "model/host/simd.h"
 #include "model/philox.h"
 #include "model/pool_sizes.h"
+#include "model/router_jitter.h"
 
 namespace emo {
 namespace {
@@ -139,6 +140,38 @@ std::vector<uint8_t> slow_pools(const RouterInput& input, double* smallest_gap) 
     pools.insert(pools.end(), pool.begin(), pool.end());
   }
   return pools;
+}
+
+TEST(Jitter, IsUniformAndItsCountersAreNotThoseOfPoolSizes) {
+  constexpr float kEpsilon = 0.25f;
+  double sum = 0, squares = 0, least = 2, most = 0;
+  constexpr int kTokens = 2000;
+  for (int64_t t = 0; t < kTokens; ++t) {
+    for (const uint32_t word : jitter_words(3, 5000000000, t, 1, 7)) {
+      const double factor = jitter_factor(word, kEpsilon);
+      sum += factor;
+      squares += (factor - 1) * (factor - 1);
+      least = std::min(least, factor);
+      most = std::max(most, factor);
+    }
+  }
+  EXPECT_NEAR(sum / (4 * kTokens), 1, 0.005);
+  EXPECT_NEAR(squares / (4 * kTokens), kEpsilon * kEpsilon / 3, 0.001);
+  EXPECT_NEAR(least, 0.75, 1e-3);
+  EXPECT_NEAR(most, 1.25, 1e-3);
+  EXPECT_GE(jitter_factor(0x80000000u, kEpsilon), 0.75f);
+  EXPECT_LE(jitter_factor(0x7FFFFFFFu, kEpsilon), 1.25f);
+  // (sequence, 0, position or ordinal, last word)
+  EXPECT_EQ(jitter_words(3, 9, 2, 1, 7),
+            philox(philox_key(3), {9, 0, 2, 0x80000000u + 65536u + 7u}));
+  ModelConfig config;
+  config.d_model = 262144;
+  config.n_layers = 32767;
+  EXPECT_TRUE(jitter_fits(config));
+  // The largest last word, of layer 32766 and block 65535, is below a draw's for all layers.
+  EXPECT_LT(0x80000000u + 32766u * 65536u + 65535u, 0xFFFFFFFFu);
+  config.n_layers = 32768;
+  EXPECT_FALSE(jitter_fits(config));
 }
 
 TEST(Router, PoolsEqualThoseOfASlowLoop) {

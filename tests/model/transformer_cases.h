@@ -44,6 +44,7 @@ struct TransformerCase {
   bool qk_norm = false;
   std::vector<int64_t> experts_per_layer = {};
   BalanceScope balance_scope = BalanceScope::kMicroBatch;
+  double jitter = 0;
 };
 
 // On the host with widths that nothing divides.
@@ -68,6 +69,7 @@ inline RoutingContract contract_of(const TransformerCase& c) {
   contract.z_sees = c.z_sees;
   contract.losses_over = c.losses_over;
   contract.balance_scope = c.balance_scope;
+  contract.jitter = c.jitter;
   return contract;
 }
 
@@ -140,6 +142,15 @@ inline const std::vector<TransformerCase>& transformer_cases() {
        .slices = 2,
        .losses_over = LossTokens::kLabelled,
        .balance_scope = kDocument},
+      {.name = "jitter", .slices = 2, .jitter = 0.4},
+      {.name = "jitter_after",
+       .mask = kAfter,
+       .balance_sees = kFull,
+       .z_sees = kFull,
+       .dense = {0},
+       .recompute = Recompute::kBlock,
+       .balance_scope = kDocument,
+       .jitter = 0.1},
       {.name = "document_budgets",
        .slices = 2,
        .experts_per_layer = {6, 14, 3},

@@ -176,6 +176,7 @@ struct LayoutCase {
   Recompute recompute = Recompute::kNone;  // of the many; the one process keeps everything
   int64_t slices = 1;                      //
   LossTokens losses_over = LossTokens::kAll;
+  double jitter = 0;
 };
 class Layouts : public ::testing::TestWithParam<std::tuple<On, LayoutCase>> {};
 
@@ -189,6 +190,7 @@ TEST_P(Layouts, EqualOneProcess) {
   contract.pool.max = 20;
   contract.balance_scope = c.scope;
   contract.losses_over = c.losses_over;
+  contract.jitter = c.jitter;
   std::vector<Batch> global;
   for (int64_t m = 0; m < c.micro_batches; ++m) {
     global.push_back(random_batch(c.rows, 48, 61, 9, 50 + static_cast<uint64_t>(m), m * c.rows));
@@ -256,7 +258,9 @@ INSTANTIATE_TEST_SUITE_P(
             LayoutCase{8, 1, BalanceScope::kDocument, false, kRange},
             LayoutCase{5, 3, BalanceScope::kDocument, true, kRange, Recompute::kBlock, 2},
             LayoutCase{3, 2, BalanceScope::kDocument, true, kRange, Recompute::kNone, 1, kLabelled},
-            LayoutCase{1, 2, BalanceScope::kDocument, false, PoolPolicy::Kind::kNone})));
+            LayoutCase{1, 2, BalanceScope::kDocument, false, PoolPolicy::Kind::kNone},
+            LayoutCase{7, 2, BalanceScope::kMicroBatch, false, kRange, Recompute::kBlock, 2,
+                       LossTokens::kAll, 0.3})));
 
 class OnBackEnds : public ::testing::TestWithParam<On> {};
 INSTANTIATE_TEST_SUITE_P(All, OnBackEnds, both_backends(),

@@ -13,6 +13,7 @@
 #include "data/files/file_system.h"
 #include "data/program/closest_name.h"
 #include "model/device/limits.h"
+#include "model/router_jitter.h"
 #include "train/config/config_fields.h"
 #include "train/config/run_config.h"
 
@@ -443,6 +444,10 @@ void check_experts(const RunConfig& c, const Say& say) {
                                     " ranks: each rank needs one"));
   }
   check_pool(c, say);
+  if (c.routing.jitter > 0 && !jitter_fits(m)) {
+    say("routing.jitter",
+        "jitter is for models of less than 32768 layers and d_model up to 262144");
+  }
 }
 
 void check_model(const RunConfig& c, const Say& say) {

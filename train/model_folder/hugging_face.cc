@@ -114,6 +114,7 @@ absl::Status read_contract(const Json& json, const std::string& where, ModelDesc
   };
   number("balance_weight", &c.balance_weight);
   number("z_weight", &c.z_weight);
+  if (json.contains("jitter")) number("jitter", &c.jitter);
   absl::StatusOr<bool> confined = json_field<bool>(json, "document_attention", where);
   status.Update(confined.status());
   if (!status.ok()) return status;
@@ -261,6 +262,7 @@ OrderedJson to_config_json(const ModelDescription& d) {
   if (r.losses_over != LossTokens::kAll) {
     json[kContractKey]["losses_over"] = name_of(r.losses_over, kLossTokens);
   }
+  if (r.jitter > 0) json[kContractKey]["jitter"] = r.jitter;
   if (r.pool_schedule.steps > 0) {
     json[kContractKey]["pool_schedule"] = {{"steps", r.pool_schedule.steps}};
   }

@@ -75,6 +75,7 @@ INSTANTIATE_TEST_SUITE_P(
         Mistake{"routing.pool_schedule=5", "must be none or {steps}"},
         Mistake{"routing.pool_schedule={step: 5}", "did you mean 'routing.pool_schedule.steps'?"},
         Mistake{"routing.pool_schedule={steps: 0}", "from 1"},
+        Mistake{"routing.jitter=1", "from 0 to"}, Mistake{"routing.jitter=-0.1", "from 0 to"},
         Mistake{"routing.balance_scope=documents", "did you mean 'document'?"},
         Mistake{"routing.pool=some", "must be none, {min, max, eval}"},
         Mistake{"routing.pool={mim: 4}", "did you mean 'routing.pool.min'?"},
