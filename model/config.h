@@ -29,6 +29,7 @@ struct ModelConfig {
   double rope_theta = 500000;              //
   double norm_epsilon = 1e-6;              //
   bool qk_norm = false;                    // queries and keys are normalised (model/host/qk_norm.h)
+  bool selection_bias = false;             // routers have one: train/optimizer/selection_bias.h
   double init_std = 0.02;                  // of the initial matrices
   uint64_t init_seed = 0;                  //
 
@@ -123,7 +124,8 @@ struct RoutingContract {
   PoolPolicy pool;
   PoolSchedule pool_schedule;
   PoolDraw pool_draw = PoolDraw::kPerLayer;
-  double jitter = 0;            // noise on the router's input in training: router_jitter.h
+  double jitter = 0;     // noise on the router's input in training: router_jitter.h
+  double bias_rate = 0;  // of ModelConfig::selection_bias, which is there where this is not 0
   double balance_weight = 0.1;  // divided by the number of MoE layers where it is used
   double z_weight = 0.001;      // likewise
 };

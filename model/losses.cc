@@ -30,6 +30,11 @@ at::Tensor StepSums::layer(int64_t layer) const {
   return all_.slice(0, kHeadSums + layer * size, kHeadSums + (layer + 1) * size);
 }
 
+at::Tensor StepSums::counts(const at::Tensor& all, int64_t layer, int64_t experts) const {
+  const int64_t begin = kHeadSums + layer * (kLayerSums + experts_) + kLayerSums;
+  return all.slice(0, begin, begin + experts);
+}
+
 LossSums StepSums::read(const at::Tensor& copy) const {
   TORCH_CHECK(copy.numel() == all_.numel(), "sums of another model");
   const at::Tensor host = copy.cpu();

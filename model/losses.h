@@ -69,7 +69,9 @@ class StepSums {
   StepSums(int64_t moe_layers, int64_t experts, at::Device device = at::kCPU);  // zeros
   const at::Tensor& all() const { return all_; }
   at::Tensor head() const { return all_.slice(0, 0, 3); }
-  at::Tensor layer(int64_t layer) const;        // [7 + E], of a layer with fewer the first ones
+  at::Tensor layer(int64_t layer) const;  // [7 + E], of a layer with fewer the first ones
+  // Of a step's sums, whole, in this order: f64 [E] tokens that chose each expert of a layer.
+  at::Tensor counts(const at::Tensor& all, int64_t layer, int64_t experts) const;
   LossSums read(const at::Tensor& copy) const;  // of all(), on any device
 
  private:

@@ -17,8 +17,8 @@ Hidden hidden_of(const BlockContext& context, MoeActivations* kept, MoeBuffers* 
 }
 
 // What the router of a layer sees, but for the logits.
-void set_router_input(const BlockContext& context, const PlacedSlice& slice, int64_t layer,
-                      RouterInput* input) {
+void set_router_input(const BlockContext& context, const LayerWeights& weights,
+                      const PlacedSlice& slice, int64_t layer, RouterInput* input) {
   const PassSettings& settings = context.pass.settings;
   input->spans = slice.routing;
   input->pool_sizes = slice.pool_sizes[layer];
@@ -27,6 +27,8 @@ void set_router_input(const BlockContext& context, const PlacedSlice& slice, int
   input->subset = settings.subsets.empty() ? ExpertSubset() : settings.subsets[layer];
   input->labels =
       context.contract.losses_over == LossTokens::kLabelled ? slice.labels : at::Tensor();
+  input->bias =
+      weights.selection_bias.defined() ? weights.selection_bias.to(at::kFloat) : at::Tensor();
 }
 
 // The noise on what it sees: in training passes only, on the tokens alone.
@@ -79,7 +81,7 @@ void moe_forward(const BlockContext& context, const LayerWeights& weights, const
   kept->jitter = router_jitter(context, slice, layer);
   backend.linear(seen_by_router(backend, kept->jitter, x, buffers), weights.router, at::kFloat,
                  &kept->router_input.logits);
-  set_router_input(context, slice, layer, &kept->router_input);
+  set_router_input(context, weights, slice, layer, &kept->router_input);
   backend.route(kept->router_input, context.contract, &kept->routing);
 
   timed.switch_to(Work::kExchange);

@@ -95,7 +95,7 @@ Routing route(const RouterInput& input, const RoutingContract& contract) {
   routing.experts = at::empty({T, input.top_k}, options.dtype(at::kInt));
   routing.weights = at::empty({T, input.top_k}, options);
   choose_experts(input.logits, which.before ? routing.masked_logsumexp : full_logsumexp, spans,
-                 both(routing.pools, kept), routing.experts, routing.weights);
+                 both(routing.pools, kept), input.bias, routing.experts, routing.weights);
 
   const at::Tensor sums = at::empty({spans.pieces, E}, options);
   const bool inside = !which.balance_full || which.balance_zeroed;

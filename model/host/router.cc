@@ -41,6 +41,15 @@ inline void choose_top_k(int64_t E, int64_t K, const float* p, const float* sele
   }
 }
 
+// The same by p + bias; the weights are p. `keys` [E] is scratch.
+inline void choose_with_bias(int64_t E, int64_t K, const float* p, const float* bias,
+                             const float* selectable, float* keys, int32_t* experts,
+                             float* weights) {
+  for (int64_t e = 0; e < E; ++e) keys[e] = p[e] + bias[e];
+  choose_top_k(E, K, keys, selectable, experts, weights);
+  for (int64_t k = 0; k < K; ++k) weights[k] = experts[k] >= 0 ? p[experts[k]] : 0;
+}
+
 // Everything route() does with the tokens of one piece; the arrays are the whole batch's.
 struct RouteArrays {
   int64_t E, K;
@@ -51,19 +60,25 @@ struct RouteArrays {
   float* masked_logsumexp;
   float* full_logsumexp;  // null where not needed
   const int32_t* labels;  // null: the losses are of all tokens
+  const float* bias;      // null: none
   bool in_losses(int64_t t) const { return labels == nullptr || labels[t] >= 0; }
 };
 
 EMO_SIMD void route_piece(const Piece& piece, const ScoreDistributions& which, const RouteArrays& a,
                           const float* softmax_mask, const float* selectable, const float* all,
-                          float* score_sum, float* masked, float* full) {
+                          float* score_sum, float* masked, float* full, float* keys) {
   for (int64_t t = piece.begin; t < piece.end; ++t) {
     const float* z = a.logits + t * a.E;
     float ignored = 0;
     a.masked_logsumexp[t] = softmax(a.E, z, softmax_mask, masked, &a.entropy[t]);
     if (a.full_logsumexp != nullptr) a.full_logsumexp[t] = softmax(a.E, z, all, full, &ignored);
-    choose_top_k(a.E, a.K, which.before ? masked : full, selectable, a.experts + t * a.K,
-                 a.weights + t * a.K);
+    const float* scores = which.before ? masked : full;
+    if (a.bias == nullptr) {
+      choose_top_k(a.E, a.K, scores, selectable, a.experts + t * a.K, a.weights + t * a.K);
+    } else {
+      choose_with_bias(a.E, a.K, scores, a.bias, selectable, keys, a.experts + t * a.K,
+                       a.weights + t * a.K);
+    }
     if (!a.in_losses(t)) continue;
     if (which.balance_zeroed) {
       for (int64_t e = 0; e < a.E; ++e) score_sum[e] += full[e] * softmax_mask[e];
@@ -192,7 +207,8 @@ RouteArrays shape_tokens(const RouterInput& input, const ScoreDistributions& whi
           floats(&routing->token_entropy, {T}),
           floats(&routing->masked_logsumexp, {T}),
           which.full ? floats(&routing->full_logsumexp, {T}) : nullptr,
-          labels_of(input)};
+          labels_of(input),
+          input.bias.defined() ? input.bias.const_data_ptr<float>() : nullptr};
 }
 
 // Every token's experts; and, summed over the pieces in order, what the losses need of them.
@@ -204,7 +220,7 @@ void route_tokens(const RouterInput& input, const std::vector<Piece>& pieces,
   const auto* pools = routing->pools.const_data_ptr<uint8_t>();
   std::vector<float> score_sums(count * E, 0.0f);
   parallel_for(count, 2, [&](int64_t begin, int64_t end) {
-    std::vector<float> masked(E), full_scores(E);
+    std::vector<float> masked(E), full_scores(E), keys(E);
     Masks masks;
     int64_t span = -1;
     for (int64_t p = begin; p < end; ++p) {
@@ -214,7 +230,7 @@ void route_tokens(const RouterInput& input, const std::vector<Piece>& pieces,
       }
       vectorised<route_piece>(pieces[p], which, arrays, masks.softmax.data(),
                               masks.selectable.data(), usable.data(), score_sums.data() + p * E,
-                              masked.data(), full_scores.data());
+                              masked.data(), full_scores.data(), keys.data());
     }
   });
   std::vector<double> score_sum(E);

@@ -115,7 +115,7 @@ at::Tensor jitter_factors(const Model& model, const PassOptions& options, const 
 
 // One document after another (design.md, routing contract).
 Routed route_slowly(const Model& model, const PassOptions& options, const at::Tensor& logits,
-                    const Slice& batch, int64_t layer) {
+                    const at::Tensor& bias, const Slice& batch, int64_t layer) {
   const RoutingContract& c = model.contract;
   const int64_t E = logits.size(1), K = model.config.routed_top_k(layer);
   const PoolPolicy& pool = options.settings.pool_of(c);
@@ -144,8 +144,9 @@ Routed route_slowly(const Model& model, const PassOptions& options, const at::Te
     const at::Tensor masked_logits = part.masked_fill(outside, -INFINITY);
     const bool before = c.mask == MaskTime::kBeforeSoftmax;
     const at::Tensor scores = before ? masked_logits.softmax(-1) : full.masked_fill(outside, 0);
-    const auto [w, e] = scores.masked_fill(outside, -1).topk(K, -1);
-    weights.push_back(w);
+    const at::Tensor keys = (scores.detach() + bias).masked_fill(outside, -INFINITY);
+    const at::Tensor e = std::get<1>(keys.topk(K, -1));
+    weights.push_back(scores.gather(-1, e));
     experts.push_back(e);
     balance.push_back(c.balance_sees == ScoresSeen::kFull ? full : scores);
     lse.push_back((c.z_sees == ScoresSeen::kFull ? part : masked_logits).logsumexp(-1));
@@ -206,10 +207,13 @@ ReferenceResult reference_forward_backward(const Model& model, const Slice& batc
       continue;
     }
     const int64_t E = c.routed_experts(layer);
+    const at::Tensor bias = c.selection_bias
+                                ? p.at(selection_bias_name(layer)).detach().slice(0, 0, E)
+                                : at::zeros({E}, at::kDouble);
     const at::Tensor seen =
         model.contract.jitter > 0 ? h * jitter_factors(model, options, batch, layer) : h;
     const at::Tensor logits = seen.matmul(p.at(prefix + "mlp.gate.weight").slice(0, 0, E).t());
-    const Routed r = route_slowly(model, options, logits, batch, layer);
+    const Routed r = route_slowly(model, options, logits, bias, batch, layer);
     at::Tensor y = at::zeros_like(h);
     for (int64_t e = 0; e < E; ++e) {
       const at::Tensor weight = (r.weights * (r.experts == e).to(at::kDouble)).sum(-1, true);

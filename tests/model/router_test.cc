@@ -223,6 +223,40 @@ TEST(Router, ChoosesTheLargestInsideThePoolOnly) {
   }
 }
 
+TEST(Router, BiasesChooseAndDoNotWeigh) {
+  std::mt19937_64 random(9);
+  RouterInput input = random_input(100, 11, 4, &random);
+  input.bias = at::empty({11});
+  std::normal_distribution<float> normal(-0.5f, 0.5f);
+  for (int64_t e = 0; e < 11; ++e) input.bias.mutable_data_ptr<float>()[e] = normal(random);
+  for (const MaskTime mask : {MaskTime::kBeforeSoftmax, MaskTime::kAfterSoftmax}) {
+    RoutingContract contract;
+    contract.mask = mask;
+    Routing plain, biased;
+    RouterInput without = input;
+    without.bias.reset();
+    route(without, contract, &plain);
+    route(input, contract, &biased);
+    EXPECT_TRUE(at::equal(biased.pools, plain.pools));
+    EXPECT_FALSE(at::equal(biased.experts, plain.experts));
+    const auto* ends = input.spans.ends.const_data_ptr<int32_t>();
+    for (int64_t d = 0; d < input.spans.N; ++d) {
+      const at::Tensor pool = plain.pools[d].to(at::kBool);
+      for (int64_t t = ends[d]; t < ends[d + 1]; ++t) {
+        const at::Tensor z = input.logits[t];
+        const at::Tensor outside = pool.logical_not();
+        const at::Tensor scores = mask == MaskTime::kBeforeSoftmax
+                                      ? z.masked_fill(outside, -INFINITY).softmax(0)
+                                      : z.softmax(0);
+        const at::Tensor keys = (scores + input.bias).masked_fill(outside, -INFINITY);
+        const at::Tensor chosen = std::get<1>(keys.topk(4));
+        EXPECT_TRUE(at::equal(biased.experts[t].to(at::kLong), chosen));
+        EXPECT_TRUE(at::allclose(biased.weights[t], scores.index_select(0, chosen), 1e-5, 1e-7));
+      }
+    }
+  }
+}
+
 TEST(Router, TiesKeepTheLowerIndex) {
   RouterInput input;
   input.logits = at::zeros({6, 9});

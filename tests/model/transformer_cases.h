@@ -45,6 +45,7 @@ struct TransformerCase {
   std::vector<int64_t> experts_per_layer = {};
   BalanceScope balance_scope = BalanceScope::kMicroBatch;
   double jitter = 0;
+  bool selection_bias = false;
 };
 
 // On the host with widths that nothing divides.
@@ -58,6 +59,7 @@ inline ModelConfig config_of(const TransformerCase& c, On where) {
   config.dense_layers = c.dense;
   config.qk_norm = c.qk_norm;
   config.experts_per_layer = c.experts_per_layer;
+  config.selection_bias = c.selection_bias;
   return config;
 }
 
@@ -151,6 +153,20 @@ inline const std::vector<TransformerCase>& transformer_cases() {
        .recompute = Recompute::kBlock,
        .balance_scope = kDocument,
        .jitter = 0.1},
+      {.name = "bias", .shared = 2, .slices = 2, .selection_bias = true},
+      {.name = "bias_after",
+       .pool = pool_of(kTopP, 3, 9, 0.6),
+       .mask = kAfter,
+       .balance_sees = kFull,
+       .z_sees = kFull,
+       .dense = {1},
+       .selection_bias = true},
+      {.name = "bias_budgets",
+       .recompute = Recompute::kBlock,
+       .experts_per_layer = {6, 14, 3},
+       .balance_scope = kDocument,
+       .jitter = 0.1,
+       .selection_bias = true},
       {.name = "document_budgets",
        .slices = 2,
        .experts_per_layer = {6, 14, 3},

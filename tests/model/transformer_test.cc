@@ -464,7 +464,8 @@ TEST(Parameters, CountsOfTheReleasedModels) {
 }
 
 TEST(Parameters, InitialValuesAreTheSameOnEveryLayoutAndCutAtThreeDeviations) {
-  const ModelConfig config = small_config();
+  ModelConfig config = small_config();
+  config.selection_bias = true;
   Model whole(config, RoutingContract(), kPositions);
   initialise(config, whole.layout, &whole.parameters);
   for (int64_t rank = 0; rank < 4; ++rank) {
@@ -478,6 +479,12 @@ TEST(Parameters, InitialValuesAreTheSameOnEveryLayoutAndCutAtThreeDeviations) {
       }
     }
   }
+  for (const ParameterInfo& p : whole.layout.parameters) {
+    if (!is_selection_bias(p.name)) continue;
+    EXPECT_EQ(p.shape, std::vector<int64_t>{config.num_experts});
+    EXPECT_EQ(parameter_view(p, whole.parameters).abs().max().item<float>(), 0);
+  }
+  EXPECT_EQ(whole.weights.layers[2].selection_bias.numel(), config.routed_experts());
   const at::Tensor e = whole.parameters.experts;
   EXPECT_LE(e.abs().max().item<float>(), 0.06f);
   EXPECT_NEAR(e.std().item<float>(), 0.02f * 0.9866f, 4e-4f);  // of a normal cut at 3

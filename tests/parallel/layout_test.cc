@@ -299,6 +299,51 @@ TEST_P(OnBackEnds, GradientsInPartsEqualOneProcess) {
   }
 }
 
+// Selection biases move by the counts of all ranks and micro-batches, the same bits on any layout.
+TEST_P(OnBackEnds, SelectionBiasesFollowTheCountsOfAllRanks) {
+  Communicator& world = test_world();
+  HowToRun how(GetParam());
+  how.config.selection_bias = true;
+  how.config.dense_layers = {1};
+  how.config.d_ffn = 16;
+  RoutingContract contract;
+  contract.pool.min = 4;
+  contract.pool.max = 20;
+  contract.bias_rate = 0.125;
+  const std::vector<Batch> global = {random_batch(5, 48, 61, 9, 70),
+                                     random_batch(5, 48, 61, 9, 71, 5)};
+  const Outcome one = run_in_one_process(contract, global, &how);
+  const Model before(how.config, contract, 48);
+  fill_random(before, how.weights);
+  const auto bias = [](const Model& model, int64_t layer) {
+    return model.weights.layers[layer].selection_bias.cpu();
+  };
+  for (int64_t moe_layer = 0; moe_layer < how.config.moe_layers(); ++moe_layer) {
+    const int64_t layer = 2 * moe_layer;
+    const std::vector<double>& counts = one.result.sums.layers[moe_layer].counts;
+    const double mean =
+        std::accumulate(counts.begin(), counts.end(), 0.0) / static_cast<double>(counts.size());
+    const at::Tensor expected = bias(before, layer).clone();
+    for (size_t e = 0; e < counts.size(); ++e) {
+      const float step = counts[e] < mean ? 0.125f : counts[e] > mean ? -0.125f : 0.0f;
+      expected.mutable_data_ptr<float>()[e] += step;
+    }
+    EXPECT_TRUE(at::equal(bias(one.state->model, layer), expected)) << layer;
+  }
+  for (const GradientMemory gradients : {GradientMemory::kWhole, GradientMemory::kParts}) {
+    how.gradients = gradients;
+    for (int64_t ep = 1; ep <= world.size(); ep *= 2) {
+      const auto mesh = make_mesh(world.split(0, world.rank()), 0, ep);
+      const Outcome many = run(*mesh, contract, global, how);
+      expect_loss_and_gradients(many, one, ep);
+      for (const int64_t layer : {0, 2}) {
+        EXPECT_TRUE(
+            on_all_ranks(at::equal(bias(many.state->model, layer), bias(one.state->model, layer))));
+      }
+    }
+  }
+}
+
 // Where experts lie is not what they compute: any order of them gives the one process's results.
 TEST_P(OnBackEnds, PlacedExpertsEqualOneProcess) {
   Communicator& world = test_world();

@@ -78,6 +78,7 @@ void visit_config(Visitor& v, RunConfig& c) {
     v.pool_schedule("pool_schedule", &c.routing.pool_schedule);
     names("pool_draw", {"per_layer", "per_document"}, &c.routing.pool_draw);
     v.field("jitter", &c.routing.jitter, Range{0, 0.9999999});
+    v.field("bias_rate", &c.routing.bias_rate, Range{0, 1});
     v.field("balance_weight", &c.routing.balance_weight, Range{0, kNoLimit});
     v.field("z_weight", &c.routing.z_weight, Range{0, kNoLimit});
   }

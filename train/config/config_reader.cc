@@ -568,6 +568,7 @@ absl::StatusOr<RunConfig> read_run_config(const std::string& path,
   Reader reader(std::move(entries), &errors);
   visit_config(reader, config);
   reader.report_unknown();
+  config.model.selection_bias = config.routing.bias_rate > 0 && config.model.moe_layers() > 0;
   check_together(config, [&](const char* key, const std::string& what) {
     const std::string place = reader.place_of(key);
     errors.push_back(absl::StrCat(place.empty() ? path : place, ": ", what));

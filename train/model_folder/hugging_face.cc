@@ -115,6 +115,7 @@ absl::Status read_contract(const Json& json, const std::string& where, ModelDesc
   number("balance_weight", &c.balance_weight);
   number("z_weight", &c.z_weight);
   if (json.contains("jitter")) number("jitter", &c.jitter);
+  if (json.contains("bias_rate")) number("bias_rate", &c.bias_rate);
   absl::StatusOr<bool> confined = json_field<bool>(json, "document_attention", where);
   status.Update(confined.status());
   if (!status.ok()) return status;
@@ -235,6 +236,7 @@ OrderedJson architecture_json(const ModelDescription& d) {
   set_special_tokens(d, &json);
   set_expert_counts(c, &json);
   if (c.qk_norm) json["qk_norm"] = true;
+  if (c.selection_bias) json["selection_bias"] = true;
   if (!c.dense_layers.empty()) {
     json["dense_layers"] = c.dense_layers;
     json["dense_intermediate_size"] = c.d_ffn;
@@ -263,6 +265,7 @@ OrderedJson to_config_json(const ModelDescription& d) {
     json[kContractKey]["losses_over"] = name_of(r.losses_over, kLossTokens);
   }
   if (r.jitter > 0) json[kContractKey]["jitter"] = r.jitter;
+  if (r.bias_rate > 0) json[kContractKey]["bias_rate"] = r.bias_rate;
   if (r.pool_schedule.steps > 0) {
     json[kContractKey]["pool_schedule"] = {{"steps", r.pool_schedule.steps}};
   }
@@ -288,6 +291,7 @@ absl::StatusOr<ModelDescription> read_config_json(const std::string& path) {
   fields.required("intermediate_size", &c.d_expert);
   fields.optional("dense_intermediate_size", &c.d_ffn);
   fields.optional("qk_norm", &c.qk_norm);
+  fields.optional("selection_bias", &c.selection_bias);
   read_attention_and_sizes(&fields, &d);
   read_layers(&fields, &c);
   fields.refuse_unless_null("always_active_experts");

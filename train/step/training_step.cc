@@ -7,6 +7,7 @@
 #include <cmath>
 
 #include "parallel/sharding.h"
+#include "train/optimizer/selection_bias.h"
 
 namespace emo {
 namespace {
@@ -97,6 +98,22 @@ StepTotals add_up(const Mesh& mesh, const std::vector<MicroBatch>& micro_batches
   return totals;
 }
 
+// Moves what this rank owns of a bucket's selection bias, where it has one.
+void move_bias(size_t bucket, const StepTotals& totals, const at::Tensor& control,
+               TrainingState* state) {
+  const ModelConfig& config = state->model.config;
+  const auto layer = static_cast<int64_t>(bucket) - static_cast<int64_t>(layer_bucket(0));
+  if (!config.selection_bias || !state->trained.selection_biases || layer < 0 ||
+      layer >= config.n_layers || config.is_dense(layer)) {
+    return;
+  }
+  int64_t moe_layer = 0;
+  for (int64_t before = 0; before < layer; ++before) moe_layer += config.is_dense(before) ? 0 : 1;
+  update_selection_bias(
+      layer, state->sums.counts(totals.all, moe_layer, config.routed_experts(layer)),
+      {state->model.contract.bias_rate, control}, &state->model, &state->optimizer);
+}
+
 // Changes what this rank owns of the parameters, a bucket at a time, and sends each on its way.
 void update(const Mesh& mesh, const StepTotals& totals, const StepOptions& options,
             TrainingState* state) {
@@ -106,6 +123,7 @@ void update(const Mesh& mesh, const StepTotals& totals, const StepOptions& optio
   model.backend->clip_control(totals.all, totals.squares(), options.clip, &update.control);
   adamw_step(state->trained, update, state->owned_gradients, &model, &state->optimizer,
              [&](size_t bucket) {
+               move_bias(bucket, totals, update.control, state);
                timed.switch_to(Work::kExchange);
                state->updates.add(bucket, all_gather_bucket(*mesh.world, model.layout.dense, bucket,
                                                             model.parameters.dense));

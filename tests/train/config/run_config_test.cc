@@ -142,6 +142,11 @@ TEST(RunConfig, OverridesReplaceValuesAndMaps) {
   EXPECT_EQ(tokens->total_steps(), 11);  // of 8 x 256 tokens
 }
 
+TEST(RunConfig, ABiasRateGivesTheModelBiases) {
+  EXPECT_FALSE(read_run_config(kTiny, {})->model.selection_bias);
+  EXPECT_TRUE(read_run_config(kTiny, {"routing.bias_rate=1e-3"})->model.selection_bias);
+}
+
 TEST(RunConfig, PoolSchedulesAreOfRanges) {
   const auto scheduled = [](const std::string& pool) {
     return read_run_config(kTiny, {"routing.pool=" + pool, "routing.pool_schedule={steps: 5}"});
