@@ -104,11 +104,14 @@ absl::StatusOr<std::optional<MetricsLog>> open_log(const RunConfig& config, cons
   return std::optional<MetricsLog>(*std::move(log));
 }
 
-// The router's losses over all tokens are divided by the number of labels all the same.
+// The router's losses over all tokens are divided by the number of labels all the same; the balance
+// loss of documents is not.
 void say_if_few_labels(const RunConfig& config, const StepResult& result) {
   const auto tokens = static_cast<double>(config.train.batch * config.data.sequence_length);
-  const bool has_losses = config.model.moe_layers() > 0 &&
-                          (config.routing.balance_weight > 0 || config.routing.z_weight > 0);
+  const bool balances =
+      config.routing.balance_weight > 0 && config.routing.balance_scope != BalanceScope::kDocument;
+  const bool has_losses =
+      config.model.moe_layers() > 0 && (balances || config.routing.z_weight > 0);
   if (config.routing.losses_over == LossTokens::kLabelled || !has_losses ||
       2 * result.divisor > tokens) {
     return;

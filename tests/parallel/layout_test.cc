@@ -507,6 +507,29 @@ TEST_P(OnBackEnds, TakeOneCollectivePerMicroBatch) {
   }
 }
 
+// The balance loss of documents needs none at all.
+TEST_P(OnBackEnds, TakeNoCollectiveForTheLossOfDocuments) {
+  Communicator& world = test_world();
+  CountingCommunicator counting(&world);
+  RoutingContract contract;
+  contract.pool.min = 4;
+  contract.pool.max = 20;
+  contract.balance_scope = BalanceScope::kDocument;
+  const auto mesh = make_mesh(world.split(0, world.rank()), 1, world.size());
+  StateOptions state_options;
+  state_options.backend = make_backend_on(GetParam(), test_device());
+  TrainingState state(config_on(GetParam()), contract, 48, mesh->position(), state_options);
+  fill_random(state.model, 21);
+  const Batch mine = rows_of(random_batch(5, 48, 61, 9, 50), world.rank(), world.size());
+  PassOptions options;
+  options.ep = mesh->ep.get();
+  options.world = &counting;
+  options.loss = {240.0, 1e-5, 30.0};
+  forward_backward(state.model, {to_tensors(mine)}, options, &state.balance, &state.memory,
+                   state.gradients, state.sums);
+  EXPECT_TRUE(on_all_ranks(counting.all_reduces() == 0));
+}
+
 // Micro-batches do not change what does not look across tokens of different micro-batches: with the
 // balance loss off, one of 6 rows and three of 2 rows give the same gradients.
 TEST_P(OnBackEnds, AccumulationOfMicroBatchesIsTheWholeBatch) {
