@@ -27,6 +27,7 @@
 #include "model/profile.h"
 #include "model/rope_table.h"
 #include "model/router.h"
+#include "model/router_jitter.h"
 #include "model/weights.h"
 #include "parallel/communicator.h"
 #include "parallel/expert_exchange.h"
@@ -164,12 +165,17 @@ class Backend {
   virtual void attention_with_cache(const PlacedSlice& slice, int64_t heads, const at::Tensor& qkv,
                                     KeyValueCache* cache, int64_t layer, AttentionKept* kept) = 0;
 
+  // What a router sees in training, y = x times noise, of x's type [T, D]; and from the gradient d
+  // of that, Residual [T, D], to that of x: dx += d times the same noise (router_jitter.h).
+  virtual void jitter(const at::Tensor& x, const RouterJitter& noise, at::Tensor* y) = 0;
+  virtual void add_jittered(const at::Tensor& d, const RouterJitter& noise,
+                            const at::Tensor& dx) = 0;
   // The router (router.h).
   virtual void route(const RouterInput& input, const RoutingContract& contract,
                      Routing* routing) = 0;
-  // d_logits f32 [T, E] from d_weights f32 [T, K] of the experts' results; balance f32 [E], the
-  // derivative of the balance loss by each score; z, the factor of logsumexp^2 in the z loss.
-  // REQUIRES: no subset.
+  // d_logits f32 [T, E] from d_weights f32 [T, K] of the experts' results; balance f32 [E], or
+  // [N, E] by document, the derivative of the balance loss by each score; z, the factor of
+  // logsumexp^2 in the z loss. REQUIRES: no subset.
   virtual void route_backward(const RouterInput& input, const RoutingContract& contract,
                               const Routing& routing, const at::Tensor& d_weights,
                               const at::Tensor& balance, float z, at::Tensor* d_logits) = 0;
@@ -232,8 +238,13 @@ class Backend {
   // where that is 0.
   virtual void balance_gradient(const at::Tensor& counts, const at::Tensor& tokens, int64_t top_k,
                                 double divisor, at::Tensor* gradient) = 0;
+  // gradient f32 [N, E] of a routing with counts of documents: (P_d / K) (C_de / n_d) / n_d /
+  // divisor, 0 where n_d is 0; divisor: the documents of the step.
+  virtual void document_balance_gradient(const Routing& routing, double divisor,
+                                         at::Tensor* gradient) = 0;
   // Adds what one layer's router saw to sums f64 [7 + E], a RouterSums in the order of its fields.
-  // `balance` f32 [E] is balance_gradient()'s; z_labels: RouterInput::labels.
+  // `balance` f32 [E] is balance_gradient()'s, or [N, E] document_balance_gradient()'s; z_labels:
+  // RouterInput::labels.
   virtual void add_router_sums(const Routing& routing, const RoutingContract& contract,
                                const at::Tensor& balance, const at::Tensor& z_labels,
                                const at::Tensor& sums) = 0;

@@ -29,6 +29,7 @@ struct ModelConfig {
   double rope_theta = 500000;              //
   double norm_epsilon = 1e-6;              //
   bool qk_norm = false;                    // queries and keys are normalised (model/host/qk_norm.h)
+  bool selection_bias = false;             // routers have one: train/optimizer/selection_bias.h
   double init_std = 0.02;                  // of the initial matrices
   uint64_t init_seed = 0;                  //
 
@@ -79,7 +80,17 @@ struct PoolPolicy {
   int64_t max = 128;
   double top_p = 0;
   std::optional<int64_t> eval;  // fixed size in evaluation during training; none: no pools there
+  std::vector<int64_t> min_by_layer = {};  // [L] where layers differ, `min` the smallest; empty:
+                                           // min in each
 
+  int64_t min_of(int64_t layer) const { return min_by_layer.empty() ? min : min_by_layer[layer]; }
+  // What the layer's router is told.
+  PoolPolicy of_layer(int64_t layer) const {
+    PoolPolicy policy = *this;
+    policy.min = min_of(layer);
+    policy.min_by_layer.clear();
+    return policy;
+  }
   static PoolPolicy none() {
     PoolPolicy policy;
     policy.kind = Kind::kNone;
@@ -87,9 +98,15 @@ struct PoolPolicy {
   }
 };
 
+// Pools that shrink while a model is trained, from all experts at its first step to the policy's
+// after `steps` of them: scheduled_policy() of model/pool_sizes.h.
+struct PoolSchedule {
+  int64_t steps = 0;  // 0: none, the policy's from the first step on
+};
+
 enum class MaskTime { kBeforeSoftmax, kAfterSoftmax };
 enum class ScoresSeen { kMasked, kFull };
-enum class BalanceScope { kRank, kMicroBatch, kGlobalBatch };
+enum class BalanceScope { kRank, kMicroBatch, kGlobalBatch, kDocument };
 enum class LossTokens { kAll, kLabelled };
 enum class PoolDraw { kPerLayer, kPerDocument };
 
@@ -105,7 +122,10 @@ struct RoutingContract {
   // be many times as strong.
   LossTokens losses_over = LossTokens::kAll;
   PoolPolicy pool;
+  PoolSchedule pool_schedule;
   PoolDraw pool_draw = PoolDraw::kPerLayer;
+  double jitter = 0;     // noise on the router's input in training: router_jitter.h
+  double bias_rate = 0;  // of ModelConfig::selection_bias, which is there where this is not 0
   double balance_weight = 0.1;  // divided by the number of MoE layers where it is used
   double z_weight = 0.001;      // likewise
 };

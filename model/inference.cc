@@ -45,6 +45,11 @@ at::Tensor to_host(const at::Tensor& tensor) {
 Inference::Inference(Model* model, const Mesh& mesh, PassBuffers* shared)
     : model_(*model), mesh_(mesh), buffers_(shared != nullptr ? *shared : own_) {}
 
+at::Tensor Inference::selection_bias(int64_t layer) const {
+  const at::Tensor& bias = model_.weights.layers[layer].selection_bias;
+  return bias.defined() ? to_host(bias) : bias;
+}
+
 KeyValueCache Inference::make_cache(int64_t sequences, int64_t tokens) const {
   return {model_.config, sequences, tokens, model_.backend->parameters()};
 }

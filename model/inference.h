@@ -58,6 +58,8 @@ class Inference {
   const ModelConfig& config() const { return model_.config; }
   const RoutingContract& contract() const { return model_.contract; }
   const Mesh& mesh() const { return mesh_; }
+  // Of a layer's router, f32 [E] in host memory; undefined where there is none.
+  at::Tensor selection_bias(int64_t layer) const;
   // For decoding: room for so many sequences of so many tokens, where the model computes.
   KeyValueCache make_cache(int64_t sequences, int64_t tokens) const;
 

@@ -30,6 +30,11 @@ at::Tensor StepSums::layer(int64_t layer) const {
   return all_.slice(0, kHeadSums + layer * size, kHeadSums + (layer + 1) * size);
 }
 
+at::Tensor StepSums::counts(const at::Tensor& all, int64_t layer, int64_t experts) const {
+  const int64_t begin = kHeadSums + layer * (kLayerSums + experts_) + kLayerSums;
+  return all.slice(0, begin, begin + experts);
+}
+
 LossSums StepSums::read(const at::Tensor& copy) const {
   TORCH_CHECK(copy.numel() == all_.numel(), "sums of another model");
   const at::Tensor host = copy.cpu();
@@ -60,7 +65,7 @@ void BalanceCounts::start_step() { total_.zero_(); }
 
 void BalanceCounts::start(Communicator& world, const std::vector<const Routing*>& routings,
                           int64_t tokens) {
-  if (layers_ == 0) return;
+  if (layers_ == 0 || scope_ == BalanceScope::kDocument) return;
   arriving_ = at::zeros_like(total_);
   for (size_t i = 0; i < routings.size(); ++i) {
     const at::Tensor& counts = routings[i]->counts;

@@ -7,7 +7,11 @@
 //   router z         sum_t (router logsumexp_t)^2 / N,           weight z_weight / MoE layers
 // N: labels of the whole step, see divisor_share() in train/step/batch_tensors.h. C_e, T_c: tokens
 // that chose e, and tokens, counted over the contract's balance_scope. The router's two losses are
-// of the tokens t that its losses_over says.
+// of the tokens t that its losses_over says. With the scope of documents the balance loss of a
+// layer is the mean of those of documents, each inside its pool and over its own n_d such tokens:
+//   balance          (1 / D) sum_d (P_d / K) sum_e (C_de / n_d) (sum_{t in d} s_te / n_d)
+// P_d: experts of the pool, E without pools; D: documents of the whole step, those without such
+// tokens, which have no loss, included.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -24,7 +28,7 @@ namespace emo {
 
 // Sums over tokens of one MoE layer.
 struct RouterSums {
-  double balance = 0;           // the unweighted balance loss (N already divided out)
+  double balance = 0;           // the unweighted balance loss (N or D already divided out)
   double z_squares = 0;         // not yet divided by N
   double token_entropy = 0;     // over `tokens`
   double tokens = 0;            //
@@ -41,10 +45,12 @@ struct LossSums {
   std::vector<RouterSums> layers;  // [MoE layers]
 };
 
-// Divisor and weight of the language model's loss; the router's weights are the contract's.
+// Divisors of the losses and weight of the language model's; the router's weights are the
+// contract's.
 struct LossOptions {
   double divisor = 1;         // N
   double lm_z_weight = 1e-5;  //
+  double documents = 1;       // D
 };
 
 // Weights of a layer's losses in the whole loss: of the balance loss, whose divisor is in it
@@ -63,7 +69,9 @@ class StepSums {
   StepSums(int64_t moe_layers, int64_t experts, at::Device device = at::kCPU);  // zeros
   const at::Tensor& all() const { return all_; }
   at::Tensor head() const { return all_.slice(0, 0, 3); }
-  at::Tensor layer(int64_t layer) const;        // [7 + E], of a layer with fewer the first ones
+  at::Tensor layer(int64_t layer) const;  // [7 + E], of a layer with fewer the first ones
+  // Of a step's sums, whole, in this order: f64 [E] tokens that chose each expert of a layer.
+  at::Tensor counts(const at::Tensor& all, int64_t layer, int64_t experts) const;
   LossSums read(const at::Tensor& copy) const;  // of all(), on any device
 
  private:
@@ -80,12 +88,14 @@ class BalanceCounts {
 
   void start_step();  // forgets the micro-batches of the last step
 
-  // Collective over `world`, unless the scope is kRank. `routings`: those of the micro-batch's
+  // Collective over `world`, unless the scope is kRank, or kDocument, which needs no counts of
+  // others. `routings`: those of the micro-batch's
   // slices one after another, each in order of layers; `tokens` of all of them that the losses are
   // of.
   void start(Communicator& world, const std::vector<const Routing*>& routings, int64_t tokens);
 
-  // Waits. Of a layer of E experts, over the scope: C_e i64 [E], and T_c i64 [1].
+  // Waits. Not for kDocument. Of a layer of E experts, over the scope: C_e i64 [E], and T_c i64
+  // [1].
   struct OfLayer {
     at::Tensor counts, tokens;
   };
@@ -101,7 +111,7 @@ class BalanceCounts {
 // What the auxiliary losses add to a layer's router gradients (Backend::route_backward); nothing in
 // a dense layer.
 struct RouterLosses {
-  at::Tensor balance;  // f32 [E]
+  at::Tensor balance;  // f32 [E], or by document [N, E]
   float z = 0;
 };
 

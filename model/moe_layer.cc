@@ -1,5 +1,7 @@
 #include "model/moe_layer.h"
 
+#include <c10/util/Exception.h>
+
 namespace emo {
 namespace {
 
@@ -15,16 +17,55 @@ Hidden hidden_of(const BlockContext& context, MoeActivations* kept, MoeBuffers* 
 }
 
 // What the router of a layer sees, but for the logits.
-void set_router_input(const BlockContext& context, const PlacedSlice& slice, int64_t layer,
-                      RouterInput* input) {
+void set_router_input(const BlockContext& context, const LayerWeights& weights,
+                      const PlacedSlice& slice, int64_t layer, RouterInput* input) {
   const PassSettings& settings = context.pass.settings;
   input->spans = slice.routing;
   input->pool_sizes = slice.pool_sizes[layer];
-  input->pool = settings.pool_of(context.contract);
+  input->pool = settings.pool_of(context.contract).of_layer(layer);
   input->top_k = context.config.routed_top_k(layer);
   input->subset = settings.subsets.empty() ? ExpertSubset() : settings.subsets[layer];
   input->labels =
       context.contract.losses_over == LossTokens::kLabelled ? slice.labels : at::Tensor();
+  input->bias =
+      weights.selection_bias.defined() ? weights.selection_bias.to(at::kFloat) : at::Tensor();
+}
+
+// The noise on what it sees: in training passes only, on the tokens alone.
+RouterJitter router_jitter(const BlockContext& context, const PlacedSlice& slice, int64_t layer) {
+  RouterJitter noise;
+  if (context.contract.jitter == 0 || !context.pass.trains()) return noise;
+  TORCH_CHECK(jitter_fits(context.config), "a model too large for jitter");
+  noise.epsilon = static_cast<float>(context.contract.jitter);
+  noise.seed = context.pass.settings.seed;
+  noise.layer = layer;
+  noise.row_tokens = slice.row_tokens;
+  noise.span_of = slice.routing.span_of;
+  noise.sequence_index = slice.sequence_index;
+  return noise;
+}
+
+// What the router sees: x, or that with noise.
+const at::Tensor& seen_by_router(Backend& backend, const RouterJitter& noise, const at::Tensor& x,
+                                 MoeBuffers* buffers) {
+  if (noise.epsilon == 0) return x;
+  backend.jitter(x, noise, &buffers->jittered);
+  return buffers->jittered;
+}
+
+// From the gradients of the logits: adds to those of x and of the router's weights.
+void logits_backward(Backend& backend, const RouterJitter& noise, const at::Tensor& x,
+                     const LayerWeights& weights, MoeBuffers* buffers,
+                     const LayerWeights& gradients, const at::Tensor& dx) {
+  if (noise.epsilon == 0) {
+    backend.add_linear_backward(buffers->d_logits, x, weights.router, dx, gradients.router);
+    return;
+  }
+  const at::Tensor& seen = seen_by_router(backend, noise, x, buffers);
+  backend.zeros_like(dx, &buffers->d_jittered);
+  backend.add_linear_backward(buffers->d_logits, seen, weights.router, buffers->d_jittered,
+                              gradients.router);
+  backend.add_jittered(buffers->d_jittered, noise, dx);
 }
 
 }  // namespace
@@ -37,8 +78,10 @@ void moe_forward(const BlockContext& context, const LayerWeights& weights, const
   const Hidden hidden = hidden_of(context, kept, buffers);
 
   Timed timed(pass.profile, Work::kRouter);
-  backend.linear(x, weights.router, at::kFloat, &kept->router_input.logits);
-  set_router_input(context, slice, layer, &kept->router_input);
+  kept->jitter = router_jitter(context, slice, layer);
+  backend.linear(seen_by_router(backend, kept->jitter, x, buffers), weights.router, at::kFloat,
+                 &kept->router_input.logits);
+  set_router_input(context, weights, slice, layer, &kept->router_input);
   backend.route(kept->router_input, context.contract, &kept->routing);
 
   timed.switch_to(Work::kExchange);
@@ -87,7 +130,7 @@ void moe_backward(const BlockContext& context, const LayerWeights& weights, cons
   timed.switch_to(Work::kRouter);
   backend.route_backward(kept->router_input, context.contract, kept->routing, buffers->slots,
                          losses.balance, losses.z, &buffers->d_logits);
-  backend.add_linear_backward(buffers->d_logits, x, weights.router, *dx, gradients.router);
+  logits_backward(backend, kept->jitter, x, weights, buffers, gradients, *dx);
   give_back(backend, buffers);
 }
 

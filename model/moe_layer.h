@@ -16,6 +16,7 @@ namespace emo {
 // What the layer keeps from its forward pass for its backward pass. Stored, here and below: see
 // backend.h.
 struct MoeActivations {
+  RouterJitter jitter;  // of what the router saw
   RouterInput router_input;
   Routing routing;
   std::unique_ptr<Plan> plan;
@@ -30,6 +31,8 @@ struct MoeActivations {
 struct MoeBuffers {
   at::Tensor d_arrived;                   // Stored, gradients of other ranks' tokens
   PairResults pairs;                      //
+  at::Tensor jittered;                    // Stored [T, D] what the router sees, where it is not x
+  at::Tensor d_jittered;                  // Residual [T, D]
   at::Tensor slots;                       // f32 [T, K] gradients of router weights
   at::Tensor d_logits;                    // f32 [T, E]
   at::Tensor routed_hidden;               // where recomputed: see MoeActivations

@@ -14,6 +14,7 @@
 namespace emo {
 namespace {
 
+constexpr char kSelectionBias[] = "mlp.gate.e_score_correction_bias";
 constexpr int64_t kAlignment = 16;  // floats: a cache line; of parameters and of ranks' parts
 
 class LayoutBuilder {
@@ -79,6 +80,9 @@ void add_dense_layer_part(const ModelConfig& config, int64_t layer, LayoutBuilde
     return;
   }
   builder->add(dense, prefix + "mlp.gate.weight", {config.experts(layer), D});
+  if (config.selection_bias) {
+    builder->add(dense, selection_bias_name(layer), {config.experts(layer)});
+  }
   for (int64_t e = config.routed_experts(layer); e < config.experts(layer); ++e) {
     builder->add_feed_forward(dense, expert_prefix(layer, e), D, config.d_expert);
   }
@@ -150,6 +154,10 @@ void fill_truncated_normal(double deviation, uint64_t seed, uint64_t stream, int
 
 }  // namespace
 
+std::string selection_bias_name(int64_t layer) { return layer_prefix(layer) + kSelectionBias; }
+
+bool is_selection_bias(const std::string& name) { return name.ends_with(kSelectionBias); }
+
 int64_t ParameterInfo::numel() const {
   int64_t n = 1;
   for (const int64_t extent : shape) n *= extent;
@@ -220,7 +228,9 @@ float* parameter_data(const ParameterInfo& parameter, const FlatBuffers& buffers
 void initialise(const ModelConfig& config, const ParameterLayout& layout, FlatBuffers* parameters) {
   for (const ParameterInfo& parameter : layout.parameters) {
     float* data = parameter_data(parameter, *parameters);
-    if (parameter.shape.size() == 1) {
+    if (is_selection_bias(parameter.name)) {
+      std::fill_n(data, parameter.numel(), 0.0f);
+    } else if (parameter.shape.size() == 1) {
       std::fill_n(data, parameter.numel(), 1.0f);
     } else {
       fill_truncated_normal(config.init_std, config.init_seed, name_hash(parameter.name),

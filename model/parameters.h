@@ -47,6 +47,11 @@ struct ParameterLayout {
   size_t head_bucket() const { return dense.buckets.size() - 1; }
 };
 
+// The bias of a layer's router (ModelConfig::selection_bias), a number for each row of its matrix,
+// 0 for shared experts: in the name that DeepSeek's classes have for it.
+std::string selection_bias_name(int64_t layer);
+bool is_selection_bias(const std::string& name);
+
 // What the rank at this position holds.
 ParameterLayout make_layout(const ModelConfig& config, const GridPosition& position,
                             const ExpertOrder& order = {});
@@ -66,9 +71,9 @@ FlatBuffers make_buffers(const ParameterLayout& layout,
 // The memory of one parameter in fp32 buffers on the host.
 float* parameter_data(const ParameterInfo& parameter, const FlatBuffers& buffers);
 
-// Every matrix: normal, standard deviation init_std, cut at three of them (emo-facts 2.5); norms 1.
-// A function of the seed, the parameter's name and the element's index, so the same on every
-// layout.
+// Every matrix: normal, standard deviation init_std, cut at three of them (emo-facts 2.5); norms 1;
+// biases 0. A function of the seed, the parameter's name and the element's index, so the same on
+// every layout.
 void initialise(const ModelConfig& config, const ParameterLayout& layout, FlatBuffers* parameters);
 
 // Parameters of the whole model, and of those how many one token uses (input embedding included).

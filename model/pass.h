@@ -45,6 +45,7 @@ struct PassOptions {
   // Of a training pass: all ranks, for the counts of the balance loss; and its losses' divisor.
   Communicator* world = nullptr;
   LossOptions loss;
+  bool trains() const { return world != nullptr; }
   // Called before a bucket of parameters (parameters.h) is first read by a forward pass, and before
   // the first and after the last addition to a bucket of gradients by a backward pass; for each
   // slice of a micro-batch anew. May be empty.

@@ -55,6 +55,7 @@ PlacedSlice place(const Slice& slice, const ModelConfig& config, const PoolDraws
   check_spans(slice.routing_ends, T, "routing");
   PlacedSlice placed;
   placed.T = T;
+  placed.row_tokens = slice.tokens.size(-1);
   placed.num_labels = slice.num_labels();
   placed.tokens = to_device(slice.tokens.reshape({-1}), device);
   placed.labels = to_device(slice.labels.reshape({-1}), device);

@@ -21,6 +21,7 @@ struct CachedTokens {
 
 struct PlacedSlice {
   int64_t T = 0;
+  int64_t row_tokens = 0;                // S
   int64_t num_labels = 0;                // of T tokens
   at::Tensor tokens, labels, positions;  // i32 [T]
   at::Tensor attention_ends;             // i32 [Na + 1]
@@ -28,6 +29,7 @@ struct PlacedSlice {
   int64_t longest_attention_span = 0;    //
   Spans routing;                         //
   at::Tensor pool_sizes;                 // i32 [L, Nr] as drawn
+  at::Tensor sequence_index;             // i64 [Nr] of the row of each; undefined without jitter
   CachedTokens cached;
 };
 

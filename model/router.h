@@ -6,7 +6,8 @@
 // - P_d = the pool_sizes[d] experts of largest q_d
 // - s_t = softmax over P_d of z_t (mask before the softmax), or
 //   softmax over all of z_t, zero outside P_d (mask after the softmax)
-// - the K largest s_te are the token's experts, s_te their weights, not renormalised.
+// - the K largest s_te, or s_te + b_e with a selection bias, of P_d are the token's experts, s_te
+//   their weights, not renormalised.
 // Ties keep the lower index. Pools are not differentiated. There is no other router: the standard
 // MoE is this one with pools of E.
 //
@@ -44,6 +45,7 @@ struct RouterInput {
   int64_t top_k = 0;      // K
   ExpertSubset subset;
   at::Tensor labels = {};  // i32 [T]: the losses are of tokens with a label >= 0; undefined: of all
+  at::Tensor bias = {};    // f32 [E]: experts are chosen by s_te + b_e; undefined: by s_te
 };
 
 // What the step needs of one layer's routing, and what its backward pass does.
@@ -54,6 +56,9 @@ struct Routing {
   // Over the tokens that the losses are of:
   at::Tensor counts;     // i64 [E] tokens that chose e
   at::Tensor score_sum;  // f64 [E] sum of the scores that the balance loss sees
+  // The same two of each document, where the balance loss is of documents; else undefined:
+  at::Tensor document_counts;     // i32 [N, E]
+  at::Tensor document_score_sum;  // f64 [N, E]
   // Of all tokens and documents:
   at::Tensor token_entropy;     // f32 [T] of the masked softmax, nats
   at::Tensor document_entropy;  // f64 [N] mean unmasked entropy of its tokens; undefined without

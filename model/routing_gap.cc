@@ -4,6 +4,7 @@
 #include <cmath>
 #include <functional>
 #include <numeric>
+#include <utility>
 
 namespace emo {
 namespace {
@@ -52,6 +53,34 @@ std::vector<double> scores_in_pool(const float* z, int64_t E, const uint8_t* poo
   return scores;
 }
 
+// With a bias keys are scores plus biases; their distance is a part of what was added up for the
+// larger one. Scores are those of both masks, one of which was meant.
+void take_gaps_of_keys(const float* z, int64_t E, const uint8_t* pool, const RouterInput& input,
+                       RoutingGap* gap) {
+  const std::vector<uint8_t>& kept = input.subset.kept;
+  const auto* bias = input.bias.const_data_ptr<float>();
+  const auto usable = [&](int64_t e) { return kept.empty() || kept[e] != 0; };
+  for (const bool inside : {true, false}) {
+    double sum = 0;
+    for (int64_t e = 0; e < E; ++e) {
+      const bool counts =
+          inside ? pool[e] != 0 && usable(e) : usable(e) || input.subset.full_weights;
+      if (counts) sum += std::exp(static_cast<double>(z[e]));
+    }
+    std::vector<std::pair<double, double>> keys;  // and what was added up
+    for (int64_t e = 0; e < E; ++e) {
+      if (pool[e] == 0 || !usable(e)) continue;
+      const double score = std::exp(static_cast<double>(z[e])) / sum;
+      keys.emplace_back(score + bias[e], score + std::abs(static_cast<double>(bias[e])));
+    }
+    std::sort(keys.begin(), keys.end(), std::greater<>());
+    for (int64_t k = 1; k <= input.top_k && k < static_cast<int64_t>(keys.size()); ++k) {
+      double& of_choice = k == input.top_k ? gap->experts : gap->order;
+      of_choice = std::min(of_choice, (keys[k - 1].first - keys[k].first) / keys[k - 1].second);
+    }
+  }
+}
+
 bool was_given(const std::vector<uint8_t>& pools, int64_t span, int64_t E) {
   const auto row = pools.begin() + (pools.empty() ? 0 : span * E);
   return !pools.empty() && std::any_of(row, row + E, [](uint8_t in) { return in != 0; });
@@ -83,6 +112,10 @@ RoutingGap routing_gap(const RouterInput& input, const at::Tensor& pools) {
       }
     }
     for (int64_t t = ends[span]; t < ends[span + 1]; ++t) {
+      if (input.bias.defined()) {
+        take_gaps_of_keys(logits + t * E, E, in_pool, input, &gap);
+        continue;
+      }
       const std::vector<double> scores = scores_in_pool(logits + t * E, E, in_pool, kept);
       gap.experts = std::min(gap.experts, gap_behind(scores, input.top_k));
       const auto chosen = std::min<int64_t>(input.top_k, static_cast<int64_t>(scores.size()));
@@ -101,6 +134,7 @@ RoutingGap routing_gap(const Inference& inference, const InferenceOptions& optio
   input.spans.N = slice.routing_ends.numel() - 1;
   input.pool = settings.pool_of(inference.contract());
   input.top_k = inference.config().routed_top_k(block.layer);
+  input.bias = inference.selection_bias(block.layer);
   if (!settings.subsets.empty()) input.subset = settings.subsets[block.layer];
   return routing_gap(input, block.pools);
 }

@@ -107,9 +107,14 @@ Gradients::Gradients(const Model& model, GradientMemory memory)
       views(bind_weights(model.config, layout, buffers)) {}
 
 PlacedSlice place_slice(const Model& model, const Slice& slice, const PassSettings& settings) {
-  return place(slice, model.config,
-               {settings.pool_of(model.contract), model.contract.pool_draw, settings.seed},
-               model.rope.positions(), model.device());
+  PlacedSlice placed =
+      place(slice, model.config,
+            {settings.pool_of(model.contract), model.contract.pool_draw, settings.seed},
+            model.rope.positions(), model.device());
+  if (model.contract.jitter > 0) {
+    placed.sequence_index = to_device(slice.sequence_index, model.device());
+  }
+  return placed;
 }
 
 void forward_embedding(const Model& model, const PlacedSlice& slice, at::Tensor* x) {
@@ -176,15 +181,20 @@ struct LayerPlace {
 };
 
 // The weighted auxiliary losses of a layer; adds what its router saw to the sums.
-RouterLosses router_losses(const Model& model, double divisor, LayerPlace at,
+RouterLosses router_losses(const Model& model, const LossOptions& loss, LayerPlace at,
                            const PlacedSlice& slice, const Routing& routing, BalanceCounts* counts,
                            const StepSums& sums) {
-  const RouterLossWeights weights = router_loss_weights(model.config, model.contract, divisor);
-  const BalanceCounts::OfLayer counted =
-      counts->of_layer(at.moe_layer, model.config.routed_experts(at.layer));
+  const RouterLossWeights weights = router_loss_weights(model.config, model.contract, loss.divisor);
   RouterLosses losses;
-  model.backend->balance_gradient(counted.counts, counted.tokens,
-                                  model.config.routed_top_k(at.layer), divisor, &losses.balance);
+  if (model.contract.balance_scope == BalanceScope::kDocument) {
+    model.backend->document_balance_gradient(routing, loss.documents, &losses.balance);
+  } else {
+    const BalanceCounts::OfLayer counted =
+        counts->of_layer(at.moe_layer, model.config.routed_experts(at.layer));
+    model.backend->balance_gradient(counted.counts, counted.tokens,
+                                    model.config.routed_top_k(at.layer), loss.divisor,
+                                    &losses.balance);
+  }
   const bool labelled = model.contract.losses_over == LossTokens::kLabelled;
   model.backend->add_router_sums(routing, model.contract, losses.balance,
                                  labelled ? slice.labels : at::Tensor(), sums.layer(at.moe_layer));
@@ -210,8 +220,8 @@ void backward(const Model& model, const PassOptions& options, BalanceCounts* cou
     BlockActivations* kept = &a->blocks[layer];
     RouterLosses losses;
     if (!config.is_dense(layer)) {
-      losses = router_losses(model, options.loss.divisor, {layer, --moe_layer}, a->slice,
-                             kept->moe.routing, counts, sums);
+      losses = router_losses(model, options.loss, {layer, --moe_layer}, a->slice, kept->moe.routing,
+                             counts, sums);
     }
     if (options.settings.recompute == Recompute::kBlock) {
       kept = &buffers->recomputed;

@@ -90,6 +90,9 @@ LayerWeights bind_layer(const ModelConfig& config, const ParameterLayout& layout
     return w;
   }
   w.router = binder.view(prefix + "mlp.gate.weight", {config.routed_experts(layer), D});
+  if (config.selection_bias) {
+    w.selection_bias = binder.view(selection_bias_name(layer), {config.routed_experts(layer)});
+  }
   for (int64_t e = config.routed_experts(layer); e < config.experts(layer); ++e) {
     w.always.push_back(feed_forward(binder, prefix + "mlp.experts." + std::to_string(e) + ".", D,
                                     config.d_expert));

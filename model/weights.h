@@ -24,6 +24,7 @@ struct LayerWeights {
   at::Tensor attention_out;                // [D, D]
   at::Tensor feed_forward_norm;            // [D]
   at::Tensor router;                       // [E, D]; undefined in a dense layer
+  at::Tensor selection_bias;               // [E]; undefined without ModelConfig::selection_bias
   std::vector<FeedForwardWeights> always;  // shared experts, or the dense layer's one
   FeedForwardWeights routed;               // [experts here, 2 F, D], [experts here, D, F]
 };

@@ -116,6 +116,11 @@ absl::Status check_model(const std::string& folder, const RunConfig& config,
   compare("rope_theta", a.rope_theta, b.rope_theta);
   compare("norm_epsilon", a.norm_epsilon, b.norm_epsilon);
   compare("qk_norm", a.qk_norm ? 1 : 0, b.qk_norm ? 1 : 0);
+  if (a.selection_bias != b.selection_bias) {
+    differences.push_back(a.selection_bias
+                              ? "routing.bias_rate is 0: its routers have biases that it moves"
+                              : "routing.bias_rate is not 0: its routers have no biases to move");
+  }
   if (differences.empty()) return absl::OkStatus();
   return absl::FailedPreconditionError(
       absl::StrCat(folder, ": another model:\n  ", absl::StrJoin(differences, "\n  ")));

@@ -11,6 +11,7 @@
 #include "absl/strings/str_format.h"
 #include "data/program/progress.h"
 #include "data/rows/data_record.h"
+#include "model/pool_sizes.h"
 #include "parallel/agreement.h"
 #include "train/metrics/exchange_metrics.h"
 #include "train/metrics/metrics_log.h"
@@ -103,11 +104,14 @@ absl::StatusOr<std::optional<MetricsLog>> open_log(const RunConfig& config, cons
   return std::optional<MetricsLog>(*std::move(log));
 }
 
-// The router's losses over all tokens are divided by the number of labels all the same.
+// The router's losses over all tokens are divided by the number of labels all the same; the balance
+// loss of documents is not.
 void say_if_few_labels(const RunConfig& config, const StepResult& result) {
   const auto tokens = static_cast<double>(config.train.batch * config.data.sequence_length);
-  const bool has_losses = config.model.moe_layers() > 0 &&
-                          (config.routing.balance_weight > 0 || config.routing.z_weight > 0);
+  const bool balances =
+      config.routing.balance_weight > 0 && config.routing.balance_scope != BalanceScope::kDocument;
+  const bool has_losses =
+      config.model.moe_layers() > 0 && (balances || config.routing.z_weight > 0);
   if (config.routing.losses_over == LossTokens::kLabelled || !has_losses ||
       2 * result.divisor > tokens) {
     return;
@@ -243,6 +247,10 @@ absl::Status Run::take_step(Progress* progress) {
           ? learning_rate_from(position.schedule_start, config_.schedule, step, total_)
           : learning_rate(config_.schedule, step, total_);
   step_options_.want_exchange = step % config_.train.log_every == 0 || step == total_;
+  if (config_.routing.pool_schedule.steps > 0) {
+    step_options_.pass.pool = scheduled_policy(config_.routing.pool, config_.routing.pool_schedule,
+                                               config_.model.routed_experts(), position.step);
+  }
   const StepResult result = stepper_->step(*batches, step_options_);
   if (!result.finite()) return not_finite(mesh_, result, step, stepper_.get());
   if (position.step == first_step_ && mesh_.is_first()) say_if_few_labels(config_, result);

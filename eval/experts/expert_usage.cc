@@ -95,7 +95,7 @@ void add_scores_and_pools(const LayerPass& pass, std::vector<ExpertUsage>* group
     std::vector<int64_t> sizes =
         draw_pool_sizes(pass.options->pool, pass.options->pool_draw, pass.options->seed,
                         pass.batch->sequence_index, pass.batch->ordinal, pass.layer(), E);
-    pools = choose_pools(scores, E, pass.options->pool, &sizes);
+    pools = choose_pools(scores, E, pass.options->pool.of_layer(pass.layer()), &sizes);
   }
   for (int64_t piece = 0; piece < N; ++piece) {
     ExpertUsage& usage = (*groups)[pass.group(piece)];

@@ -23,6 +23,7 @@
 #include "model/device/kernels/embedding.h"
 #include "model/device/kernels/rms_norm.h"
 #include "model/device/kernels/rope.h"
+#include "model/device/kernels/router_jitter.h"
 #include "model/device/limits.h"
 #include "model/device/matrix.h"
 #include "model/device/router.h"
@@ -146,6 +147,13 @@ class DeviceBackend : public Backend {
     kept->out = device::attention_with_cache(slice, heads, qkv, cache->layers[layer]);
   }
 
+  void jitter(const at::Tensor& x, const RouterJitter& noise, at::Tensor* y) override {
+    *y = at::empty_like(x);
+    device::jitter(x, noise, *y);
+  }
+  void add_jittered(const at::Tensor& d, const RouterJitter& noise, const at::Tensor& dx) override {
+    device::add_jittered(d, noise, dx);
+  }
   void route(const RouterInput& input, const RoutingContract& contract, Routing* routing) override {
     *routing = device::route(input, contract);
   }
@@ -221,11 +229,18 @@ class DeviceBackend : public Backend {
     *gradient = floats({counts.size(0)}, counts);
     score_gradient(counts, tokens, top_k, divisor, *gradient);
   }
+  void document_balance_gradient(const Routing& routing, double divisor,
+                                 at::Tensor* gradient) override {
+    *gradient = floats(routing.document_counts.sizes(), routing.document_counts);
+    document_score_gradient(routing.document_counts, routing.pool_sizes, routing.experts.size(1),
+                            divisor, *gradient);
+  }
   void add_router_sums(const Routing& routing, const RoutingContract& contract,
                        const at::Tensor& balance, const at::Tensor& z_labels,
                        const at::Tensor& sums) override {
-    add_layer_sums({balance, routing.score_sum, routing.counts, routing.z_logsumexp(contract),
-                    z_labels, routing.token_entropy, routing.document_entropy, routing.pool_sizes},
+    const at::Tensor& scores = balance.dim() == 2 ? routing.document_score_sum : routing.score_sum;
+    add_layer_sums({balance, scores, routing.counts, routing.z_logsumexp(contract), z_labels,
+                    routing.token_entropy, routing.document_entropy, routing.pool_sizes},
                    sums);
   }
 

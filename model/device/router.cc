@@ -95,7 +95,7 @@ Routing route(const RouterInput& input, const RoutingContract& contract) {
   routing.experts = at::empty({T, input.top_k}, options.dtype(at::kInt));
   routing.weights = at::empty({T, input.top_k}, options);
   choose_experts(input.logits, which.before ? routing.masked_logsumexp : full_logsumexp, spans,
-                 both(routing.pools, kept), routing.experts, routing.weights);
+                 both(routing.pools, kept), input.bias, routing.experts, routing.weights);
 
   const at::Tensor sums = at::empty({spans.pieces, E}, options);
   const bool inside = !which.balance_full || which.balance_zeroed;
@@ -104,8 +104,14 @@ Routing route(const RouterInput& input, const RoutingContract& contract) {
   routing.score_sum = at::empty({E}, options.dtype(at::kDouble));
   sum_pieces(sums, routing.score_sum);
   routing.counts = at::empty({E}, options.dtype(at::kLong));
-  count_choices(routing.experts, spans, input.labels,
-                at::empty({spans.pieces, E}, options.dtype(at::kInt)), routing.counts);
+  const at::Tensor of_pieces = at::empty({spans.pieces, E}, options.dtype(at::kInt));
+  count_choices(routing.experts, spans, input.labels, of_pieces, routing.counts);
+  if (contract.balance_scope == BalanceScope::kDocument) {
+    routing.document_score_sum = at::empty({spans.N, E}, options.dtype(at::kDouble));
+    sum_documents(sums, spans, routing.document_score_sum);
+    routing.document_counts = at::empty({spans.N, E}, options.dtype(at::kInt));
+    count_documents(of_pieces, spans, routing.document_counts);
+  }
   return routing;
 }
 

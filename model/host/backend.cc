@@ -10,6 +10,7 @@
 
 #include "model/host/adamw.h"
 #include "model/host/attention.h"
+#include "model/host/balance.h"
 #include "model/host/cached_spans.h"
 #include "model/host/embedding.h"
 #include "model/host/experts.h"
@@ -21,6 +22,7 @@
 #include "model/host/rms_norm.h"
 #include "model/host/rope.h"
 #include "model/host/router.h"
+#include "model/host/router_jitter.h"
 #include "model/host/scratch.h"
 #include "model/host/stored.h"
 #include "parallel/buffers.h"
@@ -240,6 +242,16 @@ class HostBackend : public Backend {
     attend(shape, qkv, kept);
   }
 
+  void jitter(const at::Tensor& x, const RouterJitter& noise, at::Tensor* y) override {
+    with_stored(x.scalar_type(), [&](auto element) {
+      using Stored = decltype(element);
+      emo::jitter<Stored>(x.size(0), x.size(1), stored_data<Stored>(x), noise,
+                          shape_stored<Stored>(y, x.sizes()));
+    });
+  }
+  void add_jittered(const at::Tensor& d, const RouterJitter& noise, const at::Tensor& dx) override {
+    emo::add_jittered(d.size(0), d.size(1), data(d), noise, data(dx));
+  }
   void route(const RouterInput& input, const RoutingContract& contract, Routing* routing) override {
     emo::route(input, contract, routing);
   }
@@ -328,10 +340,18 @@ class HostBackend : public Backend {
   at::Tensor head_losses(const at::Tensor& x, const at::Tensor& labels,
                          const at::Tensor& w) override;
   void balance_gradient(const at::Tensor& counts, const at::Tensor& tokens, int64_t top_k,
-                        double divisor, at::Tensor* gradient) override;
+                        double divisor, at::Tensor* gradient) override {
+    emo::balance_gradient(counts, tokens, top_k, divisor, gradient);
+  }
+  void document_balance_gradient(const Routing& routing, double divisor,
+                                 at::Tensor* gradient) override {
+    emo::document_balance_gradient(routing, divisor, gradient);
+  }
   void add_router_sums(const Routing& routing, const RoutingContract& contract,
                        const at::Tensor& balance, const at::Tensor& z_labels,
-                       const at::Tensor& sums) override;
+                       const at::Tensor& sums) override {
+    emo::add_router_sums(routing, contract, balance, z_labels, sums);
+  }
 
   at::Tensor sum_of_squares(const std::vector<at::Tensor>& parts) override {
     double sum = 0;
@@ -437,49 +457,6 @@ at::Tensor HostBackend::head_losses(const at::Tensor& x, const at::Tensor& label
   at::Tensor losses = at::empty({x.size(0)}, at::TensorOptions().dtype(at::kFloat));
   lm_loss(head_of(w), x.size(0), data(x), ints(labels), nullptr, data(losses), &scratch_);
   return losses;
-}
-
-void HostBackend::balance_gradient(const at::Tensor& counts, const at::Tensor& tokens,
-                                   int64_t top_k, double divisor, at::Tensor* gradient) {
-  const int64_t E = counts.size(0);
-  const auto* count = counts.const_data_ptr<int64_t>();
-  const auto of_all = static_cast<double>(*tokens.const_data_ptr<int64_t>());
-  const double factor = static_cast<double>(E) / static_cast<double>(top_k) / divisor;
-  float* out = data(shape_buffer(gradient, {E}));
-  for (int64_t e = 0; e < E; ++e) {
-    out[e] =
-        of_all > 0 ? static_cast<float>(factor * static_cast<double>(count[e]) / of_all) : 0.0f;
-  }
-}
-
-void HostBackend::add_router_sums(const Routing& routing, const RoutingContract& contract,
-                                  const at::Tensor& balance, const at::Tensor& z_labels,
-                                  const at::Tensor& sums) {
-  const int64_t T = routing.experts.size(0);
-  const int64_t E = balance.size(0);
-  const int64_t N = routing.pool_sizes.defined() ? routing.pool_sizes.size(0) : 0;
-  const auto* counts = routing.counts.const_data_ptr<int64_t>();
-  const auto* score_sum = routing.score_sum.const_data_ptr<double>();
-  const int32_t* label = z_labels.defined() ? ints(z_labels) : nullptr;
-  const float* logsumexp = data(routing.z_logsumexp(contract));
-  const float* token_entropy = data(routing.token_entropy);
-  auto* sum = sums.mutable_data_ptr<double>();
-  for (int64_t e = 0; e < E; ++e) {
-    sum[0] += static_cast<double>(data(balance)[e]) * score_sum[e];
-    sum[7 + e] += static_cast<double>(counts[e]);
-  }
-  for (int64_t t = 0; t < T; ++t) {
-    if (label == nullptr || label[t] >= 0) {
-      sum[1] += static_cast<double>(logsumexp[t]) * logsumexp[t];
-    }
-    sum[2] += token_entropy[t];
-  }
-  sum[3] += static_cast<double>(T);
-  for (int64_t d = 0; d < N; ++d) {
-    sum[4] += routing.document_entropy.const_data_ptr<double>()[d];
-    sum[5] += static_cast<double>(std::min<int64_t>(ints(routing.pool_sizes)[d], E));
-  }
-  sum[6] += static_cast<double>(N);
 }
 
 void HostBackend::clip_control(const at::Tensor& sums, const at::Tensor& squares, double limit,

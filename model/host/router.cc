@@ -41,6 +41,15 @@ inline void choose_top_k(int64_t E, int64_t K, const float* p, const float* sele
   }
 }
 
+// The same by p + bias; the weights are p. `keys` [E] is scratch.
+inline void choose_with_bias(int64_t E, int64_t K, const float* p, const float* bias,
+                             const float* selectable, float* keys, int32_t* experts,
+                             float* weights) {
+  for (int64_t e = 0; e < E; ++e) keys[e] = p[e] + bias[e];
+  choose_top_k(E, K, keys, selectable, experts, weights);
+  for (int64_t k = 0; k < K; ++k) weights[k] = experts[k] >= 0 ? p[experts[k]] : 0;
+}
+
 // Everything route() does with the tokens of one piece; the arrays are the whole batch's.
 struct RouteArrays {
   int64_t E, K;
@@ -51,19 +60,25 @@ struct RouteArrays {
   float* masked_logsumexp;
   float* full_logsumexp;  // null where not needed
   const int32_t* labels;  // null: the losses are of all tokens
+  const float* bias;      // null: none
   bool in_losses(int64_t t) const { return labels == nullptr || labels[t] >= 0; }
 };
 
 EMO_SIMD void route_piece(const Piece& piece, const ScoreDistributions& which, const RouteArrays& a,
                           const float* softmax_mask, const float* selectable, const float* all,
-                          float* score_sum, float* masked, float* full) {
+                          float* score_sum, float* masked, float* full, float* keys) {
   for (int64_t t = piece.begin; t < piece.end; ++t) {
     const float* z = a.logits + t * a.E;
     float ignored = 0;
     a.masked_logsumexp[t] = softmax(a.E, z, softmax_mask, masked, &a.entropy[t]);
     if (a.full_logsumexp != nullptr) a.full_logsumexp[t] = softmax(a.E, z, all, full, &ignored);
-    choose_top_k(a.E, a.K, which.before ? masked : full, selectable, a.experts + t * a.K,
-                 a.weights + t * a.K);
+    const float* scores = which.before ? masked : full;
+    if (a.bias == nullptr) {
+      choose_top_k(a.E, a.K, scores, selectable, a.experts + t * a.K, a.weights + t * a.K);
+    } else {
+      choose_with_bias(a.E, a.K, scores, a.bias, selectable, keys, a.experts + t * a.K,
+                       a.weights + t * a.K);
+    }
     if (!a.in_losses(t)) continue;
     if (which.balance_zeroed) {
       for (int64_t e = 0; e < a.E; ++e) score_sum[e] += full[e] * softmax_mask[e];
@@ -192,19 +207,20 @@ RouteArrays shape_tokens(const RouterInput& input, const ScoreDistributions& whi
           floats(&routing->token_entropy, {T}),
           floats(&routing->masked_logsumexp, {T}),
           which.full ? floats(&routing->full_logsumexp, {T}) : nullptr,
-          labels_of(input)};
+          labels_of(input),
+          input.bias.defined() ? input.bias.const_data_ptr<float>() : nullptr};
 }
 
 // Every token's experts; and, summed over the pieces in order, what the losses need of them.
 void route_tokens(const RouterInput& input, const std::vector<Piece>& pieces,
                   const ScoreDistributions& which, const std::vector<float>& usable,
-                  const RouteArrays& arrays, Routing* routing) {
+                  const RouteArrays& arrays, bool by_document, Routing* routing) {
   const int64_t E = arrays.E;
   const auto count = static_cast<int64_t>(pieces.size());
   const auto* pools = routing->pools.const_data_ptr<uint8_t>();
   std::vector<float> score_sums(count * E, 0.0f);
   parallel_for(count, 2, [&](int64_t begin, int64_t end) {
-    std::vector<float> masked(E), full_scores(E);
+    std::vector<float> masked(E), full_scores(E), keys(E);
     Masks masks;
     int64_t span = -1;
     for (int64_t p = begin; p < end; ++p) {
@@ -214,7 +230,7 @@ void route_tokens(const RouterInput& input, const std::vector<Piece>& pieces,
       }
       vectorised<route_piece>(pieces[p], which, arrays, masks.softmax.data(),
                               masks.selectable.data(), usable.data(), score_sums.data() + p * E,
-                              masked.data(), full_scores.data());
+                              masked.data(), full_scores.data(), keys.data());
     }
   });
   std::vector<double> score_sum(E);
@@ -222,6 +238,14 @@ void route_tokens(const RouterInput& input, const std::vector<Piece>& pieces,
     for (int64_t e = 0; e < E; ++e) score_sum[e] += score_sums[p * E + e];
   }
   fill_tensor(score_sum, {E}, &routing->score_sum);
+  if (!by_document) return routing->document_score_sum.reset();
+  const int64_t N = input.spans.N;
+  std::vector<double> of_documents(N * E);
+  for (int64_t p = 0; p < count; ++p) {
+    double* sum = of_documents.data() + pieces[p].span * E;
+    for (int64_t e = 0; e < E; ++e) sum[e] += score_sums[p * E + e];
+  }
+  fill_tensor(of_documents, {N, E}, &routing->document_score_sum);
 }
 
 void count_choices(int64_t T, const RouteArrays& arrays, Routing* routing) {
@@ -231,6 +255,19 @@ void count_choices(int64_t T, const RouteArrays& arrays, Routing* routing) {
     if (e >= 0 && arrays.in_losses(slot / arrays.K)) ++counts[e];
   }
   fill_tensor(counts, {arrays.E}, &routing->counts);
+}
+
+void count_choices_of_documents(const RouterInput& input, const RouteArrays& arrays,
+                                Routing* routing) {
+  const auto* ends = input.spans.ends.const_data_ptr<int32_t>();
+  std::vector<int32_t> counts(input.spans.N * arrays.E);
+  for (int64_t span = 0; span < input.spans.N; ++span) {
+    for (int64_t slot = ends[span] * arrays.K; slot < ends[span + 1] * arrays.K; ++slot) {
+      const int32_t e = arrays.experts[slot];
+      if (e >= 0 && arrays.in_losses(slot / arrays.K)) ++counts[span * arrays.E + e];
+    }
+  }
+  fill_tensor(counts, {input.spans.N, arrays.E}, &routing->document_counts);
 }
 
 }  // namespace
@@ -243,8 +280,14 @@ void route(const RouterInput& input, const RoutingContract& contract, Routing* r
   const std::vector<float> usable = usable_experts(input, input.logits.size(1));
   route_documents(input, pieces, usable, routing);
   const RouteArrays arrays = shape_tokens(input, which, routing);
-  route_tokens(input, pieces, which, usable, arrays, routing);
+  const bool by_document = contract.balance_scope == BalanceScope::kDocument;
+  route_tokens(input, pieces, which, usable, arrays, by_document, routing);
   count_choices(input.logits.size(0), arrays, routing);
+  if (by_document) {
+    count_choices_of_documents(input, arrays, routing);
+  } else {
+    routing->document_counts.reset();
+  }
 }
 
 void route_backward(const RouterInput& input, const RoutingContract& contract,
@@ -253,13 +296,15 @@ void route_backward(const RouterInput& input, const RoutingContract& contract,
   const int64_t E = input.logits.size(1);
   const int64_t K = input.top_k;
   const ScoreDistributions which(contract);
-  TORCH_CHECK(input.subset.kept.empty() && balances.numel() == E &&
+  const bool by_document = balances.dim() == 2;
+  TORCH_CHECK(input.subset.kept.empty() && balances.size(-1) == E &&
+                  (!by_document || balances.size(0) == input.spans.N) &&
                   d_weights.sizes() == routing.weights.sizes(),
               "route_backward: shapes, or a subset, which is for evaluation only");
   const auto* ends = input.spans.ends.const_data_ptr<int32_t>();
   const std::vector<Piece> pieces = pieces_of(ends, input.spans.N);
   const auto* pools = routing.pools.const_data_ptr<uint8_t>();
-  const auto* balance = balances.const_data_ptr<float>();
+  const auto* balance_data = balances.const_data_ptr<float>();
   const auto* masked_lse = routing.masked_logsumexp.const_data_ptr<float>();
   const auto* full_lse = which.full ? routing.full_logsumexp.const_data_ptr<float>() : nullptr;
   const auto* logits = input.logits.const_data_ptr<float>();
@@ -272,10 +317,12 @@ void route_backward(const RouterInput& input, const RoutingContract& contract,
   parallel_for(static_cast<int64_t>(pieces.size()), 2, [&](int64_t begin, int64_t end) {
     std::vector<float> d(E), zeroed(E);
     Masks masks;
+    const float* balance = balance_data;
     int64_t span = -1;
     for (int64_t p = begin; p < end; ++p) {
       if (pieces[p].span != span) {
         span = pieces[p].span;
+        if (by_document) balance = balance_data + span * E;
         masks = masks_of(pools + span * E, {}, all);
         for (int64_t e = 0; e < E; ++e) zeroed[e] = balance[e] * masks.softmax[e];
       }

@@ -44,7 +44,7 @@ struct OneStep {
     options.ep = options.world = world.get();
     options.settings.seed = kSeed;
     options.settings.recompute = c.recompute;
-    options.loss = {400.0, 1e-3};
+    options.loss = {400.0, 1e-3, 11.0};
     counts.start_step();
     forward_backward(model, slices, options, &counts, &memory, gradients, step);
     sums = step.read(step.all());

@@ -12,7 +12,7 @@ namespace emo {
 RoutingGap gap_of_pass(const Model& model, const Slice& slice, const PassSettings& settings) {
   const auto alone = self_communicator();
   PassOptions own;
-  own.ep = alone.get();
+  own.ep = own.world = alone.get();  // noise included where the contract has it
   own.settings.pool = settings.pool;
   own.settings.seed = settings.seed;
   own.settings.subsets = settings.subsets;

@@ -4,6 +4,7 @@
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/variable.h>
 
+#include "model/philox.h"
 #include "model/pool_sizes.h"
 #include "tests/model/backends.h"
 
@@ -80,6 +81,7 @@ struct Routed {
   at::Tensor experts, weights;  // [T, K]
   at::Tensor balance_scores;    // [T, E]
   at::Tensor z;                 // scalar, sum of logsumexp^2, of tokens that the losses are of
+  std::vector<int64_t> sizes;   // of the documents' pools
 };
 
 // Indices of the tokens that the router's losses are of.
@@ -89,15 +91,38 @@ at::Tensor tokens_in_losses(const RoutingContract& contract, const Slice& batch)
   return (all ? at::ones_like(labels) : labels.ge(0)).nonzero().view({-1});
 }
 
+// Each number's factor [T, D]; the counters as model/router_jitter.h says.
+at::Tensor jitter_factors(const Model& model, const PassOptions& options, const Slice& batch,
+                          int64_t layer) {
+  const int64_t T = batch.num_tokens(), S = batch.tokens.size(1), D = model.config.d_model;
+  const at::Tensor factors = at::empty({T, D}, at::kDouble);
+  const auto* ends = batch.routing_ends.const_data_ptr<int32_t>();
+  int64_t span = 0;
+  for (int64_t t = 0; t < T; ++t) {
+    while (ends[span + 1] <= t) ++span;
+    const auto row = static_cast<uint64_t>(batch.sequence_index[span].item<int64_t>());
+    for (int64_t d = 0; d < D; ++d) {
+      const uint32_t last = 0x80000000u + static_cast<uint32_t>(layer * 65536 + d / 4);
+      const uint32_t word = philox(philox_key(options.settings.seed),
+                                   {static_cast<uint32_t>(row), static_cast<uint32_t>(row >> 32),
+                                    static_cast<uint32_t>(t % S), last})[d % 4];
+      const double uniform = static_cast<double>(static_cast<int32_t>(word)) / 2147483648.0;
+      factors.mutable_data_ptr<double>()[t * D + d] = 1 + model.contract.jitter * uniform;
+    }
+  }
+  return factors;
+}
+
 // One document after another (design.md, routing contract).
 Routed route_slowly(const Model& model, const PassOptions& options, const at::Tensor& logits,
-                    const Slice& batch, int64_t layer) {
+                    const at::Tensor& bias, const Slice& batch, int64_t layer) {
   const RoutingContract& c = model.contract;
   const int64_t E = logits.size(1), K = model.config.routed_top_k(layer);
   const PoolPolicy& pool = options.settings.pool_of(c);
   const std::vector<int64_t> sizes = draw_pool_sizes(pool, c.pool_draw, options.settings.seed,
                                                      batch.sequence_index, batch.ordinal, layer, E);
   std::vector<at::Tensor> experts, weights, balance, lse;
+  std::vector<int64_t> in_pool;
   const auto* ends = batch.routing_ends.const_data_ptr<int32_t>();
   for (int64_t i = 0; i + 1 < batch.routing_ends.numel(); ++i) {
     const at::Tensor part = logits.slice(0, ends[i], ends[i + 1]);
@@ -110,22 +135,55 @@ Routed route_slowly(const Model& model, const PassOptions& options, const at::Te
       if (pool.kind == PoolPolicy::Kind::kTopP) {
         const at::Tensor reached = q.index_select(0, ranked).cumsum(0) / q.sum();
         const int64_t n = 1 + (reached < pool.top_p).sum().item<int64_t>();
-        size = std::clamp(n, std::min(pool.min, E), size);
+        size = std::clamp(n, std::min(pool.min_of(layer), E), size);
       }
       outside.fill_(true);
       outside.index_fill_(0, ranked.slice(0, 0, size), false);
     }
+    in_pool.push_back(E - outside.sum().item<int64_t>());
     const at::Tensor masked_logits = part.masked_fill(outside, -INFINITY);
     const bool before = c.mask == MaskTime::kBeforeSoftmax;
     const at::Tensor scores = before ? masked_logits.softmax(-1) : full.masked_fill(outside, 0);
-    const auto [w, e] = scores.masked_fill(outside, -1).topk(K, -1);
-    weights.push_back(w);
+    const at::Tensor keys = (scores.detach() + bias).masked_fill(outside, -INFINITY);
+    const at::Tensor e = std::get<1>(keys.topk(K, -1));
+    weights.push_back(scores.gather(-1, e));
     experts.push_back(e);
     balance.push_back(c.balance_sees == ScoresSeen::kFull ? full : scores);
     lse.push_back((c.z_sees == ScoresSeen::kFull ? part : masked_logits).logsumexp(-1));
   }
   const at::Tensor z = at::cat(lse).index_select(0, tokens_in_losses(c, batch)).pow(2).sum();
-  return {at::cat(experts), at::cat(weights), at::cat(balance), z};
+  return {at::cat(experts), at::cat(weights), at::cat(balance), z, in_pool};
+}
+
+// Of one layer, over all tokens of the batch.
+at::Tensor balance_loss(const Routed& r, const at::Tensor& in_losses, double divisor) {
+  const int64_t E = r.balance_scores.size(1), K = r.experts.size(1);
+  const at::Tensor counts =
+      at::bincount(r.experts.index_select(0, in_losses).reshape({-1}), {}, E).to(at::kDouble);
+  return (counts / static_cast<double>(in_losses.numel()) *
+          r.balance_scores.index_select(0, in_losses).sum(0))
+             .sum() *
+         (static_cast<double>(E) / static_cast<double>(K) / divisor);
+}
+
+// That of one document after another, each over its pool.
+at::Tensor balance_loss_of_documents(const Routed& r, const at::Tensor& in_losses,
+                                     const Slice& batch, double documents) {
+  const int64_t E = r.balance_scores.size(1), K = r.experts.size(1);
+  const auto* ends = batch.routing_ends.const_data_ptr<int32_t>();
+  at::Tensor loss = at::zeros({}, at::kDouble);
+  for (int64_t d = 0; d + 1 < batch.routing_ends.numel(); ++d) {
+    const at::Tensor here =
+        in_losses.masked_select(in_losses.ge(ends[d]).logical_and(in_losses.lt(ends[d + 1])));
+    if (here.numel() == 0) continue;
+    const auto n = static_cast<double>(here.numel());
+    const at::Tensor counts =
+        at::bincount(r.experts.index_select(0, here).reshape({-1}), {}, E).to(at::kDouble);
+    const at::Tensor means = r.balance_scores.index_select(0, here).sum(0) / n;
+    loss = loss + (counts / n * means).sum() *
+                      (static_cast<double>(r.sizes[d]) / static_cast<double>(K) / documents);
+  }
+  return loss;
 }
 
 }  // namespace
@@ -148,9 +206,14 @@ ReferenceResult reference_forward_backward(const Model& model, const Slice& batc
       x = x + feed_forward(h, p, prefix + "mlp.");
       continue;
     }
-    const int64_t E = c.routed_experts(layer), K = c.routed_top_k(layer);
-    const at::Tensor logits = h.matmul(p.at(prefix + "mlp.gate.weight").slice(0, 0, E).t());
-    const Routed r = route_slowly(model, options, logits, batch, layer);
+    const int64_t E = c.routed_experts(layer);
+    const at::Tensor bias = c.selection_bias
+                                ? p.at(selection_bias_name(layer)).detach().slice(0, 0, E)
+                                : at::zeros({E}, at::kDouble);
+    const at::Tensor seen =
+        model.contract.jitter > 0 ? h * jitter_factors(model, options, batch, layer) : h;
+    const at::Tensor logits = seen.matmul(p.at(prefix + "mlp.gate.weight").slice(0, 0, E).t());
+    const Routed r = route_slowly(model, options, logits, bias, batch, layer);
     at::Tensor y = at::zeros_like(h);
     for (int64_t e = 0; e < E; ++e) {
       const at::Tensor weight = (r.weights * (r.experts == e).to(at::kDouble)).sum(-1, true);
@@ -161,12 +224,9 @@ ReferenceResult reference_forward_backward(const Model& model, const Slice& batc
     }
     x = x + y;
     const at::Tensor in_losses = tokens_in_losses(model.contract, batch);
-    const at::Tensor counts =
-        at::bincount(r.experts.index_select(0, in_losses).reshape({-1}), {}, E).to(at::kDouble);
-    const at::Tensor balance = (counts / static_cast<double>(in_losses.numel()) *
-                                r.balance_scores.index_select(0, in_losses).sum(0))
-                                   .sum() *
-                               (static_cast<double>(E) / static_cast<double>(K) / loss.divisor);
+    const at::Tensor balance = model.contract.balance_scope == BalanceScope::kDocument
+                                   ? balance_loss_of_documents(r, in_losses, batch, loss.documents)
+                                   : balance_loss(r, in_losses, loss.divisor);
     const at::Tensor z = r.z / loss.divisor;
     const auto layers = static_cast<double>(c.moe_layers());
     objective = objective + balance * (model.contract.balance_weight / layers) +

@@ -12,6 +12,7 @@
 #include "model/host/simd.h"
 #include "model/philox.h"
 #include "model/pool_sizes.h"
+#include "model/router_jitter.h"
 
 namespace emo {
 namespace {
@@ -44,6 +45,43 @@ TEST(PoolSizes, AreUniformOverTheirRange) {
   }
   EXPECT_EQ(seen[2] + seen[8], 0);
   for (int size = 3; size <= 7; ++size) EXPECT_NEAR(seen[size], 1000, 120);
+}
+
+// A document's draw for all layers is one number, scaled to the range of each.
+TEST(PoolSizes, HaveTheMinimumOfTheirLayer) {
+  PoolPolicy policy;
+  policy.min_by_layer = {8, 40, 128};
+  for (const PoolDraw mode : {PoolDraw::kPerLayer, PoolDraw::kPerDocument}) {
+    for (int64_t sequence = 0; sequence < 50; ++sequence) {
+      for (int64_t layer = 0; layer < 3; ++layer) {
+        PoolPolicy alone;
+        alone.min = policy.min_by_layer[layer];
+        EXPECT_EQ(draw_pool_size(policy, mode, 7, sequence, 1, layer),
+                  draw_pool_size(alone, mode, 7, sequence, 1, layer));
+      }
+    }
+  }
+  EXPECT_EQ(draw_pool_size(policy, PoolDraw::kPerLayer, 7, 3, 0, 2), 128);
+  EXPECT_EQ(policy.of_layer(1).min, 40);
+  EXPECT_EQ(policy.of_layer(1).min_of(2), 40);
+}
+
+TEST(PoolSizes, ShrinkFromAllExpertsToTheirRange) {
+  PoolPolicy policy;  // {8, 128}
+  policy.min_by_layer = {8, 40};
+  const PoolSchedule schedule{100};
+  const auto ends = [&](int64_t updates) {
+    const PoolPolicy now = scheduled_policy(policy, schedule, 127, updates);
+    EXPECT_EQ(now.min_by_layer[0], now.min);
+    return std::vector<int64_t>{now.min, now.max, now.min_by_layer[1]};
+  };
+  EXPECT_EQ(ends(0), (std::vector<int64_t>{127, 127, 127}));
+  EXPECT_EQ(ends(1), (std::vector<int64_t>{126, 127, 126}));  // 125.81, 127.01, 126.13
+  EXPECT_EQ(ends(50), (std::vector<int64_t>{68, 128, 84}));   // 67.5, 127.5, 83.5: to even
+  EXPECT_EQ(ends(99), (std::vector<int64_t>{9, 128, 41}));    // 9.19, 127.99, 40.87
+  EXPECT_EQ(ends(100), (std::vector<int64_t>{8, 128, 40}));
+  EXPECT_EQ(ends(5000), (std::vector<int64_t>{8, 128, 40}));
+  EXPECT_EQ(scheduled_policy(policy, {}, 127, 3).min, 8);
 }
 
 std::vector<uint8_t> pools_of(const Routing& routing) {
@@ -104,6 +142,38 @@ std::vector<uint8_t> slow_pools(const RouterInput& input, double* smallest_gap) 
   return pools;
 }
 
+TEST(Jitter, IsUniformAndItsCountersAreNotThoseOfPoolSizes) {
+  constexpr float kEpsilon = 0.25f;
+  double sum = 0, squares = 0, least = 2, most = 0;
+  constexpr int kTokens = 2000;
+  for (int64_t t = 0; t < kTokens; ++t) {
+    for (const uint32_t word : jitter_words(3, 5000000000, t, 1, 7)) {
+      const double factor = jitter_factor(word, kEpsilon);
+      sum += factor;
+      squares += (factor - 1) * (factor - 1);
+      least = std::min(least, factor);
+      most = std::max(most, factor);
+    }
+  }
+  EXPECT_NEAR(sum / (4 * kTokens), 1, 0.005);
+  EXPECT_NEAR(squares / (4 * kTokens), kEpsilon * kEpsilon / 3, 0.001);
+  EXPECT_NEAR(least, 0.75, 1e-3);
+  EXPECT_NEAR(most, 1.25, 1e-3);
+  EXPECT_GE(jitter_factor(0x80000000u, kEpsilon), 0.75f);
+  EXPECT_LE(jitter_factor(0x7FFFFFFFu, kEpsilon), 1.25f);
+  // (sequence, 0, position or ordinal, last word)
+  EXPECT_EQ(jitter_words(3, 9, 2, 1, 7),
+            philox(philox_key(3), {9, 0, 2, 0x80000000u + 65536u + 7u}));
+  ModelConfig config;
+  config.d_model = 262144;
+  config.n_layers = 32767;
+  EXPECT_TRUE(jitter_fits(config));
+  // The largest last word, of layer 32766 and block 65535, is below a draw's for all layers.
+  EXPECT_LT(0x80000000u + 32766u * 65536u + 65535u, 0xFFFFFFFFu);
+  config.n_layers = 32768;
+  EXPECT_FALSE(jitter_fits(config));
+}
+
 TEST(Router, PoolsEqualThoseOfASlowLoop) {
   std::mt19937_64 random(1);
   RoutingContract contract;
@@ -148,6 +218,40 @@ TEST(Router, ChoosesTheLargestInsideThePoolOnly) {
         EXPECT_EQ(routing.experts[t][k].item<int32_t>(), ranked[k]);
         EXPECT_NEAR(routing.weights[t][k].item<float>(),
                     std::exp(static_cast<double>(z[t * 21 + ranked[k]])) / sum, 1e-6);
+      }
+    }
+  }
+}
+
+TEST(Router, BiasesChooseAndDoNotWeigh) {
+  std::mt19937_64 random(9);
+  RouterInput input = random_input(100, 11, 4, &random);
+  input.bias = at::empty({11});
+  std::normal_distribution<float> normal(-0.5f, 0.5f);
+  for (int64_t e = 0; e < 11; ++e) input.bias.mutable_data_ptr<float>()[e] = normal(random);
+  for (const MaskTime mask : {MaskTime::kBeforeSoftmax, MaskTime::kAfterSoftmax}) {
+    RoutingContract contract;
+    contract.mask = mask;
+    Routing plain, biased;
+    RouterInput without = input;
+    without.bias.reset();
+    route(without, contract, &plain);
+    route(input, contract, &biased);
+    EXPECT_TRUE(at::equal(biased.pools, plain.pools));
+    EXPECT_FALSE(at::equal(biased.experts, plain.experts));
+    const auto* ends = input.spans.ends.const_data_ptr<int32_t>();
+    for (int64_t d = 0; d < input.spans.N; ++d) {
+      const at::Tensor pool = plain.pools[d].to(at::kBool);
+      for (int64_t t = ends[d]; t < ends[d + 1]; ++t) {
+        const at::Tensor z = input.logits[t];
+        const at::Tensor outside = pool.logical_not();
+        const at::Tensor scores = mask == MaskTime::kBeforeSoftmax
+                                      ? z.masked_fill(outside, -INFINITY).softmax(0)
+                                      : z.softmax(0);
+        const at::Tensor keys = (scores + input.bias).masked_fill(outside, -INFINITY);
+        const at::Tensor chosen = std::get<1>(keys.topk(4));
+        EXPECT_TRUE(at::equal(biased.experts[t].to(at::kLong), chosen));
+        EXPECT_TRUE(at::allclose(biased.weights[t], scores.index_select(0, chosen), 1e-5, 1e-7));
       }
     }
   }

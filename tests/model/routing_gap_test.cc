@@ -48,6 +48,21 @@ TEST(RoutingGap, OfTheOrderIsApart) {
   EXPECT_EQ(gap.pools, RoutingGap::kNone);  // there are none
 }
 
+TEST(RoutingGap, OfBiasedChoicesIsThatOfTheirSums) {
+  RoutingContract contract;
+  contract.pool.kind = PoolPolicy::Kind::kNone;
+  // Scores 0.5, 0.3, 0.1, 0.1; with the biases 0, 0.3, 0.5, 0.1.
+  RouterInput input = input_of({5, 3, 1, 1}, {5, 3, 1, 1}, {4, 4}, 1);
+  input.bias = at::tensor({-0.5f, 0.0f, 0.4f, 0.0f});
+  RoutingGap gap = gap_of(input, contract);
+  EXPECT_NEAR(gap.experts, 0.4, 1e-6);
+  EXPECT_EQ(gap.order, RoutingGap::kNone);
+  input.top_k = 2;
+  gap = gap_of(input, contract);
+  EXPECT_NEAR(gap.experts, 2.0 / 3, 1e-6);
+  EXPECT_NEAR(gap.order, 0.4, 1e-6);
+}
+
 TEST(RoutingGap, WhereAllAreTakenThereIsNoChoice) {
   RoutingContract contract;
   contract.pool.min = 2;

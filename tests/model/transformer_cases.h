@@ -15,14 +15,17 @@ constexpr auto kTopP = PoolPolicy::Kind::kTopP;
 constexpr auto kAfter = MaskTime::kAfterSoftmax;
 constexpr auto kBefore = MaskTime::kBeforeSoftmax;
 constexpr auto kFull = ScoresSeen::kFull;
+constexpr auto kDocument = BalanceScope::kDocument;
 constexpr auto kMasked = ScoresSeen::kMasked;
 
-inline PoolPolicy pool_of(PoolPolicy::Kind kind, int64_t min, int64_t max, double top_p = 0) {
+inline PoolPolicy pool_of(PoolPolicy::Kind kind, int64_t min, int64_t max, double top_p = 0,
+                          const std::vector<int64_t>& min_by_layer = {}) {
   PoolPolicy pool;
   pool.kind = kind;
   pool.min = min;
   pool.max = max;
   pool.top_p = top_p;
+  pool.min_by_layer = min_by_layer;
   return pool;
 }
 
@@ -40,6 +43,9 @@ struct TransformerCase {
   LossTokens losses_over = LossTokens::kAll;
   bool qk_norm = false;
   std::vector<int64_t> experts_per_layer = {};
+  BalanceScope balance_scope = BalanceScope::kMicroBatch;
+  double jitter = 0;
+  bool selection_bias = false;
 };
 
 // On the host with widths that nothing divides.
@@ -53,6 +59,7 @@ inline ModelConfig config_of(const TransformerCase& c, On where) {
   config.dense_layers = c.dense;
   config.qk_norm = c.qk_norm;
   config.experts_per_layer = c.experts_per_layer;
+  config.selection_bias = c.selection_bias;
   return config;
 }
 
@@ -63,6 +70,8 @@ inline RoutingContract contract_of(const TransformerCase& c) {
   contract.balance_sees = c.balance_sees;
   contract.z_sees = c.z_sees;
   contract.losses_over = c.losses_over;
+  contract.balance_scope = c.balance_scope;
+  contract.jitter = c.jitter;
   return contract;
 }
 
@@ -112,7 +121,56 @@ inline const std::vector<TransformerCase>& transformer_cases() {
        .balance_sees = kFull,
        .z_sees = kFull,
        .dense = {0},
-       .experts_per_layer = {14, 9, 14}}};
+       .experts_per_layer = {14, 9, 14}},
+      {.name = "minima", .pool = pool_of(kRange, 4, 13, 0, {10, 4, 7}), .slices = 2},
+      {.name = "top_p_minima", .pool = pool_of(kTopP, 3, 9, 0.4, {7, 3, 9}), .dense = {1}},
+      {.name = "document", .slices = 2, .balance_scope = kDocument},
+      {.name = "document_standard",
+       .pool = pool_of(kNone, 3, 13),
+       .dense = {1},
+       .recompute = Recompute::kBlock,
+       .balance_scope = kDocument},
+      {.name = "document_full", .balance_sees = kFull, .balance_scope = kDocument},
+      {.name = "document_after", .mask = kAfter, .mean_length = 0, .balance_scope = kDocument},
+      {.name = "document_top_p",
+       .pool = pool_of(kTopP, 3, 9, 0.6),
+       .mask = kAfter,
+       .balance_sees = kFull,
+       .z_sees = kFull,
+       .balance_scope = kDocument},
+      // Documents of one token at the end of a row have no label.
+      {.name = "document_labelled",
+       .mean_length = 3,
+       .slices = 2,
+       .losses_over = LossTokens::kLabelled,
+       .balance_scope = kDocument},
+      {.name = "jitter", .slices = 2, .jitter = 0.4},
+      {.name = "jitter_after",
+       .mask = kAfter,
+       .balance_sees = kFull,
+       .z_sees = kFull,
+       .dense = {0},
+       .recompute = Recompute::kBlock,
+       .balance_scope = kDocument,
+       .jitter = 0.1},
+      {.name = "bias", .shared = 2, .slices = 2, .selection_bias = true},
+      {.name = "bias_after",
+       .pool = pool_of(kTopP, 3, 9, 0.6),
+       .mask = kAfter,
+       .balance_sees = kFull,
+       .z_sees = kFull,
+       .dense = {1},
+       .selection_bias = true},
+      {.name = "bias_budgets",
+       .recompute = Recompute::kBlock,
+       .experts_per_layer = {6, 14, 3},
+       .balance_scope = kDocument,
+       .jitter = 0.1,
+       .selection_bias = true},
+      {.name = "document_budgets",
+       .slices = 2,
+       .experts_per_layer = {6, 14, 3},
+       .balance_scope = kDocument}};
   return cases;
 }
 

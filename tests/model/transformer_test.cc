@@ -108,7 +108,7 @@ TEST_P(AgainstReference, LossesAndGradients) {
   PassOptions options;
   options.settings.seed = 42;
   options.settings.recompute = c.recompute;
-  const LossOptions loss{117.0, 1e-2};
+  const LossOptions loss{117.0, 1e-2, 7.0};
   const uint64_t seed = seed_of_clear_routing(host, 3, batch, options.settings);
   const ReferenceResult expected = reference_forward_backward(host, batch, options, loss);
   fill_random(model, seed, kRounding);
@@ -191,7 +191,9 @@ TEST_P(OnBackEnds, PoolsOfAllExpertsAreTheStandardMoeBitForBit) {
 // What is computed again is the same to the bit, and no statistic is counted twice.
 TEST_P(OnBackEnds, RecomputingChangesNothing) {
   const TransformerCase c{.name = "", .shared = 2, .dense = {1}, .qk_norm = true};
-  const Model model = model_on(GetParam(), config(c), contract_with_pools(4, 12));
+  RoutingContract contract = contract_with_pools(4, 12);
+  contract.jitter = 0.2;
+  const Model model = model_on(GetParam(), config(c), contract);
   fill_random(model, 4);
   const MicroBatch batch = cut(random_batch(2, 48, model.config.vocab_size, 9, 6), 1);
   PassOptions options;
@@ -208,6 +210,35 @@ TEST_P(OnBackEnds, RecomputingChangesNothing) {
       EXPECT_EQ(kept.sums.layers[layer].tokens, again.sums.layers[layer].tokens);
     }
   }
+}
+
+// Evaluation is without noise, and training with other noise for each seed.
+TEST_P(OnBackEnds, JitterIsOfTrainingAndOfTheSeed) {
+  RoutingContract contract = contract_with_pools(12, 12);
+  const Model plain = model_on(GetParam(), config(), contract);
+  contract.jitter = 0.2;
+  const Model noisy = model_on(GetParam(), config(), contract);
+  fill_random(plain, 4);
+  fill_random(noisy, 4);
+  const Slice batch = to_tensors(random_batch(2, 48, plain.config.vocab_size, 9, 6));
+  const auto world = self_communicator();
+  const auto output = [&](const Model& model, bool trains, uint64_t seed) {
+    PassOptions options;
+    options.ep = world.get();
+    if (trains) options.world = world.get();
+    options.settings.seed = seed;
+    Activations activations;
+    PassBuffers buffers;
+    forward(model, batch, options, &activations, &buffers);
+    return activations.last;
+  };
+  const at::Tensor expected = output(plain, false, 1);
+  EXPECT_TRUE(at::equal(output(plain, true, 1), expected));
+  EXPECT_TRUE(at::equal(output(noisy, false, 1), expected));
+  const at::Tensor jittered = output(noisy, true, 1);
+  EXPECT_FALSE(at::equal(jittered, expected));
+  EXPECT_TRUE(at::equal(output(noisy, true, 1), jittered));
+  EXPECT_FALSE(at::equal(output(noisy, true, 2), jittered));
 }
 
 // A rank without rows has no losses and no gradients, and does not fail.
@@ -247,7 +278,9 @@ TEST_P(OnBackEnds, ActivationsCarryNothingFromPassToPass) {
 // A device keeps nothing of a pass but what its layers chose.
 TEST(DeviceMemory, IsGivenBackAfterAPass) {
   const TransformerCase c{.name = "", .dense = {1}, .qk_norm = true};
-  const Model model = model_on(On::kDevice, config_of(c, On::kDevice), contract_with_pools(4, 12));
+  RoutingContract contract = contract_with_pools(4, 12);
+  contract.jitter = 0.1;
+  const Model model = model_on(On::kDevice, config_of(c, On::kDevice), contract);
   fill_random(model, 4);
   for (const Recompute recompute : {Recompute::kNone, Recompute::kMoe, Recompute::kBlock}) {
     PassOptions options;
@@ -263,6 +296,8 @@ TEST(DeviceMemory, IsGivenBackAfterAPass) {
                                     b.block.d_attended,
                                     b.block.d_qkv,
                                     b.block.moe.d_arrived,
+                                    b.block.moe.jittered,
+                                    b.block.moe.d_jittered,
                                     b.block.moe.pairs.rows,
                                     b.block.moe.pairs.scalars,
                                     b.block.moe.slots,
@@ -272,6 +307,7 @@ TEST(DeviceMemory, IsGivenBackAfterAPass) {
       left.insert(left.end(), {block.x, block.attention_input.y, block.qk_norm.raw, block.qkv,
                                block.attended.out, block.attended.logsumexp, block.h,
                                block.feed_forward_input.y, block.moe.router_input.logits,
+                               block.moe.jitter.sequence_index, block.moe.jitter.span_of,
                                block.moe.arrived, block.moe.routed_hidden});
       EXPECT_TRUE(block.moe.shared_hidden.empty() && block.dense_hidden.empty());
       EXPECT_EQ(block.moe.plan, nullptr);
@@ -428,7 +464,8 @@ TEST(Parameters, CountsOfTheReleasedModels) {
 }
 
 TEST(Parameters, InitialValuesAreTheSameOnEveryLayoutAndCutAtThreeDeviations) {
-  const ModelConfig config = small_config();
+  ModelConfig config = small_config();
+  config.selection_bias = true;
   Model whole(config, RoutingContract(), kPositions);
   initialise(config, whole.layout, &whole.parameters);
   for (int64_t rank = 0; rank < 4; ++rank) {
@@ -442,6 +479,12 @@ TEST(Parameters, InitialValuesAreTheSameOnEveryLayoutAndCutAtThreeDeviations) {
       }
     }
   }
+  for (const ParameterInfo& p : whole.layout.parameters) {
+    if (!is_selection_bias(p.name)) continue;
+    EXPECT_EQ(p.shape, std::vector<int64_t>{config.num_experts});
+    EXPECT_EQ(parameter_view(p, whole.parameters).abs().max().item<float>(), 0);
+  }
+  EXPECT_EQ(whole.weights.layers[2].selection_bias.numel(), config.routed_experts());
   const at::Tensor e = whole.parameters.experts;
   EXPECT_LE(e.abs().max().item<float>(), 0.06f);
   EXPECT_NEAR(e.std().item<float>(), 0.02f * 0.9866f, 4e-4f);  // of a normal cut at 3

@@ -176,6 +176,7 @@ struct LayoutCase {
   Recompute recompute = Recompute::kNone;  // of the many; the one process keeps everything
   int64_t slices = 1;                      //
   LossTokens losses_over = LossTokens::kAll;
+  double jitter = 0;
 };
 class Layouts : public ::testing::TestWithParam<std::tuple<On, LayoutCase>> {};
 
@@ -189,6 +190,7 @@ TEST_P(Layouts, EqualOneProcess) {
   contract.pool.max = 20;
   contract.balance_scope = c.scope;
   contract.losses_over = c.losses_over;
+  contract.jitter = c.jitter;
   std::vector<Batch> global;
   for (int64_t m = 0; m < c.micro_batches; ++m) {
     global.push_back(random_batch(c.rows, 48, 61, 9, 50 + static_cast<uint64_t>(m), m * c.rows));
@@ -252,7 +254,13 @@ INSTANTIATE_TEST_SUITE_P(
             LayoutCase{1, 2, BalanceScope::kMicroBatch, true, kRange, Recompute::kNone, 1,
                        kLabelled},
             LayoutCase{7, 2, BalanceScope::kGlobalBatch, true, kRange, Recompute::kBlock, 2,
-                       kLabelled})));
+                       kLabelled},
+            LayoutCase{8, 1, BalanceScope::kDocument, false, kRange},
+            LayoutCase{5, 3, BalanceScope::kDocument, true, kRange, Recompute::kBlock, 2},
+            LayoutCase{3, 2, BalanceScope::kDocument, true, kRange, Recompute::kNone, 1, kLabelled},
+            LayoutCase{1, 2, BalanceScope::kDocument, false, PoolPolicy::Kind::kNone},
+            LayoutCase{7, 2, BalanceScope::kMicroBatch, false, kRange, Recompute::kBlock, 2,
+                       LossTokens::kAll, 0.3})));
 
 class OnBackEnds : public ::testing::TestWithParam<On> {};
 INSTANTIATE_TEST_SUITE_P(All, OnBackEnds, both_backends(),
@@ -287,6 +295,51 @@ TEST_P(OnBackEnds, GradientsInPartsEqualOneProcess) {
       EXPECT_TRUE(on_all_ranks(close(many.result.gradient_norm, one.result.gradient_norm, 1e-5)));
       const std::string worst = worst_gradient(many, one, near_in_fp32);
       EXPECT_TRUE(on_all_ranks(worst.empty())) << worst << ", ep " << ep << ", slices " << slices;
+    }
+  }
+}
+
+// Selection biases move by the counts of all ranks and micro-batches, the same bits on any layout.
+TEST_P(OnBackEnds, SelectionBiasesFollowTheCountsOfAllRanks) {
+  Communicator& world = test_world();
+  HowToRun how(GetParam());
+  how.config.selection_bias = true;
+  how.config.dense_layers = {1};
+  how.config.d_ffn = 16;
+  RoutingContract contract;
+  contract.pool.min = 4;
+  contract.pool.max = 20;
+  contract.bias_rate = 0.125;
+  const std::vector<Batch> global = {random_batch(5, 48, 61, 9, 70),
+                                     random_batch(5, 48, 61, 9, 71, 5)};
+  const Outcome one = run_in_one_process(contract, global, &how);
+  const Model before(how.config, contract, 48);
+  fill_random(before, how.weights);
+  const auto bias = [](const Model& model, int64_t layer) {
+    return model.weights.layers[layer].selection_bias.cpu();
+  };
+  for (int64_t moe_layer = 0; moe_layer < how.config.moe_layers(); ++moe_layer) {
+    const int64_t layer = 2 * moe_layer;
+    const std::vector<double>& counts = one.result.sums.layers[moe_layer].counts;
+    const double mean =
+        std::accumulate(counts.begin(), counts.end(), 0.0) / static_cast<double>(counts.size());
+    const at::Tensor expected = bias(before, layer).clone();
+    for (size_t e = 0; e < counts.size(); ++e) {
+      const float step = counts[e] < mean ? 0.125f : counts[e] > mean ? -0.125f : 0.0f;
+      expected.mutable_data_ptr<float>()[e] += step;
+    }
+    EXPECT_TRUE(at::equal(bias(one.state->model, layer), expected)) << layer;
+  }
+  for (const GradientMemory gradients : {GradientMemory::kWhole, GradientMemory::kParts}) {
+    how.gradients = gradients;
+    for (int64_t ep = 1; ep <= world.size(); ep *= 2) {
+      const auto mesh = make_mesh(world.split(0, world.rank()), 0, ep);
+      const Outcome many = run(*mesh, contract, global, how);
+      expect_loss_and_gradients(many, one, ep);
+      for (const int64_t layer : {0, 2}) {
+        EXPECT_TRUE(
+            on_all_ranks(at::equal(bias(many.state->model, layer), bias(one.state->model, layer))));
+      }
     }
   }
 }
@@ -452,6 +505,29 @@ TEST_P(OnBackEnds, TakeOneCollectivePerMicroBatch) {
                      state.sums);
     EXPECT_TRUE(on_all_ranks(counting.all_reduces() == slices));  // one more each time
   }
+}
+
+// The balance loss of documents needs none at all.
+TEST_P(OnBackEnds, TakeNoCollectiveForTheLossOfDocuments) {
+  Communicator& world = test_world();
+  CountingCommunicator counting(&world);
+  RoutingContract contract;
+  contract.pool.min = 4;
+  contract.pool.max = 20;
+  contract.balance_scope = BalanceScope::kDocument;
+  const auto mesh = make_mesh(world.split(0, world.rank()), 1, world.size());
+  StateOptions state_options;
+  state_options.backend = make_backend_on(GetParam(), test_device());
+  TrainingState state(config_on(GetParam()), contract, 48, mesh->position(), state_options);
+  fill_random(state.model, 21);
+  const Batch mine = rows_of(random_batch(5, 48, 61, 9, 50), world.rank(), world.size());
+  PassOptions options;
+  options.ep = mesh->ep.get();
+  options.world = &counting;
+  options.loss = {240.0, 1e-5, 30.0};
+  forward_backward(state.model, {to_tensors(mine)}, options, &state.balance, &state.memory,
+                   state.gradients, state.sums);
+  EXPECT_TRUE(on_all_ranks(counting.all_reduces() == 0));
 }
 
 // Micro-batches do not change what does not look across tokens of different micro-batches: with the

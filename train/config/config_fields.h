@@ -21,7 +21,8 @@ using Names = std::vector<std::string>;
 // Calls visitor.section(name) and visitor.field(key, pointer, ...) for everything in `config`.
 // A visitor has: section(name) -> bool (go in?), field(key, int64_t* | uint64_t* | double*, Range),
 // field(key, bool*), field(key, std::string*), texts(key, std::vector<std::string>*), names(key,
-// Names, int*), pool(key, PoolPolicy*), layers(key, std::vector<int64_t>*, int64_t n_layers).
+// Names, int*), pool(key, PoolPolicy*), pool_schedule(key, PoolSchedule*), layers(key,
+// std::vector<int64_t>*, int64_t n_layers).
 template <typename Visitor>
 void visit_config(Visitor& v, RunConfig& c) {
   const auto names = [&v](const char* key, const Names& values, auto* field) {
@@ -71,10 +72,14 @@ void visit_config(Visitor& v, RunConfig& c) {
     }
     names("balance_sees", {"masked", "full"}, &c.routing.balance_sees);
     names("z_sees", {"masked", "full"}, &c.routing.z_sees);
-    names("balance_scope", {"rank", "micro_batch", "global_batch"}, &c.routing.balance_scope);
+    names("balance_scope", {"rank", "micro_batch", "global_batch", "document"},
+          &c.routing.balance_scope);
     names("losses_over", {"all", "labelled"}, &c.routing.losses_over);
     v.pool("pool", &c.routing.pool);
+    v.pool_schedule("pool_schedule", &c.routing.pool_schedule);
     names("pool_draw", {"per_layer", "per_document"}, &c.routing.pool_draw);
+    v.field("jitter", &c.routing.jitter, Range{0, 0.9999999});
+    v.field("bias_rate", &c.routing.bias_rate, Range{0, 1});
     v.field("balance_weight", &c.routing.balance_weight, Range{0, kNoLimit});
     v.field("z_weight", &c.routing.z_weight, Range{0, kNoLimit});
   }

@@ -10,6 +10,7 @@
 #include "absl/strings/str_join.h"
 #include "data/program/closest_name.h"
 #include "model/device/limits.h"
+#include "model/router_jitter.h"
 #include "train/config/config_fields.h"
 #include "train/config/run_config.h"
 #include "train/config/yaml_file.h"
@@ -125,13 +126,9 @@ class Reader {
     if (entry == nullptr) return;
     counts->clear();
     if (entry->node.IsScalar() && entry->node.Scalar() == "none") return;
-    bool good = entry->node.IsSequence();
-    for (const YAML::Node& item : entry->node) {
-      counts->push_back(0);
-      good = good && item.IsScalar() && absl::SimpleAtoi(item.Scalar(), &counts->back()) &&
-             counts->back() >= 0;
+    if (!read_counts(entry->node, counts)) {
+      wrong(*entry, key, "none, or a list of numbers, one for each layer");
     }
-    if (!good) wrong(*entry, key, "none, or a list of numbers, one for each layer");
   }
   void pool(const char* key, PoolPolicy* pool) {
     const Entry* entry = take(key);
@@ -157,7 +154,7 @@ class Reader {
     int64_t fixed = 0;
     field("fixed", &fixed, {1, 1e6});
     field("top_p", &pool->top_p, {0, 1});
-    field("min", &pool->min, {1, 1e6});
+    pool_min(pool);
     field("max", &pool->max, {1, 1e6});
     if (has_fixed) pool->min = pool->max = fixed;
     pool->kind = has_top_p ? PoolPolicy::Kind::kTopP : PoolPolicy::Kind::kRange;
@@ -172,6 +169,17 @@ class Reader {
       field("eval", &size, {1, 1e6});
       pool->eval = size;
     }
+    section_ = outer;
+  }
+  void pool_schedule(const char* key, PoolSchedule* schedule) {
+    const Entry* entry = take(key);
+    if (entry != nullptr && entry->node.IsScalar() && entry->node.Scalar() == "none") {
+      return reject_children(key);
+    }
+    if (entry != nullptr) return wrong(*entry, key, "none or {steps}");
+    const std::string outer = section_;
+    section_ = path(key);
+    field("steps", &schedule->steps, {1, 1e12});
     section_ = outer;
   }
   void synthetic(const char* key, std::optional<SyntheticOptions>* options) {
@@ -218,6 +226,30 @@ class Reader {
   }
 
  private:
+  // Whether it is a list of numbers of 0 or more.
+  static bool read_counts(const YAML::Node& node, std::vector<int64_t>* counts) {
+    bool good = node.IsSequence();
+    for (const YAML::Node& item : node) {
+      counts->push_back(0);
+      good = good && item.IsScalar() && absl::SimpleAtoi(item.Scalar(), &counts->back()) &&
+             counts->back() >= 0;
+    }
+    return good;
+  }
+  // One number, or a list with one for each layer.
+  void pool_min(PoolPolicy* pool) {
+    const auto entry = entries_.find(path("min"));
+    if (entry == entries_.end() || !entry->second.node.IsSequence()) {
+      return field("min", &pool->min, {1, 1e6});
+    }
+    take("min");
+    std::vector<int64_t> minima;
+    if (!read_counts(entry->second.node, &minima) || minima.empty()) {
+      return wrong(entry->second, "min", "a number, or a list of numbers, one for each layer");
+    }
+    pool->min = *std::min_element(minima.begin(), minima.end());
+    pool->min_by_layer = std::move(minima);
+  }
   std::string path(const std::string& key) const { return absl::StrCat(section_, ".", key); }
   static std::string without_underscores(std::string text) {  // 1_000_000
     std::erase(text, '_');
@@ -326,12 +358,26 @@ void check_experts_per_layer(const RunConfig& c, const Say& say) {
   }
 }
 
+void check_pool_schedule(const RunConfig& c, const Say& say) {
+  if (c.routing.pool_schedule.steps == 0 || c.routing.pool.kind == PoolPolicy::Kind::kRange) return;
+  say("routing.pool_schedule.steps",
+      "pool_schedule is of pools with a range of sizes, or a fixed one: top_p and no pools have "
+      "none");
+}
+
 void check_pool(const RunConfig& c, const Say& say) {
   const ModelConfig& m = c.model;
   const PoolPolicy& pool = c.routing.pool;
+  check_pool_schedule(c, say);
   if (pool.kind == PoolPolicy::Kind::kNone) return;
-  if (pool.min > pool.max) {
-    say("routing.pool.min", absl::StrCat("pool min ", pool.min, " is above max ", pool.max));
+  int64_t largest_min = pool.min;
+  for (const int64_t min : pool.min_by_layer) largest_min = std::max(largest_min, min);
+  if (largest_min > pool.max) {
+    say("routing.pool.min", absl::StrCat("pool min ", largest_min, " is above max ", pool.max));
+  }
+  const auto minima = static_cast<int64_t>(pool.min_by_layer.size());
+  if (minima != 0 && minima != m.n_layers) {
+    say("routing.pool.min", absl::StrCat(minima, " pool minima for ", m.n_layers, " layers"));
   }
   if (pool.min < m.routed_top_k()) {
     say("routing.pool.min", absl::StrCat("pool min ", pool.min, " is below the ", m.routed_top_k(),
@@ -370,6 +416,10 @@ void check_experts(const RunConfig& c, const Say& say) {
                                     " ranks: each rank needs one"));
   }
   check_pool(c, say);
+  if (c.routing.jitter > 0 && !jitter_fits(m)) {
+    say("routing.jitter",
+        "jitter is for models of less than 32768 layers and d_model up to 262144");
+  }
 }
 
 void check_model(const RunConfig& c, const Say& say) {
@@ -502,6 +552,7 @@ absl::StatusOr<RunConfig> read_overridden_config(const std::string& path,
   Reader reader(std::move(entries), &errors);
   visit_config(reader, config);
   reader.report_unknown();
+  config.model.selection_bias = config.routing.bias_rate > 0 && config.model.moe_layers() > 0;
   check_together(config, [&](const char* key, const std::string& what) {
     const std::string place = reader.place_of(key);
     errors.push_back(absl::StrCat(place.empty() ? path : place, ": ", what));

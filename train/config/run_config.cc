@@ -38,14 +38,20 @@ class Printer {
   }
   void pool(const char* key, PoolPolicy* pool) {
     const std::string eval = pool->eval ? absl::StrCat(*pool->eval) : "none";
+    const std::string min = pool->min_by_layer.empty()
+                                ? absl::StrCat(pool->min)
+                                : absl::StrCat("[", absl::StrJoin(pool->min_by_layer, ", "), "]");
     if (pool->kind == PoolPolicy::Kind::kNone) {
       put(key, "none");
     } else if (pool->kind == PoolPolicy::Kind::kTopP) {
-      put(key, absl::StrCat("{top_p: ", number(pool->top_p), ", min: ", pool->min,
-                            ", max: ", pool->max, ", eval: ", eval, "}"));
+      put(key, absl::StrCat("{top_p: ", number(pool->top_p), ", min: ", min, ", max: ", pool->max,
+                            ", eval: ", eval, "}"));
     } else {
-      put(key, absl::StrCat("{min: ", pool->min, ", max: ", pool->max, ", eval: ", eval, "}"));
+      put(key, absl::StrCat("{min: ", min, ", max: ", pool->max, ", eval: ", eval, "}"));
     }
+  }
+  void pool_schedule(const char* key, PoolSchedule* schedule) {
+    put(key, schedule->steps > 0 ? absl::StrCat("{steps: ", schedule->steps, "}") : "none");
   }
   void layers(const char* key, std::vector<int64_t>* layers, int64_t) {
     put(key, layers->empty() ? "none" : absl::StrCat("[", absl::StrJoin(*layers, ", "), "]"));

@@ -89,6 +89,7 @@ absl::Status check_expressible(Architecture architecture, const ModelConfig& c) 
     why = !c.qk_norm                 ? "olmoe normalises queries and keys, this model does not"
           : c.num_shared_experts > 0 ? "olmoe has no shared experts"
           : !c.dense_layers.empty()  ? "olmoe has no dense layers"
+          : c.selection_bias         ? "olmoe's routers have no selection bias"
                                      : nullptr;
   } else if (architecture == Architecture::kDense) {
     why = c.moe_layers() > 0 ? "olmo2_noqknorm_prenorm has no experts"

@@ -16,7 +16,7 @@ constexpr int64_t kMostExperts = 1 << 16;  // of a layer, against hostile input
 const std::vector<std::string> kConventions = {"previous", "next"};
 const std::vector<std::string> kMasks = {"before_softmax", "after_softmax"};
 const std::vector<std::string> kScores = {"masked", "full"};
-const std::vector<std::string> kScopes = {"rank", "micro_batch", "global_batch"};
+const std::vector<std::string> kScopes = {"rank", "micro_batch", "global_batch", "document"};
 const std::vector<std::string> kLossTokens = {"all", "labelled"};
 const std::vector<std::string> kDraws = {"per_layer", "per_document"};
 
@@ -42,10 +42,26 @@ OrderedJson pool_json(const PoolPolicy& pool) {
   if (pool.kind == PoolPolicy::Kind::kNone) return "none";
   OrderedJson json = OrderedJson::object();
   if (pool.kind == PoolPolicy::Kind::kTopP) json["top_p"] = pool.top_p;
-  json["min"] = pool.min;
+  json["min"] = pool.min_by_layer.empty() ? OrderedJson(pool.min) : OrderedJson(pool.min_by_layer);
   json["max"] = pool.max;
   json["eval"] = pool.eval ? OrderedJson(*pool.eval) : OrderedJson("none");
   return json;
+}
+
+// One number, or a list with one for each layer.
+absl::Status read_pool_min(const Json& json, const std::string& where, PoolPolicy* pool) {
+  if (!json.contains("min") || !json["min"].is_array()) {
+    absl::StatusOr<int64_t> min = json_field<int64_t>(json, "min", where);
+    if (min.ok()) pool->min = *min;
+    return min.status();
+  }
+  JsonFields fields(json, where);
+  fields.optional("min", &pool->min_by_layer);
+  if (!fields.status().ok()) return fields.status();
+  const std::vector<int64_t>& minima = pool->min_by_layer;
+  if (minima.empty()) return absl::DataLossError(absl::StrCat(where, ": min is an empty list"));
+  pool->min = *std::min_element(minima.begin(), minima.end());
+  return absl::OkStatus();
 }
 
 absl::Status read_pool(const Json& json, const std::string& where, PoolPolicy* pool) {
@@ -53,18 +69,29 @@ absl::Status read_pool(const Json& json, const std::string& where, PoolPolicy* p
     pool->kind = PoolPolicy::Kind::kNone;
     return absl::OkStatus();
   }
-  absl::StatusOr<int64_t> min = json_field<int64_t>(json, "min", where);
-  if (!min.ok()) return min.status();
+  absl::Status min = read_pool_min(json, where, pool);
+  if (!min.ok()) return min;
   absl::StatusOr<int64_t> max = json_field<int64_t>(json, "max", where);
   if (!max.ok()) return max.status();
   absl::StatusOr<double> top_p = json_field_or<double>(json, "top_p", 0, where);
   if (!top_p.ok()) return top_p.status();
   pool->kind = *top_p > 0 ? PoolPolicy::Kind::kTopP : PoolPolicy::Kind::kRange;
-  pool->min = *min;
   pool->max = *max;
   pool->top_p = *top_p;
   if (json.contains("eval") && json["eval"].is_number_integer())
     pool->eval = json["eval"].get<int64_t>();
+  return absl::OkStatus();
+}
+
+// Steps of the schedule; none where the key is absent.
+absl::Status read_pool_schedule(const Json& json, const std::string& where,
+                                PoolSchedule* schedule) {
+  if (!json.contains("pool_schedule")) return absl::OkStatus();
+  absl::StatusOr<int64_t> steps =
+      json_field<int64_t>(json["pool_schedule"], "steps", where + ": pool_schedule");
+  if (!steps.ok()) return steps.status();
+  if (*steps < 1) return absl::DataLossError(absl::StrCat(where, ": pool_schedule is empty"));
+  schedule->steps = *steps;
   return absl::OkStatus();
 }
 
@@ -87,11 +114,20 @@ absl::Status read_contract(const Json& json, const std::string& where, ModelDesc
   };
   number("balance_weight", &c.balance_weight);
   number("z_weight", &c.z_weight);
+  if (json.contains("jitter")) number("jitter", &c.jitter);
+  if (json.contains("bias_rate")) number("bias_rate", &c.bias_rate);
   absl::StatusOr<bool> confined = json_field<bool>(json, "document_attention", where);
   status.Update(confined.status());
   if (!status.ok()) return status;
   d->document_attention = *confined;
-  return read_pool(json.value("pool", Json()), where + ": pool", &c.pool);
+  status = read_pool(json.value("pool", Json()), where + ": pool", &c.pool);
+  if (status.ok()) status = read_pool_schedule(json, where, &c.pool_schedule);
+  const auto minima = static_cast<int64_t>(c.pool.min_by_layer.size());
+  if (status.ok() && minima != 0 && minima != d->config.n_layers) {
+    return absl::DataLossError(absl::StrCat(where, ": pool: min has ", minima, " entries for ",
+                                            d->config.n_layers, " layers"));
+  }
+  return status;
 }
 
 // Which layers are dense: by `dense_layers`, or by a 0 in `num_experts_per_layer`.
@@ -200,6 +236,7 @@ OrderedJson architecture_json(const ModelDescription& d) {
   set_special_tokens(d, &json);
   set_expert_counts(c, &json);
   if (c.qk_norm) json["qk_norm"] = true;
+  if (c.selection_bias) json["selection_bias"] = true;
   if (!c.dense_layers.empty()) {
     json["dense_layers"] = c.dense_layers;
     json["dense_intermediate_size"] = c.d_ffn;
@@ -227,6 +264,11 @@ OrderedJson to_config_json(const ModelDescription& d) {
   if (r.losses_over != LossTokens::kAll) {
     json[kContractKey]["losses_over"] = name_of(r.losses_over, kLossTokens);
   }
+  if (r.jitter > 0) json[kContractKey]["jitter"] = r.jitter;
+  if (r.bias_rate > 0) json[kContractKey]["bias_rate"] = r.bias_rate;
+  if (r.pool_schedule.steps > 0) {
+    json[kContractKey]["pool_schedule"] = {{"steps", r.pool_schedule.steps}};
+  }
   return json;
 }
 
@@ -249,6 +291,7 @@ absl::StatusOr<ModelDescription> read_config_json(const std::string& path) {
   fields.required("intermediate_size", &c.d_expert);
   fields.optional("dense_intermediate_size", &c.d_ffn);
   fields.optional("qk_norm", &c.qk_norm);
+  fields.optional("selection_bias", &c.selection_bias);
   read_attention_and_sizes(&fields, &d);
   read_layers(&fields, &c);
   fields.refuse_unless_null("always_active_experts");

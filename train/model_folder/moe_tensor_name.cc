@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "model/parameters.h"
 
 namespace emo {
 
@@ -16,7 +17,10 @@ std::optional<MoeTensorName> parse_moe_tensor_name(const std::string& name) {
       !absl::SimpleAtoi(parts[2], &parsed.layer)) {
     return std::nullopt;
   }
-  if (parts[4] == "gate" && parts[5] == "weight") return parsed;
+  if (parts[4] == "gate" && (parts[5] == "weight" || is_selection_bias(name))) {
+    parsed.rest = parts[5];
+    return parsed;
+  }
   int64_t expert = 0;
   if (parts.size() < 8 || parts[4] != "experts" || !absl::SimpleAtoi(parts[5], &expert)) {
     return std::nullopt;
@@ -29,7 +33,7 @@ std::optional<MoeTensorName> parse_moe_tensor_name(const std::string& name) {
 std::string moe_tensor_name(const MoeTensorName& parsed) {
   const std::string prefix = absl::StrCat("model.layers.", parsed.layer, ".mlp.");
   return parsed.expert ? absl::StrCat(prefix, "experts.", *parsed.expert, ".", parsed.rest)
-                       : prefix + "gate.weight";
+                       : absl::StrCat(prefix, "gate.", parsed.rest);
 }
 
 }  // namespace emo

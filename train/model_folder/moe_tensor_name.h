@@ -7,11 +7,12 @@
 
 namespace emo {
 
-// "model.layers.L.mlp.experts.E.REST", or with a router "model.layers.L.mlp.gate.weight".
+// "model.layers.L.mlp.experts.E.REST", or of a router, with a row for each expert,
+// "model.layers.L.mlp.gate.REST".
 struct MoeTensorName {
   int64_t layer = 0;
   std::optional<int64_t> expert;  // none: the router
-  std::string rest;               // "gate_proj.weight"
+  std::string rest;               // "gate_proj.weight"; "weight", "e_score_correction_bias"
 };
 
 // Nothing for other tensors.

@@ -8,6 +8,7 @@ namespace emo {
 namespace {
 
 bool is_frozen(const ModelConfig& config, const ParameterInfo& parameter, Freeze freeze) {
+  if (is_selection_bias(parameter.name)) return true;  // has no gradient
   if (freeze == Freeze::kNone) return false;
   if (parameter.buffer == ParameterBuffer::kExperts) return true;
   const std::optional<MoeTensorName> name = parse_moe_tensor_name(parameter.name);
@@ -42,7 +43,8 @@ std::vector<Span> spans_of(const ModelConfig& config, const ParameterLayout& lay
 TrainedParts trained_parts(const ModelConfig& config, const ParameterLayout& layout,
                            Freeze freeze) {
   return {spans_of(config, layout, ParameterBuffer::kDense, layout.dense.size(), freeze),
-          spans_of(config, layout, ParameterBuffer::kExperts, layout.experts.size(), freeze)};
+          spans_of(config, layout, ParameterBuffer::kExperts, layout.experts.size(), freeze),
+          freeze != Freeze::kRoutedSharedRouter};
 }
 
 std::vector<Span> trained_of_part(const Sharding& sharding, size_t bucket,

@@ -18,6 +18,7 @@ struct Span {
 // Spans of both buffers that are trained, ascending, apart from each other.
 struct TrainedParts {
   std::vector<Span> dense, experts;
+  bool selection_biases = true;  // which move by counts alone, so stand in no span
 };
 
 // All parameters but those that `freeze` names, of what this rank holds.

@@ -3,9 +3,11 @@
 #include <ATen/ops/cat.h>
 #include <ATen/ops/from_blob.h>
 
+#include <array>
 #include <cmath>
 
 #include "parallel/sharding.h"
+#include "train/optimizer/selection_bias.h"
 
 namespace emo {
 namespace {
@@ -17,19 +19,25 @@ int64_t passes_of(const std::vector<MicroBatch>& micro_batches) {
   return passes;
 }
 
-double sum_over(Communicator& world, int64_t share) {
-  world.all_reduce(at::from_blob(&share, {1}, at::kLong), ReduceOp::kSum);
-  return static_cast<double>(share);
+// Collective. What the losses of the step are divided by; its pass has them.
+LossOptions losses_of(Communicator& world, const std::vector<MicroBatch>& micro_batches,
+                      int64_t divisor_share, double lm_z_weight) {
+  std::array<int64_t, 2> shares = {divisor_share, 0};
+  for (const MicroBatch& slices : micro_batches) {
+    for (const Slice& slice : slices) shares[1] += slice.sequence_index.numel();
+  }
+  world.all_reduce(at::from_blob(shares.data(), {2}, at::kLong), ReduceOp::kSum);
+  return {static_cast<double>(shares[0]), lm_z_weight, static_cast<double>(shares[1])};
 }
 
-PassOptions pass_of(const Mesh& mesh, double divisor, const StepOptions& options,
+PassOptions pass_of(const Mesh& mesh, const LossOptions& losses, const StepOptions& options,
                     TrainingState* state, GradientReduction* reduction) {
   Profile* profile = options.profile;
   PassOptions pass;
   pass.ep = mesh.ep.get();
   pass.world = mesh.world.get();
   pass.settings = options.pass;
-  pass.loss = {divisor, options.lm_z_weight};
+  pass.loss = losses;
   pass.profile = profile;
   pass.before_parameters = [=](size_t bucket) {
     const Timed timed(profile, Work::kExchange);
@@ -63,10 +71,12 @@ StepTotals add_up(const Mesh& mesh, const std::vector<MicroBatch>& micro_batches
   const Gradients& gradients = state->gradients;
   std::vector<ExchangeCounters>& traffic = state->memory.buffers.traffic;
   StepTotals totals;
-  totals.divisor = sum_over(*mesh.world, divisor_share);
+  const LossOptions losses =
+      losses_of(*mesh.world, micro_batches, divisor_share, options.lm_z_weight);
+  totals.divisor = losses.divisor;
   GradientReduction reduction(mesh, state->model.layout, {gradients.layout, gradients.buffers},
                               state->owned_gradients, passes_of(micro_batches));
-  const PassOptions pass = pass_of(mesh, totals.divisor, options, state, &reduction);
+  const PassOptions pass = pass_of(mesh, losses, options, state, &reduction);
   traffic.assign(state->model.config.n_layers, {});
   state->balance.start_step();
   state->sums.all().zero_();
@@ -88,6 +98,22 @@ StepTotals add_up(const Mesh& mesh, const std::vector<MicroBatch>& micro_batches
   return totals;
 }
 
+// Moves what this rank owns of a bucket's selection bias, where it has one.
+void move_bias(size_t bucket, const StepTotals& totals, const at::Tensor& control,
+               TrainingState* state) {
+  const ModelConfig& config = state->model.config;
+  const auto layer = static_cast<int64_t>(bucket) - static_cast<int64_t>(layer_bucket(0));
+  if (!config.selection_bias || !state->trained.selection_biases || layer < 0 ||
+      layer >= config.n_layers || config.is_dense(layer)) {
+    return;
+  }
+  int64_t moe_layer = 0;
+  for (int64_t before = 0; before < layer; ++before) moe_layer += config.is_dense(before) ? 0 : 1;
+  update_selection_bias(
+      layer, state->sums.counts(totals.all, moe_layer, config.routed_experts(layer)),
+      {state->model.contract.bias_rate, control}, &state->model, &state->optimizer);
+}
+
 // Changes what this rank owns of the parameters, a bucket at a time, and sends each on its way.
 void update(const Mesh& mesh, const StepTotals& totals, const StepOptions& options,
             TrainingState* state) {
@@ -97,6 +123,7 @@ void update(const Mesh& mesh, const StepTotals& totals, const StepOptions& optio
   model.backend->clip_control(totals.all, totals.squares(), options.clip, &update.control);
   adamw_step(state->trained, update, state->owned_gradients, &model, &state->optimizer,
              [&](size_t bucket) {
+               move_bias(bucket, totals, update.control, state);
                timed.switch_to(Work::kExchange);
                state->updates.add(bucket, all_gather_bucket(*mesh.world, model.layout.dense, bucket,
                                                             model.parameters.dense));

@@ -4,12 +4,13 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "model/parameters.h"
 #include "train/model_folder/moe_tensor_name.h"
 
 namespace emo {
 namespace {
 
-// The rows of a matrix, one after another.
+// The rows of a matrix, or numbers of a vector, one after another.
 std::string take_rows(const TensorRecord& matrix, const std::vector<int64_t>& rows) {
   const size_t row_bytes = matrix.bytes.size() / static_cast<size_t>(matrix.shape[0]);
   std::string taken;
@@ -57,16 +58,18 @@ absl::StatusOr<TensorFolder> cut_tensors(TensorFolder folder, const ModelConfig&
       if (found == experts.end() || *found != *parsed->expert) continue;
       tensors.emplace(moe_tensor_name({parsed->layer, found - experts.begin(), parsed->rest}),
                       *record);
-    } else if (record->shape !=
-               std::vector<int64_t>{config.experts(parsed->layer), config.d_model}) {
-      wrong.push_back(absl::StrCat(name, " is ", shape_string(record->shape), ", expected ",
-                                   shape_string({config.experts(parsed->layer), config.d_model})));
-    } else {
-      owned.push_back(take_rows(*record, experts));
-      tensors.emplace(name, TensorRecord{record->dtype,
-                                         {static_cast<int64_t>(experts.size()), config.d_model},
-                                         owned.back()});
+      continue;
     }
+    std::vector<int64_t> shape = {config.experts(parsed->layer)};
+    if (!is_selection_bias(name)) shape.push_back(config.d_model);
+    if (record->shape != shape) {
+      wrong.push_back(absl::StrCat(name, " is ", shape_string(record->shape), ", expected ",
+                                   shape_string(shape)));
+      continue;
+    }
+    owned.push_back(take_rows(*record, experts));
+    shape[0] = static_cast<int64_t>(experts.size());
+    tensors.emplace(name, TensorRecord{record->dtype, shape, owned.back()});
   }
   if (!wrong.empty()) {
     return absl::DataLossError(absl::StrCat(folder.where(), ": tensors do not fit the model:\n  ",

@@ -17,8 +17,28 @@ void score_gradient(const at::Tensor& counts, const at::Tensor& tokens, int64_t 
   });
 }
 
+void document_score_gradient(const at::Tensor& counts, const at::Tensor& pool_sizes, int64_t top_k,
+                             double divisor, const at::Tensor& gradient) {
+  const int64_t E = counts.size(1);
+  const auto* count = counts.const_data_ptr<int32_t>();
+  const int32_t* size = data_or_null<int32_t>(pool_sizes);
+  auto* out = gradient.mutable_data_ptr<float>();
+  const auto K = static_cast<double>(top_k);
+  for_each_row(counts.device(), counts.size(0), [=] EMO_HOST_DEVICE(int64_t d, Lanes lanes) {
+    long long chosen = 0;
+    for (int64_t e = lanes.index(); e < E; e += lanes.count()) chosen += count[d * E + e];
+    const auto slots = static_cast<double>(lanes.sum(chosen));
+    const auto pool = static_cast<double>(size != nullptr && size[d] < E ? size[d] : E);
+    const double factor = slots > 0 ? pool * K / (slots * slots * divisor) : 0;
+    for (int64_t e = lanes.index(); e < E; e += lanes.count()) {
+      out[d * E + e] = static_cast<float>(factor * count[d * E + e]);
+    }
+  });
+}
+
 void add_layer_sums(const LayerSums& layer, const at::Tensor& sums) {
-  const int64_t E = layer.gradient.size(0);
+  const int64_t E = layer.counts.size(0);
+  const int64_t gradients = layer.gradient.numel();
   const int64_t T = layer.logsumexp.size(0);
   const int64_t N = layer.document_entropy.defined() ? layer.document_entropy.size(0) : 0;
   const auto* gradient = layer.gradient.const_data_ptr<float>();
@@ -32,7 +52,7 @@ void add_layer_sums(const LayerSums& layer, const at::Tensor& sums) {
   auto* sum_of = sums.mutable_data_ptr<double>();
   // A row for each number but the counts; those behind them.
   for_each_long_row(sums.device(), 7, [=] EMO_HOST_DEVICE(int64_t field, BlockLanes lanes) {
-    const int64_t n = field == 0 ? E : field <= 2 ? T : N;
+    const int64_t n = field == 0 ? gradients : field <= 2 ? T : N;
     double sum = 0;
     for (int64_t i = lanes.index(); i < n; i += lanes.count()) {
       switch (field) {

@@ -10,10 +10,15 @@ namespace emo::device {
 void score_gradient(const at::Tensor& counts, const at::Tensor& tokens, int64_t top_k,
                     double divisor, const at::Tensor& gradient);
 
+// gradient f32 [N, E] of documents: (P_d / K) (C_de / n_d) / n_d / divisor from counts i32 [N, E]
+// and the sizes of pools i32 [N] (undefined: E); 0 where n_d, a K-th of the counts, is 0.
+void document_score_gradient(const at::Tensor& counts, const at::Tensor& pool_sizes, int64_t top_k,
+                             double divisor, const at::Tensor& gradient);
+
 // What one layer's router adds to the sums of a step.
 struct LayerSums {
-  at::Tensor gradient;          // f32 [E] of score_gradient
-  at::Tensor score_sum;         // f64 [E]
+  at::Tensor gradient;          // f32 [E] of score_gradient, or [N, E] of document_score_gradient
+  at::Tensor score_sum;         // f64, of the gradient's shape
   at::Tensor counts;            // i64 [E]
   at::Tensor logsumexp;         // f32 [T] of the logits that the z loss sees
   at::Tensor labels;            // i32 [T] the z loss is of those not negative; undefined: of all

@@ -65,30 +65,33 @@ void choose_pools(const at::Tensor& q, const PoolPolicy& policy, const at::Tenso
 }
 
 void choose_experts(const at::Tensor& logits, const at::Tensor& logsumexp, const Spans& spans,
-                    const at::Tensor& pools, const at::Tensor& experts, const at::Tensor& weights) {
+                    const at::Tensor& pools, const at::Tensor& bias, const at::Tensor& experts,
+                    const at::Tensor& weights) {
   const int64_t E = logits.size(1);
   const int64_t K = experts.size(1);
   const auto* z_of = logits.const_data_ptr<float>();
   const auto* lse = logsumexp.const_data_ptr<float>();
   const auto* span_of = spans.span_of.const_data_ptr<int32_t>();
   const auto* pool_of = pools.const_data_ptr<uint8_t>();
+  const float* bias_of = data_or_null<float>(bias);
   auto* chosen = experts.mutable_data_ptr<int32_t>();
   auto* weight = weights.mutable_data_ptr<float>();
   for_each_row(logits.device(), logits.size(0), [=] EMO_HOST_DEVICE(int64_t t, Lanes lanes) {
     const float* z = z_of + t * E;
     const uint8_t* pool = pool_of + span_of[t] * E;
-    // Each round takes the best of those behind the last one in the order (weight down, index up).
+    // Each round takes the best of those behind the last one in the order (key down, index up).
     float last = INFINITY;
     int last_expert = -1;
     for (int64_t k = 0; k < K; ++k) {
-      float best = -1;
+      float best = -INFINITY;
       auto place = static_cast<int>(E);
       for (int64_t e = lanes.index(); e < E; e += lanes.count()) {
         if (pool[e] == 0) continue;
-        const float p = expf(z[e] - lse[t]);
-        const bool behind = p < last || (p == last && e > last_expert);
-        if (behind && p > best) {
-          best = p;
+        const float score = expf(z[e] - lse[t]);
+        const float key = bias_of == nullptr ? score : score + bias_of[e];
+        const bool behind = key < last || (key == last && e > last_expert);
+        if (behind && key > best) {
+          best = key;
           place = static_cast<int>(e);
         }
       }
@@ -96,7 +99,7 @@ void choose_experts(const at::Tensor& logits, const at::Tensor& logsumexp, const
       const bool found = place < E;
       if (lanes.index() == 0) {
         chosen[t * K + k] = found ? place : -1;
-        weight[t * K + k] = found ? best : 0.0f;
+        weight[t * K + k] = !found ? 0.0f : bias_of == nullptr ? best : expf(z[place] - lse[t]);
       }
       last = best;
       last_expert = place;

@@ -15,9 +15,11 @@ namespace emo::device {
 void choose_pools(const at::Tensor& q, const PoolPolicy& policy, const at::Tensor& sizes,
                   const at::Tensor& ranked, const at::Tensor& pools);
 
-// The K experts of each token with the largest exp(logit - logsumexp) in its pool, best first:
-// experts i32 [T, K] (-1 where the pool has fewer) and those weights f32 [T, K] (0 there).
+// The K experts of each token with the largest exp(logit - logsumexp), plus bias f32 [E] where that
+// is defined, in its pool, best first: experts i32 [T, K] (-1 where the pool has fewer) and as
+// weights f32 [T, K] (0 there) their exp(logit - logsumexp).
 void choose_experts(const at::Tensor& logits, const at::Tensor& logsumexp, const Spans& spans,
-                    const at::Tensor& pools, const at::Tensor& experts, const at::Tensor& weights);
+                    const at::Tensor& pools, const at::Tensor& bias, const at::Tensor& experts,
+                    const at::Tensor& weights);
 
 }  // namespace emo::device

@@ -15,6 +15,7 @@ void add_softmax_gradient(const at::Tensor& logits, const Spans& spans, const So
   const auto* lse_of = losses.logsumexp.const_data_ptr<float>();
   const uint8_t* pool_of = data_or_null<uint8_t>(losses.pools);
   const float* balance = data_or_null<float>(losses.balance);
+  const bool by_document = losses.balance.defined() && losses.balance.dim() == 2;
   const uint8_t* balance_pool = data_or_null<uint8_t>(losses.balance_pool);
   const int32_t* label = data_or_null<int32_t>(losses.labels);
   const int32_t* experts = data_or_null<int32_t>(losses.experts);
@@ -24,6 +25,7 @@ void add_softmax_gradient(const at::Tensor& logits, const Spans& spans, const So
   for_each_row(logits.device(), logits.size(0), [=] EMO_HOST_DEVICE(int64_t t, Lanes lanes) {
     const float* z = z_of + t * E;
     const int64_t pool_row = static_cast<int64_t>(span_of[t]) * E;
+    const int64_t balance_row = by_document ? pool_row : 0;
     const float lse = lse_of[t];
     const bool in_losses = label == nullptr || label[t] >= 0;
     // The loss's derivative by the score of e, and the score.
@@ -31,7 +33,7 @@ void add_softmax_gradient(const at::Tensor& logits, const Spans& spans, const So
       float g = 0;
       if (in_losses && balance != nullptr &&
           (balance_pool == nullptr || balance_pool[pool_row + e] != 0)) {
-        g = balance[e];
+        g = balance[balance_row + e];
       }
       for (int64_t slot = t * K; slot < t * K + K; ++slot) {
         if (experts[slot] == static_cast<int32_t>(e)) g += d_weights[slot];

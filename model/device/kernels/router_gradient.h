@@ -12,7 +12,8 @@ namespace emo::device {
 struct SoftmaxLosses {
   at::Tensor pools;         // u8 [N, E]
   at::Tensor logsumexp;     // f32 [T]
-  at::Tensor balance;       // f32 [E] gradient of the scores of each token in the losses
+  at::Tensor balance;       // f32 [E] gradient of the scores of each token in the losses, or [N, E]
+                            // by document
   at::Tensor balance_pool;  // u8 [N, E] where `balance` counts only inside a pool
   float z = 0;              // factor of logsumexp^2
   at::Tensor labels;        // i32 [T] those with a label >= 0 are in the losses; undefined: all

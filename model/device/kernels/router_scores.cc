@@ -136,4 +136,19 @@ void count_choices(const at::Tensor& experts, const Spans& spans, const at::Tens
   });
 }
 
+void count_documents(const at::Tensor& partial, const Spans& spans, const at::Tensor& counts) {
+  const int64_t E = partial.size(1);
+  const auto* of_piece = partial.const_data_ptr<int32_t>();
+  const auto* first = spans.first_piece.const_data_ptr<int32_t>();
+  auto* of_document = counts.mutable_data_ptr<int32_t>();
+  for_each(partial.device(), spans.N * E, [=] EMO_HOST_DEVICE(int64_t i) {
+    const int64_t span = i / E;
+    int32_t count = 0;
+    for (int64_t piece = first[span]; piece < first[span + 1]; ++piece) {
+      count += of_piece[piece * E + i % E];
+    }
+    of_document[i] = count;
+  });
+}
+
 }  // namespace emo::device

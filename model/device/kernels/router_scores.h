@@ -27,8 +27,11 @@ void sum_pieces(const at::Tensor& sums, const at::Tensor& of_all);
 void document_means(const at::Tensor& values, const Spans& spans, const at::Tensor& means);
 
 // counts i64 [E]: tokens that chose e, from experts i32 [T, K]; labels as above. `partial` i32
-// [pieces, E] is scratch.
+// [pieces, E]: those of each piece.
 void count_choices(const at::Tensor& experts, const Spans& spans, const at::Tensor& labels,
                    const at::Tensor& partial, const at::Tensor& counts);
+
+// From partial i32 [pieces, E]: of each document i32 [N, E].
+void count_documents(const at::Tensor& partial, const Spans& spans, const at::Tensor& counts);
 
 }  // namespace emo::device

@@ -96,7 +96,7 @@ def largest(difference) -> float:
 @functools.cache
 def trained(emo):
     """The folder of a trained model, and how many tokens its tokenizer has; beside it one without experts, and one
-    with a dense layer."""
+    with a dense layer, one with selection biases."""
     folder = emo.folder
     write_tokenizer(folder / "tokenizer.json", merges=100)
     with open(folder / "texts.jsonl", "w") as file:
@@ -109,6 +109,7 @@ def trained(emo):
     emo.run(*run, f"run.folder={folder}/emo")
     emo.run(*run, f"run.folder={folder}/dense", "model.dense_layers=all", "model.d_ffn=96", "routing.pool=none")
     emo.run(*run, f"run.folder={folder}/mixed", "model.dense_layers=[0]", "model.d_ffn=96")
+    emo.run(*run, f"run.folder={folder}/biased", "routing.bias_rate=0.02")
     return folder / "emo/step-0000003", vocabulary
 
 
@@ -161,7 +162,8 @@ def our_classes(emo, release):
     """Logits, masks, caches and greedy text of folders of model_type emo."""
     model, vocabulary = trained(emo)
     for folder, tokens in ((model, vocabulary), (two_shared(emo), 60), (emo.folder / "dense/step-0000003", vocabulary),
-                           (emo.folder / "mixed/step-0000003", vocabulary), (of_0_1_0(emo, "cut"), 320)):
+                           (emo.folder / "mixed/step-0000003", vocabulary),
+                           (emo.folder / "biased/step-0000003", vocabulary), (of_0_1_0(emo, "cut"), 320)):
         path, text = expected(emo, folder, tokens)
         side(emo, release).ask("compare", folder, path)
         found = side(emo, release).ask("generate", folder, path)

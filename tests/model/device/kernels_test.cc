@@ -315,10 +315,23 @@ TEST(RouterKernels, TopKTiesKeepTheLowerIndexAndSmallPoolsLeaveSlotsUnused) {
                                 .view({3, 5});
   const at::Tensor pools = at::tensor({1, 1, 1, 1, 1, 0, 1, 0, 1, 0}, at::kByte).view({2, 5});
   const at::Tensor experts = on(at::empty({3, 3}, at::kInt)), weights = on(at::empty({3, 3}));
-  device::choose_experts(on(logits), on(at::zeros({3})), spans, on(pools), experts, weights);
+  device::choose_experts(on(logits), on(at::zeros({3})), spans, on(pools), {}, experts, weights);
   EXPECT_TRUE(at::equal(experts.cpu(), ints({1, 2, 4, 1, 3, -1, 3, 1, -1}).view({3, 3})));
   EXPECT_EQ(weights[2][2].item<float>(), 0);
   expect_close(weights[2][0], at::exp(at::scalar_tensor(2.0)), 1e-6);
+}
+
+TEST(RouterKernels, ABiasChoosesAndDoesNotWeigh) {
+  const Spans spans = spans_of({0, 2});
+  const at::Tensor logits =
+      at::tensor({1.0f, 2.0f, 3.0f, 4.0f, 4.0f, 3.0f, 2.0f, 1.0f}).view({2, 4});
+  const at::Tensor pools = at::tensor({1, 1, 1, 0}, at::kByte).view({1, 4});
+  const at::Tensor bias = at::tensor({-200.0f, -20.0f, -100.0f, 0.0f});
+  const at::Tensor experts = on(at::empty({2, 2}, at::kInt)), weights = on(at::empty({2, 2}));
+  device::choose_experts(on(logits), on(at::zeros({2})), spans, on(pools), on(bias), experts,
+                         weights);
+  EXPECT_TRUE(at::equal(experts.cpu(), ints({1, 2, 1, 2}).view({2, 2})));
+  expect_close(weights.view({-1}), at::exp(at::tensor({2.0, 3.0, 3.0, 2.0})), 1e-6);
 }
 
 TEST(RouterKernels, SumsOverPiecesDocumentsAndExperts) {

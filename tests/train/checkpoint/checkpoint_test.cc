@@ -24,6 +24,7 @@ ModelConfig config_of(int64_t d_expert = 8) {
   config.d_expert = d_expert;
   config.num_experts = 6;
   config.top_k = 3;
+  config.selection_bias = true;
   return config;
 }
 
@@ -40,6 +41,10 @@ class CheckpointTest : public ::testing::Test {
     description_.contract.pool.min = 2;
     description_.contract.pool.eval = 4;
     description_.contract.losses_over = LossTokens::kLabelled;
+    description_.contract.balance_scope = BalanceScope::kDocument;
+    description_.contract.pool_schedule.steps = 50;
+    description_.contract.jitter = 0.25;
+    description_.contract.bias_rate = 0.001;
     description_.eos_routes_with = EosRoutesWith::kNext;
   }
   absl::StatusOr<std::string> write(int64_t step) {
@@ -78,6 +83,11 @@ TEST_F(CheckpointTest, ComesBackBitForBit) {
   EXPECT_EQ(to_config_json(*description), to_config_json(description_));
   EXPECT_EQ(description->eos_routes_with, EosRoutesWith::kNext);
   EXPECT_EQ(description->contract.losses_over, LossTokens::kLabelled);
+  EXPECT_EQ(description->contract.balance_scope, BalanceScope::kDocument);
+  EXPECT_EQ(description->contract.pool_schedule.steps, 50);
+  EXPECT_EQ(description->contract.jitter, 0.25);
+  EXPECT_EQ(description->contract.bias_rate, 0.001);
+  EXPECT_TRUE(description->config.selection_bias);
 }
 
 TEST_F(CheckpointTest, TheNewestCompleteOneCountsAndOldOnesGo) {

@@ -66,6 +66,17 @@ INSTANTIATE_TEST_SUITE_P(
         Mistake{"routing.pool={min: 2, max: 32}", "below the 4 routed experts"},
         Mistake{"routing.pool={min: 8, max: 4}", "above max 4"},
         Mistake{"routing.pool={min: 8, max: 400}", "above num_experts 32"},
+        Mistake{"routing.pool={min: [4, 2], max: 32}", "below the 4 routed experts"},
+        Mistake{"routing.pool={min: [4, 8], max: 6}", "pool min 8 is above max 6"},
+        Mistake{"routing.pool={min: [4, 8, 8], max: 32}", "3 pool minima for 2 layers"},
+        Mistake{"routing.pool={min: [4, x], max: 32}", "a list of numbers"},
+        Mistake{"routing.pool={min: [], max: 32}", "a list of numbers"},
+        Mistake{"routing.pool={fixed: 8, min: [4, 4]}", "exclude each other"},
+        Mistake{"routing.pool_schedule=5", "must be none or {steps}"},
+        Mistake{"routing.pool_schedule={step: 5}", "did you mean 'routing.pool_schedule.steps'?"},
+        Mistake{"routing.pool_schedule={steps: 0}", "from 1"},
+        Mistake{"routing.jitter=1", "from 0 to"}, Mistake{"routing.jitter=-0.1", "from 0 to"},
+        Mistake{"routing.balance_scope=documents", "did you mean 'document'?"},
         Mistake{"routing.pool=some", "must be none, {min, max, eval}"},
         Mistake{"routing.pool={mim: 4}", "did you mean 'routing.pool.min'?"},
         Mistake{"model.top_k=1", "must be above 1"}, Mistake{"model.n_heads=5", "over 5 heads"},
@@ -129,6 +140,29 @@ TEST(RunConfig, OverridesReplaceValuesAndMaps) {
   const auto tokens = read_run_config(kTiny, {"train.steps=0", "train.tokens=20_481"});
   ASSERT_TRUE(tokens.ok()) << tokens.status();
   EXPECT_EQ(tokens->total_steps(), 11);  // of 8 x 256 tokens
+}
+
+TEST(RunConfig, ABiasRateGivesTheModelBiases) {
+  EXPECT_FALSE(read_run_config(kTiny, {})->model.selection_bias);
+  EXPECT_TRUE(read_run_config(kTiny, {"routing.bias_rate=1e-3"})->model.selection_bias);
+}
+
+TEST(RunConfig, PoolSchedulesAreOfRanges) {
+  const auto scheduled = [](const std::string& pool) {
+    return read_run_config(kTiny, {"routing.pool=" + pool, "routing.pool_schedule={steps: 5}"});
+  };
+  const auto range = scheduled("{min: [6, 4], max: 32}");
+  ASSERT_TRUE(range.ok()) << range.status();
+  EXPECT_EQ(range->routing.pool_schedule.steps, 5);
+  EXPECT_EQ(range->routing.pool.min, 4);
+  EXPECT_EQ(range->routing.pool.min_by_layer, (std::vector<int64_t>{6, 4}));
+  EXPECT_EQ(range->routing.pool.eval, 18);
+  EXPECT_THAT(to_yaml(*range), HasSubstr("pool: {min: [6, 4], max: 32, eval: 18}"));
+  EXPECT_THAT(to_yaml(*range), HasSubstr("pool_schedule: {steps: 5}"));
+  EXPECT_TRUE(scheduled("{fixed: 9}").ok());
+  for (const char* pool : {"none", "{top_p: 0.5, min: 4, max: 32}"}) {
+    EXPECT_THAT(std::string(scheduled(pool).status().message()), HasSubstr("pool_schedule is of"));
+  }
 }
 
 TEST(RunConfig, MaskAfterSoftmaxChangesWhatTheLossesSee) {

@@ -21,9 +21,10 @@ at::Tensor scaled_by(float scale) { return at::tensor({scale, 1.0f}); }
 
 class Optimizer : public ::testing::TestWithParam<On> {
  protected:
-  static Model model() {
+  static Model model(bool selection_bias = false) {
     ModelConfig config = small_config();
     config.d_expert = 12;
+    config.selection_bias = selection_bias;
     return {config, RoutingContract(), 1, {}, {}, make_backend_on(GetParam(), at::kCPU)};
   }
 };
@@ -101,13 +102,13 @@ TEST_P(Optimizer, LeavesFrozenExpertsAndRoutersAlone) {
     if (name.find(".mlp.experts.") != std::string::npos) {
       return freeze != Freeze::kNone && (!shared_expert || freeze >= Freeze::kRoutedShared);
     }
-    return name.find(".mlp.gate.weight") != std::string::npos &&
-           freeze == Freeze::kRoutedSharedRouter;
+    return is_selection_bias(name) || (name.find(".mlp.gate.weight") != std::string::npos &&
+                                       freeze == Freeze::kRoutedSharedRouter);
   };
   for (const Freeze freeze :
        {Freeze::kNone, Freeze::kRouted, Freeze::kRoutedShared, Freeze::kRoutedSharedRouter}) {
-    Model model = this->model();
-    Model free = this->model();
+    Model model = this->model(/*selection_bias=*/true);
+    Model free = this->model(/*selection_bias=*/true);
     fill_random(model, 1);
     fill_random(free, 1);
     const Gradients gradients(model);
@@ -136,7 +137,7 @@ TEST_P(Optimizer, LeavesFrozenExpertsAndRoutersAlone) {
         squares += static_cast<double>(g[i]) * g[i];
       }
     }
-    EXPECT_EQ(left_alone > 0, freeze != Freeze::kNone);
+    EXPECT_EQ(left_alone > model.config.moe_layers(), freeze != Freeze::kNone);  // but for biases
     const double norm =
         std::sqrt(gradient_squares(model, trained, gradients.buffers).item<double>());
     EXPECT_NEAR(norm, std::sqrt(squares), 0.02 * norm);  // padding holds gradients here

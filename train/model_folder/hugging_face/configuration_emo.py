@@ -11,6 +11,7 @@ class EmoConfig(PretrainedConfig):
 
     `num_experts_per_layer` gives each layer its own number, where experts were cut away layer by layer; 0 is a
     dense layer of width `dense_intermediate_size`. `qk_norm` normalises queries and keys, as OLMoE does.
+    With `selection_bias` experts are chosen by their scores plus a bias, as DeepSeek-V3's are.
     """
 
     model_type = "emo"
@@ -35,6 +36,7 @@ class EmoConfig(PretrainedConfig):
         num_experts_per_layer=None,
         dense_intermediate_size=None,
         qk_norm=False,
+        selection_bias=False,
         use_cache=True,
         pad_token_id=None,
         bos_token_id=None,
@@ -58,6 +60,7 @@ class EmoConfig(PretrainedConfig):
         self.num_experts_per_layer = num_experts_per_layer
         self.dense_intermediate_size = dense_intermediate_size
         self.qk_norm = qk_norm
+        self.selection_bias = selection_bias
         self.use_cache = use_cache
         # Releases of transformers from 5 on keep this in rope_parameters too; both say the same.
         rope = kwargs.get("rope_parameters") or {}

@@ -154,12 +154,19 @@ class EmoSparseMoeBlock(nn.Module):
         self.routed = experts - self.shared
         self.top_k = min(config.num_experts_per_tok - self.shared, self.routed)
         self.gate = nn.Linear(config.hidden_size, experts, bias=False)
+        if config.selection_bias:  # not trained
+            self.gate.register_buffer("e_score_correction_bias", torch.zeros(experts))
         self.experts = nn.ModuleList(EmoMLP(config.hidden_size, config.intermediate_size) for _ in range(experts))
 
     def forward(self, x):
         tokens = x.reshape(-1, x.shape[-1])
         logits = self.gate(tokens)
-        weights, chosen = logits[:, : self.routed].float().softmax(dim=-1).topk(self.top_k, dim=-1)
+        scores = logits[:, : self.routed].float().softmax(dim=-1)
+        weights, chosen = scores.topk(self.top_k, dim=-1)
+        bias = getattr(self.gate, "e_score_correction_bias", None)
+        if bias is not None:  # chosen by, not weighed by
+            chosen = (scores + bias[: self.routed].float()).topk(self.top_k, dim=-1).indices
+            weights = scores.gather(-1, chosen)
         weights = weights.to(tokens.dtype)
         out = torch.zeros_like(tokens)
         for expert in range(self.routed):
