@@ -11,7 +11,7 @@ matplotlib.use("svg")
 from matplotlib import pyplot  # noqa: E402
 
 STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #222; }
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 68em; margin: 2em auto; padding: 0 1em; color: #222; }
 h1 { font-size: 1.6em } h2 { font-size: 1.2em; margin-top: 2.2em }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13px; }
 td, th { padding: .2em .7em; text-align: right; border-bottom: 1px solid #e6e6e6; white-space: nowrap }

@@ -42,16 +42,18 @@ def deviation_of(value: dict) -> float | None:
     return value["standard_deviation"]
 
 
-def labels_right(axes, names: list[str], x: list[float], y: list[float], colours: list[str]) -> None:
-    """Names beside their points, moved up or down where they would overlap."""
+def labels(axes, names: list[str], x: list[float], y: list[float], colours: list[str], above: float = 0) -> None:
+    """Names to the right of their points, so many points above them, and apart where they would overlap."""
     from launch.report.page import apart
     axes.figure.canvas.draw()
     to_pixels, back = axes.transData.transform, axes.transData.inverted().transform
-    pixels = [to_pixels(point) for point in zip(x, y)]
-    heights = apart([p[1] for p in pixels], 13 * axes.figure.dpi / 72)
+    pixels = [to_pixels(at) for at in zip(x, y)]
+    point = axes.figure.dpi / 72
+    heights = apart([p[1] + above * point for p in pixels], 12 * point)
     for name, (right, at), height, colour in zip(names, pixels, heights, colours):
-        place = back((right + 9, height))
-        line = {"arrowstyle": "-", "color": colour, "linewidth": 0.6} if abs(height - at) > 4 else None
+        place = back((right + 7 * point, height))
+        moved = abs(height - at - above * point) > 3 * point
+        line = {"arrowstyle": "-", "color": colour, "linewidth": 0.6} if moved else None
         axes.annotate(name, back((right, at)), place, color=colour, fontsize=9, va="center", arrowprops=line,
                       annotation_clip=False)
 
@@ -69,8 +71,8 @@ def full_against_increase(sweep: dict) -> str:
         axes.set_xlabel("loss of the whole model, nats per token")
         axes.set_title(f"{keep} of the experts kept" if keep.endswith("%") else f"{keep} kept", fontsize=10)
         axes.margins(x=0.25, y=0.12)
-        labels_right(axes, [arm["name"] for arm in arms], [arm["full"]["mean"] for arm in arms],
-                     [main_cuts(arm)[number]["increase"]["mean"] for arm in arms], [style(sweep, arm)["color"] for arm in arms])
+        labels(axes, [arm["name"] for arm in arms], [arm["full"]["mean"] for arm in arms],
+                     [main_cuts(arm)[number]["increase"]["mean"] for arm in arms], [style(sweep, arm)["color"] for arm in arms], above=7)
     panels[0][0].set_ylabel("increase over the whole model, nats per token")
     return to_svg(figure, "Loss of the whole model against the increase when experts are cut, for each arm")
 
@@ -99,7 +101,7 @@ def retention_curves(sweep: dict) -> str:
         axes.set_xticks(range(len(keeps)), keeps)
         axes.set_xlabel("experts kept")
         axes.set_xlim(-0.2, len(keeps) - 0.3)
-        labels_right(axes, [arm["name"] for arm in arms], [len(keeps) - 1] * len(arms), ends[side],
+        labels(axes, [arm["name"] for arm in arms], [len(keeps) - 1] * len(arms), ends[side],
                      [style(sweep, arm)["color"] for arm in arms])
     return to_svg(figure, "Loss by share of experts kept, for each arm")
 

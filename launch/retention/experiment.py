@@ -1,4 +1,5 @@
-"""Runs the retention experiment job by job, as many at once as there are cores, and writes its report.
+"""Runs the retention experiment, as much at once as there are cores, and writes its report: the sweep
+configs/sweeps/retention.yaml, then jobs for what else is measured.
 
 A job is one command of `emo`, or a short series; what it has written stands under the folder's
 `results`, and a job whose result stands there is not run again. See docs/retention.md.
@@ -20,10 +21,11 @@ import typing
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 from launch.arguments import Arguments  # noqa: E402
-from launch.retention.arms import ARMS, FULL, KEEPS, METHODS, QUICK, TUNED_ARMS, Plan  # noqa: E402
+from launch.retention.arms import CUT_ARMS, FULL, QUICK, TUNED_ARMS, Plan  # noqa: E402
 
 EMO = "build/release/emo"
 CONFIG = "configs/retention.yaml"
+SWEEP = "configs/sweeps/retention.yaml"
 VOCABULARY = 4096
 BATCH_TOKENS = 8192       # of configs/retention.yaml
 RUN_BYTES = 80_000        # of text of one domain after another in `train-by-domain`: about 4 batches
@@ -34,7 +36,6 @@ class Job(typing.NamedTuple):
     name: str                    # its result is results/NAME.json
     seconds: float               # about, for the time left
     run: typing.Callable[[], dict]
-    needs: list[str] = []
 
 
 def file_name(domain: str) -> str:
@@ -121,44 +122,40 @@ class Experiment:
 
     # Models
 
-    def model(self, name: str) -> pathlib.Path:
-        return max((self.folder / "models" / name).glob("step-*[0-9]"))
+    def sweep(self, jobs: int) -> None:
+        """Trains, evaluates and cuts every arm; what is done of it is not done again."""
+        plan = self.plan
+        command = [EMO, "sweep", SWEEP, "--folder", str(self.folder), "--jobs", str(jobs),
+                   f"train.tokens={plan.tokens}", f"seeds={list(range(1, plan.seeds + 1))}",
+                   f"measure.documents={plan.sizes}", f"measure.test_documents={plan.test_documents}"]
+        done = subprocess.run(command, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        if done.returncode != 0:
+            raise Failed(f"{' '.join(command)}\nexit code {done.returncode}; {self.folder}/sweep.html says what is missing")
 
-    def train(self, arm: str, seed: int) -> dict:
-        started = time.time()
-        overrides = [o.format(data=self.data) for o in ARMS[arm].overrides]
-        folder = self.folder / "models" / f"{arm}-{seed}"
-        self.emo(f"train-{arm}-{seed}", "train", CONFIG, "--quiet", f"run.folder={folder}", f"run.seed={seed}",
-                 f"model.init_seed={seed}", f"data.path={self.data}/train", f"train.tokens={self.plan.tokens}",
-                 *overrides)
-        return {"seconds": time.time() - started}
+    def swept(self) -> dict:
+        return json.loads((self.folder / "sweep.json").read_text())
 
-    def evaluate(self, arm: str, seed: int) -> dict:
-        """Losses of the whole model on all test documents."""
-        return self.emo_json(f"measure-{arm}-{seed}", "eval", self.model(f"{arm}-{seed}"), "--data", self.data / "test")
+    def model(self, arm: str, seed: int) -> pathlib.Path:
+        return max((self.folder / arm / f"seed-{seed}").glob("step-*[0-9]"))
 
-    def retention(self, arm: str, seed: int) -> dict:
-        measured = self.emo_json(
-            f"measure-{arm}-{seed}", "experts", "retention", f"model={self.model(f'{arm}-{seed}')}",
-            "--calibration", self.data / "validation", "--data", self.data / "test",
-            "--method", ",".join(METHODS), "--keep", ",".join(map(str, KEEPS)),
-            "--documents", ",".join(map(str, self.plan.sizes)), "--other-domain",
-            "--test-documents", self.plan.test_documents, "--seed", seed)
-        return measured["model"]
+    def overrides(self, arm: str) -> list[str]:
+        """What makes an arm, but for its pools and its data."""
+        [found] = [a for a in self.swept()["arms"] if a["name"] == arm]
+        return [f"{key}={value}" for key, value in found["overrides"].items() if key.startswith("model.")]
 
     def overlap(self, arm: str, seed: int, domains: list[str]) -> dict:
         """Which experts the domains share, at a quarter."""
         folder = self.folder / "subsets" / f"{arm}-{seed}"
-        self.emo(f"measure-{arm}-{seed}", "experts", "rank", self.model(f"{arm}-{seed}"), "--data", self.data / "validation",
+        self.emo(f"measure-{arm}-{seed}", "experts", "rank", self.model(arm, seed), "--data", self.data / "validation",
                  "--label", ",".join(domains), "--keep", 0.25, "--output-folder", folder, "--overwrite")
         subsets = [next(folder.glob(f"{file_name(domain)}-layerwise-*.json")) for domain in domains]
         return {"domains": domains,
-                **self.emo_json(f"measure-{arm}-{seed}", "experts", "compare", self.model(f"{arm}-{seed}"), *subsets)}
+                **self.emo_json(f"measure-{arm}-{seed}", "experts", "compare", self.model(arm, seed), *subsets)}
 
     def tune(self, arm: str, keep: float, domain: str) -> dict:
         """A domain's loss of a model, or of the part that the domain uses, before and after tuning on it."""
         log = f"tune-{arm}-{keep}-{file_name(domain)}"
-        model, test = self.model(f"{arm}-1"), self.data / f"test-{file_name(domain)}"
+        model, test = self.model(arm, 1), self.data / f"test-{file_name(domain)}"
         folder = self.folder / "tuned" / log
         if keep < 1:
             shutil.rmtree(folder, ignore_errors=True)
@@ -169,7 +166,7 @@ class Experiment:
             model = folder / "cut"
         before = self.emo_json(log, "eval", model, "--data", test)["loss"]
         # No pools: one domain is left, and a cut model chooses from what it has.
-        overrides = [*ARMS[arm].overrides, "routing.pool=none", "run.change_contract=true"]
+        overrides = [*self.overrides(arm), "routing.pool=none", "run.change_contract=true"]
         if keep < 1:
             cut = json.loads((model / "config.json").read_text())
             overrides += [f"model.num_experts={cut['num_experts']}", f"model.top_k={cut['num_experts_per_tok']}"]
@@ -183,27 +180,12 @@ class Experiment:
 
     def jobs(self, domains: list[str]) -> list[Job]:
         plan = self.plan
-        training = plan.tokens / TOKENS_PER_SECOND
-        cuts = len(KEEPS) * (2 * len(METHODS) + len(plan.sizes) + 2) + 2
-        measuring = len(domains) * (cuts * plan.test_documents * 500 / 39_000 + 10)
-        jobs = []
-        seeds = {arm: range(1, min(ARMS[arm].seeds, plan.seeds) + 1) for arm in ARMS}
-        # First what takes longest and what others wait for.
-        for seed in range(1, plan.seeds + 1):
-            jobs += [Job(f"train-{arm}-{seed}", training, lambda a=arm, s=seed: self.train(a, s))
-                     for arm in ARMS if seed in seeds[arm]]
-        for arm, keeps in TUNED_ARMS.items():
-            jobs += [Job(f"tune-{arm}-{keep}-{file_name(domain)}", 10 + plan.tuning_steps * BATCH_TOKENS / TOKENS_PER_SECOND,
-                         lambda a=arm, k=keep, d=domain: self.tune(a, k, d), [f"train-{arm}-1"])
-                     for keep in keeps for domain in plan.tuned_domains]
-        for arm in ARMS:
-            for seed in seeds[arm]:
-                needs = [f"train-{arm}-{seed}"]
-                jobs.append(Job(f"eval-{arm}-{seed}", 30, lambda a=arm, s=seed: self.evaluate(a, s), needs))
-                if ARMS[arm].cut:
-                    jobs.append(Job(f"retention-{arm}-{seed}", measuring, lambda a=arm, s=seed: self.retention(a, s), needs))
-                    jobs.append(Job(f"overlap-{arm}-{seed}", 40, lambda a=arm, s=seed: self.overlap(a, s, domains), needs))
-        return jobs
+        jobs = [Job(f"tune-{arm}-{keep}-{file_name(domain)}", 10 + plan.tuning_steps * BATCH_TOKENS / TOKENS_PER_SECOND,
+                    lambda a=arm, k=keep, d=domain: self.tune(a, k, d))
+                for arm, keeps in TUNED_ARMS.items() for keep in keeps for domain in plan.tuned_domains]
+        return jobs + [Job(f"overlap-{run['arm']}-{run['seed']}", 40,
+                           lambda a=run["arm"], s=run["seed"]: self.overlap(a, s, domains))
+                       for run in self.swept()["runs"] if run["arm"] in CUT_ARMS]
 
     def result(self, name: str) -> pathlib.Path:
         return self.folder / "results" / f"{name}.json"
@@ -271,27 +253,21 @@ def say(text: str) -> None:
 
 
 def run_all(experiment: Experiment, jobs: list[Job], workers: int) -> None:
-    """Runs what has no result yet, as soon as what it needs has one. The first failure ends it."""
+    """Runs what has no result yet. The first failure ends it."""
     waiting = [job for job in jobs if not experiment.result(job.name).exists()]
     clock = Clock(waiting, workers)
     if waiting:
         say(f"{len(waiting)} of {len(jobs)} jobs, {workers} at a time, about "
             f"{sum(job.seconds for job in waiting) / workers / 60:.0f} min")
-    change = threading.Condition()
+    change = threading.Lock()
     stop: list[Exception] = []
 
-    def next_job() -> Job | None:
-        with change:
-            while waiting and not stop:
-                ready = [j for j in waiting if all(experiment.result(n).exists() for n in j.needs)]
-                if ready:
-                    waiting.remove(ready[0])
-                    return ready[0]
-                change.wait(5)
-        return None
-
     def work() -> None:
-        while (job := next_job()) is not None:
+        while True:
+            with change:
+                if not waiting or stop:
+                    return
+                job = waiting.pop(0)
             try:
                 experiment.finish(job)
             except Exception as error:  # what went wrong is raised where all is waited for
@@ -299,7 +275,6 @@ def run_all(experiment: Experiment, jobs: list[Job], workers: int) -> None:
                 return
             with change:
                 clock.done(job)
-                change.notify_all()
 
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         for _ in range(workers):
@@ -341,6 +316,7 @@ def main() -> int:
             say("text, tokenizer and token shards")
             experiment.finish(Job("data", 60, experiment.make_data))
         domains = json.loads(experiment.result("data").read_text())["domains"]
+        experiment.sweep(max(1, options.jobs))
         run_all(experiment, experiment.jobs(domains), max(1, options.jobs))
     except (Failed, subprocess.CalledProcessError) as error:
         print(f"experiment: {error}\nThe same command goes on from there.", file=sys.stderr)

@@ -1,35 +1,10 @@
 """The report's plots, each as the text of an SVG element."""
-import io
-import re
-
-import matplotlib
-
-matplotlib.use("svg")
-from matplotlib import pyplot  # noqa: E402
-
-from launch.retention.arms import KEEPS, METHODS  # noqa: E402
-from launch.retention.results import (Results, Spread, full_loss, increase, no_routed, overlap_matrix)  # noqa: E402
+from launch.report.page import pyplot, to_svg
+from launch.retention.arms import KEEPS, METHODS
+from launch.retention.results import (Results, Spread, full_loss, increase, no_routed, overlap_matrix)
 
 COLOURS = {"emo": "#1f6fb4", "standard": "#d1602b", "emo-by-domain": "#7fb2dd", "small": "#6b6b6b", "dense": "#2e8b57"}
 METHOD_COLOURS = dict(zip(METHODS, ("#1f6fb4", "#2e8b57", "#8a5fb0", "#b0b0b0")))
-pyplot.rcParams.update({
-    "font.family": "sans-serif", "font.size": 10, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.grid": True, "grid.color": "#e6e6e6", "axes.axisbelow": True, "legend.frameon": False,
-    "svg.fonttype": "none", "svg.hashsalt": "emo", "figure.constrained_layout.use": True})
-
-
-def to_svg(figure, described: str) -> str:
-    """`described` is what a reader who cannot see the plot is told."""
-    file = io.StringIO()
-    figure.savefig(file, format="svg", metadata={"Date": None}, transparent=True)
-    pyplot.close(figure)
-    text = file.getvalue()
-    text = text[text.index("<svg"):]
-    width = re.search(r'width="([\d.]+)pt"', text)[1]
-    text = re.sub(r'(<svg[^>]*?) width="[^"]+"', rf'\1 role="img" aria-label="{described}" style="max-width:{width}pt"', text,
-                  count=1)
-    return re.sub(r'(<svg[^>]*?) height="[^"]+"', r"\1", text, count=1)
-
 
 def line(axes, x, spreads: list[Spread], **style) -> None:
     """A line with the standard deviation over seeds as error bars, where there are several."""

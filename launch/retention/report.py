@@ -4,30 +4,15 @@ import json
 import pathlib
 import statistics
 
+from launch.report.page import page as page_of, spread as spread_text, table
 from launch.retention import plots
 from launch.retention.arms import ARMS, KEEPS
 from launch.retention.results import (Results, Spread, full_loss, increase, no_routed, overlap_matrix, read, seeds_of,
                                       to_json, write_csv)
 
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em; color: #222; }
-h1 { font-size: 1.6em } h2 { font-size: 1.2em; margin-top: 2.2em }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: 13px; }
-td, th { padding: .2em .7em; text-align: right; border-bottom: 1px solid #e6e6e6; white-space: nowrap }
-td:first-child, th:first-child { text-align: left } .wide { overflow-x: auto } svg { width: 100%; height: auto }
-p, li { max-width: 46em } code { background: #f3f3f3; padding: 0 .2em }
-"""
-
 
 def number(spread: Spread, sign: bool = True) -> str:
-    text = f"{spread.mean:+.3f}" if sign else f"{spread.mean:.3f}"
-    return text if spread.deviation is None else f"{text} ± {spread.deviation:.3f}"
-
-
-def table(head: list[str], rows: list[list[str]]) -> str:
-    def line(cells, tag):
-        return "<tr>" + "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells) + "</tr>\n"
-    return f'<div class="wide"><table>{line(head, "th")}{"".join(line(row, "td") for row in rows)}</table></div>'
+    return spread_text(spread.mean, spread.deviation, sign)
 
 
 def percent(fraction: float) -> str:
@@ -66,7 +51,7 @@ def tuning(results: Results) -> str:
     found = {(t["arm"], t["keep"], t["domain"]): t for t in results.tuning}
     rows = []
     for arm, keep in dict.fromkeys((t["arm"], t["keep"]) for t in sorted(
-            results.tuning, key=lambda t: (list(ARMS).index(t["arm"]), -t["keep"]))):
+            results.tuning, key=lambda t: (ARMS.index(t["arm"]), -t["keep"]))):
         row = [arm, percent(keep)]
         for domain in domains:
             row += [f"{found[arm, keep, domain][when]:.3f}" for when in ("before", "after")]
@@ -95,16 +80,13 @@ def page(results: Results) -> str:
     plan = results.plan
     arms = plots.cut_arms(results)
     overlaps = "; ".join(f"{arm} {mean_overlap(results, arm)[0]:.2f}" for arm in arms)
-    return f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>Retention</title>
-<style>{STYLE}</style>
-<h1>What is left when only a domain's experts are kept</h1>
+    return page_of("Retention", f"""<h1>What is left when only a domain's experts are kept</h1>
 <p>Each model has seen {plan['tokens']:,} tokens of {len(results.data['domains'])} domains. For each domain its experts are
 ranked on calibration documents (<code>emo experts rank</code>), a share of them is kept, and the loss on other documents
 of the domain is measured, in nats per token. Figures are increases over the same model with all its experts, the mean
 over domains, ± the standard deviation over seeds; losses of models are over all test documents, increases over
 {plan['test_documents']} of each domain.</p>
-<ul>{"".join(f"<li><b>{arm}</b>: {html.escape(ARMS[arm].about)}</li>" for arm in ARMS if arm in results.evaluations)}</ul>
+<ul>{"".join(f"<li><b>{arm}</b>: {html.escape(results.about[arm])}</li>" for arm in results.evaluations)}</ul>
 {headline(results)}
 <p>“full w.”: the kept experts weigh what they do in the full model; otherwise the softmax runs over the kept ones alone,
 as in a cut model. “no routed”: only the shared expert is left.</p>
@@ -125,9 +107,8 @@ of random choices {mean_overlap(results, arms[0])[1]:.2f}.</p>
 nats per token, seed 1.</p>
 <h2>Text</h2>{documents(results)}
 <p>Again: <code>./launch/experiment.sh retention</code>, with the options that this run had. Numbers: <a href="retention.json">retention.json</a>,
-<a href="retention.csv">retention.csv</a>.</p>
-</html>
-"""
+<a href="retention.csv">retention.csv</a>; the arms' sweep: sweep.html in the folder above.</p>
+""")
 
 
 def write(folder: pathlib.Path) -> None:

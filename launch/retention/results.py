@@ -5,8 +5,6 @@ import pathlib
 import statistics
 import typing
 
-from launch.retention.arms import ARMS
-
 
 class Results(typing.NamedTuple):
     plan: dict
@@ -16,21 +14,27 @@ class Results(typing.NamedTuple):
     overlap: dict[str, dict[int, dict]]      # arm, seed: `emo experts compare`
     tuning: list[dict]                       # arm, keep, domain, before, after
     seconds: dict[str, float]                # of training, by arm and seed
+    about: dict[str, str]                    # arm, in the order of reports: what it is
 
 
 def read(folder: pathlib.Path) -> Results:
     def load(path: pathlib.Path):
         return json.loads(path.read_text())
 
-    results = Results(load(folder / "plan.json"), load(folder / "results/data.json"), {}, {}, {}, [], {})
-    series = {"eval": results.evaluations, "retention": results.retention, "overlap": results.overlap}
+    sweep = load(folder / "sweep.json")
+    results = Results(load(folder / "plan.json"), load(folder / "results/data.json"), {}, {}, {}, [], {},
+                      {arm["name"]: arm["about"] for arm in sweep["arms"]})
+    for run in sweep["runs"]:
+        arm, seed = run["arm"], run["seed"]
+        results.evaluations.setdefault(arm, {})[seed] = run["eval"]
+        results.seconds[f"{arm}-{seed}"] = run["cost"]["training_seconds"]
+        if "retention" in run:
+            results.retention.setdefault(arm, {})[seed] = run["retention"]
     for path in sorted((folder / "results").glob("*.json")):
         kind, _, rest = path.stem.partition("-")
-        if kind in series:
+        if kind == "overlap":
             arm, _, seed = rest.rpartition("-")
-            series[kind].setdefault(arm, {})[int(seed)] = load(path)
-        elif kind == "train":
-            results.seconds[rest] = load(path)["seconds"]
+            results.overlap.setdefault(arm, {})[int(seed)] = load(path)
         elif kind == "tune":
             results.tuning.append(load(path))
     return results
@@ -90,10 +94,8 @@ def to_json(results: Results) -> dict:
         return {"mean": s.mean, "standard_deviation": s.deviation, "values": s.values}
 
     arms = {}
-    for arm in ARMS:
-        if arm not in results.evaluations:
-            continue
-        arms[arm] = {"about": ARMS[arm].about, "seeds": seeds_of(results, arm), "full": spread(full_loss(results, arm)),
+    for arm, about in results.about.items():
+        arms[arm] = {"about": about, "seeds": seeds_of(results, arm), "full": spread(full_loss(results, arm)),
                      "full_by_domain": {d: spread(full_loss(results, arm, d)) for d in results.data["domains"]}}
         if arm in results.retention:
             first = next(iter(results.retention[arm].values()))

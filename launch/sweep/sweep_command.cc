@@ -99,22 +99,27 @@ absl::StatusOr<int> run_task(const Options& options, const SweepConfig& sweep,
   return result->failures.empty() ? kExitDone : result->failures.front().exit_code;
 }
 
-absl::StatusOr<int> run_all(const Options& options, const SweepConfig& sweep,
-                            const std::vector<SweepRun>& runs, const SweepData& data) {
+absl::StatusOr<int> show_plan(const Options& options, const SweepConfig& sweep,
+                              const std::vector<SweepRun>& runs, const SweepData& data) {
   absl::StatusOr<SweepPlan> plan = plan_sweep(sweep, runs, data, options.jobs);
   if (!plan.ok()) return plan.status();
-  if (options.plan) {
-    std::printf("%s", options.json ? to_text(to_json(*plan)).c_str()
-                                   : to_table(*plan, options.jobs).c_str());
-    return kExitDone;
-  }
-  std::fprintf(stderr, "%s", to_table(*plan, options.jobs).c_str());
-  absl::Status status = check_disk(sweep, *plan);
-  if (status.ok()) status = posix_file_system().make_directories(sweep.folder);
+  std::printf(
+      "%s", options.json ? to_text(to_json(*plan)).c_str() : to_table(*plan, options.jobs).c_str());
+  return kExitDone;
+}
+
+absl::StatusOr<int> run_all(const Options& options, const SweepConfig& sweep,
+                            const std::vector<SweepRun>& runs, const SweepData& data) {
+  absl::Status status = posix_file_system().make_directories(sweep.folder);
   if (!status.ok()) return status;
   absl::StatusOr<FileLock> lock =
       FileLock::take(sweep.folder + "/sweep.lock", FileLock::Held::kRefuse);
   if (!lock.ok()) return lock.status();
+  absl::StatusOr<SweepPlan> plan = plan_sweep(sweep, runs, data, options.jobs);
+  if (!plan.ok()) return plan.status();
+  std::fprintf(stderr, "%s", to_table(*plan, options.jobs).c_str());
+  status = check_disk(sweep, *plan);
+  if (!status.ok()) return status;
   absl::StatusOr<QueueResult> result = carry_out(sweep, runs, data, options.jobs);
   if (!result.ok()) return result.status();
   absl::StatusOr<int> reported = report_on(options, sweep, runs);
@@ -142,6 +147,7 @@ absl::StatusOr<int> run(const Options& options) {
   absl::StatusOr<SweepData> data = check_runs(*sweep, *runs);
   if (!data.ok()) return data.status();
   if (options.task) return run_task(options, *sweep, *runs, *data);
+  if (options.plan) return show_plan(options, *sweep, *runs, *data);
   if (!options.slurm) return run_all(options, *sweep, *runs, *data);
   status = posix_file_system().make_directories(sweep->folder);
   if (!status.ok()) return status;

@@ -22,7 +22,8 @@ class LinesOfArms {
     auto found = std::find_if(lines_.begin(), lines_.end(),
                               [&](const auto& entry) { return entry.first == line; });
     if (found == lines_.end()) found = lines_.insert(lines_.end(), {line, {}});
-    if (found->second.empty() || found->second.back() != arm) found->second.push_back(arm);
+    std::vector<std::string>& arms = found->second;
+    if (std::find(arms.begin(), arms.end(), arm) == arms.end()) arms.push_back(arm);
   }
   bool empty() const { return lines_.empty(); }
   // What is said of all of them needs no names.

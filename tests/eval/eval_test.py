@@ -3,10 +3,12 @@ import json
 import math
 import pathlib
 import random
+import subprocess
 import sys
+import time
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
-from tests.program import Program, check, once, run_cases, write_tokenizer  # noqa: E402
+from tests.program import ROOT, Program, check, on_device, once, run_cases, write_tokenizer  # noqa: E402
 
 
 def close(a, b, tolerance) -> bool:
@@ -130,7 +132,7 @@ def increase(numbers, method, keep, documents="all", calibrated_on="own", weight
 
 def test_retention_reports_what_eval_says(emo):
     report = retention(emo)
-    check(set(report) == {"full", "no_routed_experts", "cuts", "domains"}, str(report.keys()))
+    check(set(report) == {"full", "standard_error", "no_routed_experts", "cuts", "documents", "tokens", "domains"}, str(report.keys()))
     check(len(report["cuts"]) == 8, "router and random, two fractions, two weightings")
     colours = report["domains"]["colours"]
     check(close(colours["full"], whole(emo)["sources"]["colours"]["loss"], 1e-6), "full loss")
@@ -207,6 +209,60 @@ def test_a_placement_moves_experts_and_no_results(emo):
     losses = [emo.json("eval", run / "step-0000042", "--data", folder / "test", "--ep", 2, ranks=2)["loss"]
               for run in (moved, still)]
     check(close(losses[0], losses[1], 1e-5), f"the place of experts changed results: {losses}")
+
+
+def test_losses_of_documents_are_those_that_means_are_of(emo):
+    for label, domain in retention(emo)["domains"].items():
+        documents = domain["by_document"]
+        tokens = documents["tokens"]
+        check(domain["documents"] == len(documents["ids"]) > 1 and domain["tokens"] == sum(tokens), f"{label}: counts")
+
+        def mean(losses: list[float]) -> float:
+            return sum(n * loss for n, loss in zip(tokens, losses)) / sum(tokens)
+
+        check(close(mean(documents["full"]), domain["full"], 1e-12), f"{label}: full")
+        for cut, losses in zip(domain["cuts"], documents["cuts"]):
+            rises = [a - b for a, b in zip(losses, documents["full"])]
+            check(close(mean(losses), cut["loss"], 1e-12) and close(mean(rises), cut["increase"], 1e-12), f"{label}: cut")
+            off = sum((n * (rise - cut["increase"])) ** 2 for n, rise in zip(tokens, rises))
+            error = (off * len(tokens) / (len(tokens) - 1)) ** 0.5 / sum(tokens)
+            check(close(error, cut["standard_error"], 1e-12), f"{label}: standard error")
+    evaluated = evaluate(emo, "--by-document")["sources"]
+    for label, source in evaluated.items():
+        ours = retention(emo)["domains"][label]["by_document"]
+        theirs = source["by_document"]
+        check((theirs["ids"], theirs["tokens"]) == (ours["ids"], ours["tokens"]), f"{label}: documents of emo eval")
+        check(all(close(a, b, 1e-5) for a, b in zip(theirs["loss"], ours["full"])), f"{label}: losses of emo eval")
+
+
+def test_retention_goes_on_where_it_was_killed(emo):
+    output = emo.folder / "kept.json"
+    part = pathlib.Path(f"{output}.part")
+    arguments = [*retention_of(emo), f"b={trained(emo)}", "--output", output]
+    emo.run(*arguments)
+    check(not part.exists(), "what was kept is still there")
+    whole, table = json.loads(output.read_text()), emo.run(*arguments, "--overwrite").stdout
+    command = [emo.executable, *on_device([*map(str, arguments), "--overwrite"])]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not part.exists():  # written when the first domain is done
+        check(process.poll() is None, "it ended before anything was kept")
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    kept = json.loads(part.read_text())
+    some = next(iter(kept["models"]["a"]["domains"].values()))
+    some["losses"][0][0] += 1  # a damaged file is told from a whole one
+    part.write_text(json.dumps(kept))
+    check("is damaged" in emo.run(*arguments, "--overwrite", expect=65).stderr, "damage")
+    some["losses"][0][0] -= 1
+    part.write_text(json.dumps(kept))
+    said = emo.run(*arguments, "--overwrite")
+    check(said.stdout == table and json.loads(output.read_text()) == whole, "goes on to other numbers")
+    check("b (2/2)" in said.stderr and not part.exists(), said.stderr)
+    part.write_text(json.dumps(kept))
+    said = emo.run(*arguments, "--overwrite", "--keep", "0.5")
+    check("a was measured with another model, other data or options" in said.stderr, said.stderr)
+    check("0.125" not in said.stdout, "measured of other options")
 
 
 def test_what_cannot_be_is_explained(emo):

@@ -10,7 +10,7 @@ import sys
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 from tests.program import ROOT, Program, check, once, run_cases  # noqa: E402
 
-COMMANDS = ["prepare", "data show", "data check", "data order", "train", "eval", "generate", "experts usage", "experts rank", "experts extract",
+COMMANDS = ["prepare", "data show", "data check", "data order", "train", "sweep", "eval", "generate", "experts usage", "experts rank", "experts extract",
             "experts merge", "experts compare", "experts retention", "experts place", "export", "import", "logits",
             "check", "bench step", "bench data", "bench exchange"]
 # What a config must say, and nothing else.

@@ -7,7 +7,7 @@ import sys
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2]))
 from launch.retention import experiment, report, results  # noqa: E402
-from launch.retention.arms import ARMS, METHODS, Plan  # noqa: E402
+from launch.retention.arms import ARMS, CUT_ARMS, METHODS, Plan  # noqa: E402
 from tests.program import Program, check, close, once, run_cases  # noqa: E402
 
 WORDS = {"colours": "red green blue yellow".split(), "some/numbers": "one two three four".split(),
@@ -33,7 +33,7 @@ def by_domain_runs(folder: pathlib.Path) -> list[str]:
 
 @once
 def prepared(emo: Program) -> experiment.Experiment:
-    """An experiment of few documents, before its first job."""
+    """An experiment of few documents, before its first model."""
     experiment.EMO = emo.executable
     experiment.RUN_BYTES = 4000
     folder, text = emo.folder, emo.folder / "text"
@@ -50,25 +50,38 @@ def jobs_of(run: experiment.Experiment) -> list[experiment.Job]:
 
 
 @once
+def trained(emo: Program) -> experiment.Experiment:
+    prepared(emo).sweep(2)
+    return prepared(emo)
+
+
+def what_stands(run: experiment.Experiment) -> dict[pathlib.Path, int]:
+    """When each result was written."""
+    return {path: path.stat().st_mtime_ns
+            for pattern in ("results/*.json", "*/seed-*/*.json", "*/seed-*/step-*/MANIFEST") for path in run.folder.glob(pattern)}
+
+
+@once
 def broken_off(emo: Program) -> tuple[str, dict[pathlib.Path, int]]:
-    """What is said of jobs whose data is missing, and when each result was written until then."""
-    run = prepared(emo)
-    data = run.data / "test"
+    """What is said of jobs whose data is missing, and what stood there then."""
+    run = trained(emo)
+    data = run.data / "validation"
     data.rename(run.data / "elsewhere")
     try:
-        experiment.run_all(run, jobs_of(run), 2)
+        experiment.run_all(run, jobs_of(run), 1)
         said = ""
     except experiment.Failed as error:
         said = str(error)
     finally:
         (run.data / "elsewhere").rename(data)
-    return said, {path: path.stat().st_mtime_ns for path in (run.folder / "results").glob("*.json")}
+    return said, what_stands(run)
 
 
 @once
 def finished(emo: Program) -> experiment.Experiment:
     broken_off(emo)
-    experiment.run_all(prepared(emo), jobs_of(prepared(emo)), 2)
+    trained(emo).sweep(2)
+    experiment.run_all(trained(emo), jobs_of(trained(emo)), 2)
     report.write(prepared(emo).folder)
     return prepared(emo)
 
@@ -88,6 +101,7 @@ def test_domains_and_jobs(emo):
     run = prepared(emo)
     domains = json.loads(run.result("data").read_text())["domains"]
     check(domains == sorted(WORDS), f"{domains}")
+    trained(emo)
     jobs = jobs_of(run)
     check(len({job.name for job in jobs}) == len(jobs), "two jobs of one name")
 
@@ -107,7 +121,18 @@ def test_a_job_that_fails_ends_it_with_the_place_of_its_output(emo):
     said, done = broken_off(emo)
     check(said, "a job without its data did not fail")
     check("logs" in said, said)
-    check(any(path.name.startswith("train-") for path in done), "nothing was done before the failure")
+    check(any(path.name.startswith("tune-") for path in done), "nothing was done before the failure")
+
+
+def test_a_sweep_without_its_data_begins_nothing(emo):
+    run = prepared(emo)
+    nowhere = experiment.Experiment(emo.folder / "nowhere", PLAN, None)
+    try:
+        nowhere.sweep(1)
+        check(False, "did not fail")
+    except experiment.Failed as error:
+        check("exit code 66" in str(error) and not nowhere.folder.exists(), str(error))
+    check(run.folder.exists(), "the other")
 
 
 def test_it_goes_on_from_there(emo):
@@ -118,7 +143,7 @@ def test_it_goes_on_from_there(emo):
 
 def test_a_cell_of_the_report_is_what_its_commands_give(emo):
     run, arm, cell = finished(emo), written(emo)["arms"]["emo"], cell_of(emo)
-    model, subset = run.model("emo-1"), run.folder / "subset.json"
+    model, subset = run.model("emo", 1), run.folder / "subset.json"
     run.emo("check", "experts", "rank", model, "--data", run.data / "validation", "--label", "some/numbers", "--keep", 0.25,
             "--documents", 3, "--seed", 1, "--output", subset)
     evaluated = ["eval", model, "--data", run.data / "test-some_numbers"]
@@ -135,7 +160,7 @@ def test_a_cell_of_the_report_is_what_its_commands_give(emo):
 
 def test_the_table_has_a_row_for_each_number(emo):
     rows = list(csv.DictReader(open(finished(emo).folder / "report/retention.csv")))
-    arms_cut = [arm for arm in ARMS if ARMS[arm].cut]
+    arms_cut = CUT_ARMS
     cuts = written(emo)["arms"]["emo"]["cuts"]
     check(len(rows) == len(arms_cut) * (len(WORDS) + 1) * (len(cuts) + 2), f"{len(rows)} rows")
     [row] = [r for r in rows if (r["arm"], r["domain"], r["method"], r["keep"], r["documents"]) ==
@@ -144,7 +169,7 @@ def test_the_table_has_a_row_for_each_number(emo):
 
 
 def test_the_page_has_every_arm_method_and_domain(emo):
-    check(list(written(emo)["arms"]) == list(ARMS), str(list(written(emo)["arms"])))
+    check(list(written(emo)["arms"]) == ARMS, str(list(written(emo)["arms"])))
     page = (finished(emo).folder / "report/index.html").read_text()
     for name in (*ARMS, *METHODS, *WORDS):
         check(name in page, f"the page does not speak of {name}")

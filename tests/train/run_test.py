@@ -41,6 +41,41 @@ def train_whole(emo: Program, ranks: int, *overrides: str) -> pathlib.Path:
 LAYOUTS = {0: [], 2: ["parallel.ep=2"], 4: ["parallel.ep=2"]}  # with 4 moments are cut over 4 and 2 ranks
 
 
+def test_a_run_may_end_with_the_model_alone(emo):
+    """checkpoint.last: model leaves nothing but the moments out, can be called again, evaluated and started from."""
+    run, full = emo.folder / "model-alone", emo.folder / "model-and-moments"
+    begin = ["train", TINY, "train.steps=4", "checkpoint.every=2", "checkpoint.keep=0", "--quiet"]
+    emo.run(*begin, f"run.folder={run}", "checkpoint.last=model")
+    emo.run(*begin, f"run.folder={full}")
+    alone = {path.name for path in (run / "step-0000004").iterdir()}
+    check(not any(name.startswith("optimizer") for name in alone), f"{alone}")
+    check((run / "step-0000002/optimizer.safetensors.index.json").exists(), "a checkpoint on the way has no moments")
+    check(weights(run, 4) == {name: data for name, data in weights(full, 4).items() if name.startswith("model")}, "weights")
+    check("done" in emo.run(*begin, f"run.folder={run}", "checkpoint.last=model").stderr, "called again")
+    constant = ["schedule.kind=constant", "train.steps=6"]
+    held = emo.folder / "held"
+    emo.run("train", TINY, "train.steps=4", "schedule.kind=constant", f"run.folder={held}", "checkpoint.last=model", "--quiet")
+    said = emo.run("train", TINY, *constant, f"run.folder={held}", "--quiet", expect=64).stderr
+    check("holds a model alone" in said and "run.start_from" in said, said)
+    on = emo.folder / "from-the-model"
+    emo.run("train", TINY, *constant, f"run.folder={on}", f"run.start_from={held}/step-0000004", "--quiet")
+    said = emo.run("train", TINY, *constant, f"run.folder={on}-2", f"run.start_from={held}/step-0000004",
+                   "run.take=weights_and_optimizer", "--quiet", expect=64).stderr
+    check("holds a model alone" in said, said)
+
+
+def test_run_seed_changes_every_seed_that_is_not_said(emo):
+    config = emo.folder / "unsaid.yaml"
+    config.write_text((ROOT / TINY).read_text().replace("  init_seed: 0\n", ""))
+
+    def model(*overrides: str) -> dict[str, bytes]:
+        run = emo.folder / f"seeds-{len(list(emo.folder.iterdir()))}"
+        emo.run("train", config, f"run.folder={run}", "train.steps=1", "schedule.peak=0", *overrides, "--quiet")
+        return {name: data for name, data in weights(run, 1).items() if name.startswith("model")}
+
+    check(model("run.seed=5") == model("run.seed=6", "model.init_seed=5") != model("run.seed=6"), "the initial weights")
+
+
 @once
 def whole_of_one(emo: Program) -> pathlib.Path:
     return train_whole(emo, 0, "checkpoint.keep=0", *LAYOUTS[0])

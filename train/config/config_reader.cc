@@ -298,7 +298,8 @@ void flatten(const YAML::Node& node, const std::string& prefix, const std::strin
         } else {
           (*entries)[name] = {value, place};
         }
-      });
+      },
+      prefix);
 }
 
 // Puts a value in the place of what the file says.

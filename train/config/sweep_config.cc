@@ -45,7 +45,8 @@ bool can_name_a_folder(const std::string& name) {
 std::string in_a_name(const std::string& value) {
   std::string name;
   for (const char c : value) {
-    const bool kept = std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '.' || c == '+';
+    const bool kept =
+        std::isalnum(static_cast<unsigned char>(c)) != 0 || absl::StrContains("._+", c);
     if (kept) {
       name += c;
     } else if (!name.empty() && name.back() != '-') {
@@ -162,8 +163,10 @@ class SweepFile {
                reader_.count("measure.test_documents", {n, p}, &m.test_documents);
              }},
             {"copies_on",
-         [&](Node n, Place p) { reader_.count("measure.copies_on", {n, p}, &m.copies_on); }},
-        {"other_domain", [&](Node n, Place p) {
+             [&](Node n, Place p) {
+               reader_.count("measure.copies_on", {n, p}, &m.copies_on);
+             }},
+            {"other_domain", [&](Node n, Place p) {
                reader_.flag("measure.other_domain", {n, p}, &m.other_domain);
              }}};
   }

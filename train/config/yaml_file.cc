@@ -43,7 +43,8 @@ absl::StatusOr<YAML::Node> parse_yaml(const std::string& text) {
 
 void for_each_item(const YAML::Node& map, const std::string& file, std::vector<std::string>* errors,
                    const std::function<void(const std::string& key, const YAML::Node& value,
-                                            const std::string& place)>& item) {
+                                            const std::string& place)>& item,
+                   const std::string& prefix) {
   std::set<std::string> seen;
   for (const auto& entry : map) {
     const std::string place = place_of(file, entry.first);
@@ -53,7 +54,7 @@ void for_each_item(const YAML::Node& map, const std::string& file, std::vector<s
     }
     const std::string& key = entry.first.Scalar();
     if (!seen.insert(key).second) {
-      errors->push_back(absl::StrCat(place, ": key '", key, "' stands twice"));
+      errors->push_back(absl::StrCat(place, ": key '", prefix, key, "' stands twice"));
       continue;
     }
     item(key, entry.second, place);

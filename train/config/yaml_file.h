@@ -25,9 +25,11 @@ absl::StatusOr<YAML::Node> parse_yaml(const std::string& text);
 
 // Calls `item` for everything in a map but what is wrong with its key, which it adds to `errors`:
 // no word, or there already.
+// `prefix` goes before keys in errors.
 void for_each_item(const YAML::Node& map, const std::string& file, std::vector<std::string>* errors,
                    const std::function<void(const std::string& key, const YAML::Node& value,
-                                            const std::string& place)>& item);
+                                            const std::string& place)>& item,
+                   const std::string& prefix = "");
 
 // What a node is, for "x is ..., must be ...": "'text'", "a map", "a list" or "empty".
 std::string found_in(const YAML::Node& node);

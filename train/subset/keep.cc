@@ -46,7 +46,9 @@ int64_t experts_of(const Keep& keep, int64_t num_experts) {
 }
 
 std::string to_text(const Keep& keep) {
-  return keep.count > 0 ? absl::StrCat(keep.count) : absl::StrCat(keep.fraction);
+  if (keep.count > 0) return absl::StrCat(keep.count);
+  const std::string text = absl::StrCat(keep.fraction);
+  return text == "1" ? "1.0" : text;  // not one expert
 }
 
 OrderedJson to_json(const Keep& keep) {

@@ -396,7 +396,7 @@ def test_what_cannot_be_is_refused_by_name(emo):
             (["eval", poisoned, *data], 77, ["model.norm.weight is not finite"]),
             (["experts", "compare", model, subset, half], 65, ["4.5"]),
             ([*rank, "--keep", 1], 64, ["from 2 to 32"]),
-            ([*rank, "--keep", "0.x"], 64, ["fraction"]),
+            ([*rank, "--keep", "0.x"], 64, ["a share of the experts"]),
             ([*rank], 64, ["--keep"]),
             ([*rank, "--keep", 8, "--keep-per-layer", "8,8"], 64, ["either"]),
             ([*rank, "--keep-per-layer", "8,33"], 64, ["layer 1", "33"]),

@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <fstream>
 #include <map>
+#include <sstream>
 
 namespace emo {
 namespace {
@@ -140,6 +141,41 @@ TEST(RunConfig, OverridesReplaceValuesAndMaps) {
   const auto tokens = read_run_config(kTiny, {"train.steps=0", "train.tokens=20_481"});
   ASSERT_TRUE(tokens.ok()) << tokens.status();
   EXPECT_EQ(tokens->total_steps(), 11);  // of 8 x 256 tokens
+}
+
+// The tiny config without the seed of its weights.
+std::string tiny_without_init_seed() {
+  std::stringstream text;
+  text << std::ifstream(kTiny).rdbuf();
+  std::string yaml = text.str();
+  const std::string line = "  init_seed: 0\n";
+  yaml.erase(yaml.find(line), line.size());
+  const std::string path = ::testing::TempDir() + "/emo_tiny.yaml";
+  std::ofstream(path) << yaml;
+  return path;
+}
+
+TEST(RunConfig, TheRunsSeedIsThatOfAllThatIsNotSaid) {
+  const std::string tiny = tiny_without_init_seed();
+  const auto config = read_run_config(tiny, {"run.seed=7"});
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->model.init_seed, 7u);
+  EXPECT_EQ(config->data_seed(), 7u);
+  const auto said = read_run_config(tiny, {"run.seed=7", "model.init_seed=3", "data.seed=4"});
+  EXPECT_EQ(said->model.init_seed, 3u);
+  EXPECT_EQ(said->data_seed(), 4u);
+}
+
+// A config that did not say the seed of its weights meant 0 before, and its run goes on.
+TEST(RunConfig, OlderRunsGoOnWithTheSeedThatWasNotSaid) {
+  const std::string tiny = tiny_without_init_seed();
+  const auto then = to_pairs(*read_run_config(tiny, {"run.seed=7", "model.init_seed=0"}));
+  const auto now = [&tiny](const std::vector<std::string>& overrides) {
+    return to_pairs(*read_run_config(tiny, overrides));
+  };
+  EXPECT_TRUE(differences_that_matter(then, now({"run.seed=7"})).empty());
+  EXPECT_FALSE(differences_that_matter(then, now({"run.seed=7", "model.init_seed=5"})).empty());
+  EXPECT_FALSE(differences_that_matter(then, now({"run.seed=8"})).empty());
 }
 
 TEST(RunConfig, ABiasRateGivesTheModelBiases) {
