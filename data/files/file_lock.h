@@ -22,6 +22,9 @@ class FileLock {
   FileLock& operator=(FileLock&& other) noexcept;
   ~FileLock();
 
+  // Of a child process that keeps it open the lock is too, as long as it lives.
+  int descriptor() const { return fd_; }
+
  private:
   explicit FileLock(int fd) : fd_(fd) {}
   int fd_;

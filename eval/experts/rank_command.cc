@@ -314,7 +314,7 @@ Command experts_rank_command() {
            "layerwise: the router's mean probability, layer after layer, the earlier ones cut "
            "already; router: the same on the whole model, one pass; easy_ep: weight times "
            "length of what an expert adds (arXiv 2504.06792); random: by the seed")
-      .one_of({"layerwise", "router", "easy_ep", "random"})
+      .one_of(ranking_methods())
       .show_default();
   command.options.add("--keep", &options->keep, kKeepHelp).commas();
   command.options

@@ -22,6 +22,7 @@
 #include "parallel/agreement.h"
 #include "train/checkpoint/find_model.h"
 #include "train/model_folder/hugging_face.h"
+#include "train/subset/expert_subset.h"
 #include "train/subset/keep.h"
 
 namespace emo {
@@ -177,7 +178,7 @@ Command experts_retention_command() {
   command.options
       .add("--method", &options->retention.methods, "how experts are chosen, see emo experts rank")
       .commas()
-      .one_of({"layerwise", "router", "easy_ep", "random"})
+      .one_of(ranking_methods())
       .show_default();
   command.options
       .add("--documents", &options->retention.documents,

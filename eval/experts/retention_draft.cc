@@ -1,5 +1,6 @@
 #include "eval/experts/retention_draft.h"
 
+#include <cmath>
 #include <cstdio>
 #include <utility>
 
@@ -8,6 +9,7 @@
 #include "data/files/output.h"
 #include "data/files/sha256.h"
 #include "parallel/agreement.h"
+#include "train/model_folder/hugging_face.h"
 
 namespace emo {
 namespace {
@@ -26,6 +28,15 @@ absl::StatusOr<Json> parse_draft(const std::string& text, const std::string& pat
       path + ": what an earlier call has kept there is damaged; remove it to measure all anew");
 }
 
+// What is no number is null in JSON.
+std::vector<double> numbers_of(const Json& list) {
+  std::vector<double> numbers;
+  for (const Json& item : list) {
+    numbers.push_back(item.is_null() ? std::nan("") : item.get<double>());
+  }
+  return numbers;
+}
+
 // What the first rank reads, on every rank.
 absl::StatusOr<std::string> read_for_all(const Mesh& mesh, const std::string& path) {
   absl::StatusOr<std::string> text = std::string();
@@ -39,10 +50,11 @@ absl::StatusOr<std::string> read_for_all(const Mesh& mesh, const std::string& pa
 
 std::string retention_identity(const OpenedModel& model, const TokenDataset& calibration,
                                const TokenDataset& test, const RetentionOptions& options) {
-  std::string text = absl::StrCat(
-      model.identity, "\n", to_json(calibration.info()), "\n", to_json(test.info()), "\n",
-      at::toString(model.model->parameters.dense.scalar_type()), " ", model.model->device().str(),
-      "\n", options.test_documents, " ", options.seed, "\n");
+  std::string text = absl::StrCat(model.identity, "\n", to_config_json(model.description).dump(),
+                                  "\n", to_json(calibration.info()), "\n", to_json(test.info()),
+                                  "\n", at::toString(model.model->parameters.dense.scalar_type()),
+                                  " ", model.model->device().str(), "\n", options.test_documents,
+                                  " ", options.seed, "\n");
   for (const Cut& cut : cuts_of(options)) {
     absl::StrAppend(&text, cut.method, " ", to_text(cut.keep), " ", cut.documents, " ",
                     cut.of_other_domain, " ", cut.full_weights, "\n");
@@ -83,7 +95,8 @@ std::map<std::string, DomainLosses> RetentionDraft::known(const std::string& mod
     return domains;
   }
   for (const auto& [label, json] : found->at("domains").items()) {
-    DomainLosses losses{json.at("ids"), json.at("tokens"), json.at("losses")};
+    DomainLosses losses{json.at("ids"), json.at("tokens"), {}};
+    for (const Json& column : json.at("losses")) losses.losses.push_back(numbers_of(column));
     if (losses.losses.size() == columns) domains[label] = std::move(losses);
   }
   return domains;

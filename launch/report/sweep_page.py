@@ -33,11 +33,6 @@ def main_cuts(arm: dict) -> list[dict]:
     return [cut for cut in arm["cuts"] if cut["main"]]
 
 
-def keep_text(cut: dict) -> str:
-    keep = cut["keep"]
-    return f"{keep} experts" if isinstance(keep, int) else f"{100 * keep:g} %"
-
-
 def deviation_of(value: dict) -> float | None:
     return value["standard_deviation"]
 
@@ -61,7 +56,7 @@ def labels(axes, names: list[str], x: list[float], y: list[float], colours: list
 def full_against_increase(sweep: dict) -> str:
     from launch.report.page import pyplot, to_svg
     arms = [arm for arm in done(sweep) if main_cuts(arm)]
-    keeps = [keep_text(cut) for cut in main_cuts(arms[0])]
+    keeps = [cut["kept"] for cut in main_cuts(arms[0])]
     figure, panels = pyplot.subplots(1, len(keeps), figsize=(max(5.0, 4.6 * len(keeps)), 4.2), squeeze=False)
     for number, (axes, keep) in enumerate(zip(panels[0], keeps)):
         for arm in arms:
@@ -80,7 +75,7 @@ def full_against_increase(sweep: dict) -> str:
 def retention_curves(sweep: dict) -> str:
     from launch.report.page import pyplot, to_svg
     arms = [arm for arm in done(sweep) if main_cuts(arm)]
-    keeps = ["all", *(keep_text(cut) for cut in main_cuts(arms[0]))]
+    keeps = ["all", *(cut["kept"] for cut in main_cuts(arms[0]))]
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4.2))
     ends: dict[str, list] = {"left": [], "right": []}
     for arm in arms:
@@ -113,7 +108,7 @@ def differences(sweep: dict) -> str:
     columns = [("whole model", lambda arm: arm["full_against_baseline"])]
     cut = max((main_cuts(arm) for arm in arms), key=len)
     for number in range(len(cut)):
-        columns.append((f"{keep_text(cut[number])} kept", lambda arm, n=number: main_cuts(arm)[n]["loss_against_baseline"]
+        columns.append((f"{cut[number]['kept']} kept", lambda arm, n=number: main_cuts(arm)[n]["loss_against_baseline"]
                         if len(main_cuts(arm)) > n else None))
     figure, panels = pyplot.subplots(1, len(columns), figsize=(max(5.0, 3.4 * len(columns)), 1.2 + 0.32 * len(arms)),
                                      sharey=True, squeeze=False)
@@ -123,7 +118,7 @@ def differences(sweep: dict) -> str:
             found = pick(arm)
             if not found:
                 continue
-            interval = found["over_seeds"] or found["over_documents"]
+            interval = found["interval"]
             reach = [[found["difference"] - interval["low"]], [interval["high"] - found["difference"]]] if interval else None
             axes.errorbar(found["difference"], row, xerr=reach, capsize=3, markersize=6, **style(sweep, arm))
         axes.set_title(title, fontsize=10)
@@ -136,11 +131,11 @@ def differences(sweep: dict) -> str:
 def numbers(sweep: dict) -> str:
     from launch.report.page import spread, table
     arms = done(sweep)
-    keeps = [keep_text(cut) for cut in max((main_cuts(arm) for arm in arms), key=len)]
+    keeps = [cut["kept"] for cut in max((main_cuts(arm) for arm in arms), key=len)]
     rows = []
     for arm in arms:
         found = arm["full_against_baseline"]
-        interval = found and (found["over_seeds"] or found["over_documents"])
+        interval = found and found["interval"]
         beside = (f"{found['difference']:+.3f} ({interval['low']:+.3f} to {interval['high']:+.3f})" if interval else
                   "baseline" if arm["name"] == sweep["baseline"] else "")
         cuts = [spread(cut["increase"]["mean"], deviation_of(cut["increase"])) for cut in main_cuts(arm)]
@@ -173,7 +168,17 @@ def by_domain(sweep: dict) -> str:
                                  if domain in run["retention"]["domains"]], "+"))
         rows.append(row)
     return table(["domain", *(text for arm in arms for text in
-                              (arm["name"], *(keep_text(cut) for cut in main_cuts(arm))))], rows)
+                              (arm["name"], *(cut["kept"] for cut in main_cuts(arm))))], rows)
+
+
+def tasks(sweep: dict) -> str:
+    from launch.report.page import spread, table
+    arms = done(sweep)
+    names = list(arms[0]["tasks"])
+    return table(["task", "metric", *(arm["name"] for arm in arms)],
+                 [[name, arms[0]["tasks"][name]["metric"],
+                   *(spread(arm["tasks"][name]["mean"], deviation_of(arm["tasks"][name]), sign=False) for arm in arms)]
+                  for name in names])
 
 
 def cost(sweep: dict) -> str:
@@ -231,8 +236,10 @@ def body(sweep: dict, csv: bytes) -> str:
                   f"domain, the softmax over the kept ones. A small increase over a worse model is worth little: the losses "
                   f"themselves are on the right.</p>"]
     encoded = base64.b64encode(csv).decode()
-    parts += ["<h2>By domain</h2>", by_domain(sweep), "<p>Loss of the whole model, and its increase; means over seeds.</p>",
-              "<h2>Cost</h2>", cost(sweep),
+    parts += ["<h2>By domain</h2>", by_domain(sweep), "<p>Loss of the whole model, and its increase; means over seeds.</p>"]
+    if done(sweep)[0]["tasks"]:
+        parts += ["<h2>Answers to tasks</h2>", tasks(sweep), "<p>Mean ± standard deviation over seeds, of the whole model.</p>"]
+    parts += ["<h2>Cost</h2>", cost(sweep),
               "<p>Tokens a second of training, with what else ran beside it; copies of a token that would travel to other ranks, "
               "with experts in order and as emo experts place puts them; tokens of the busiest expert over the mean.</p>",
               "<h2>What was run</h2>", what_was_run(sweep),

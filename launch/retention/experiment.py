@@ -26,6 +26,7 @@ from launch.retention.arms import CUT_ARMS, FULL, QUICK, TUNED_ARMS, Plan  # noq
 EMO = "build/release/emo"
 CONFIG = "configs/retention.yaml"
 SWEEP = "configs/sweeps/retention.yaml"
+STOPPED = 75              # exit code of what was stopped by a signal, and saved
 VOCABULARY = 4096
 BATCH_TOKENS = 8192       # of configs/retention.yaml
 RUN_BYTES = 80_000        # of text of one domain after another in `train-by-domain`: about 4 batches
@@ -45,6 +46,10 @@ def file_name(domain: str) -> str:
 
 class Failed(Exception):
     """A command did not end well; the message says where its output is."""
+
+
+class Stopped(Exception):
+    """By a signal, with what ran saved."""
 
 
 class Experiment:
@@ -128,9 +133,15 @@ class Experiment:
         command = [EMO, "sweep", SWEEP, "--folder", str(self.folder), "--jobs", str(jobs),
                    f"train.tokens={plan.tokens}", f"seeds={list(range(1, plan.seeds + 1))}",
                    f"measure.documents={plan.sizes}", f"measure.test_documents={plan.test_documents}"]
-        done = subprocess.run(command, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
-        if done.returncode != 0:
-            raise Failed(f"{' '.join(command)}\nexit code {done.returncode}; {self.folder}/sweep.html says what is missing")
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:   # the sweep has it too, saves what runs, and ends
+            code = process.wait()
+        if code == STOPPED:
+            raise Stopped
+        if code != 0:
+            raise Failed(f"{' '.join(command)}\nexit code {code}; {self.folder}/sweep.html says what is missing")
 
     def swept(self) -> dict:
         return json.loads((self.folder / "sweep.json").read_text())
@@ -318,6 +329,9 @@ def main() -> int:
         domains = json.loads(experiment.result("data").read_text())["domains"]
         experiment.sweep(max(1, options.jobs))
         run_all(experiment, experiment.jobs(domains), max(1, options.jobs))
+    except Stopped:
+        print("experiment: stopped; the same command goes on", file=sys.stderr)
+        return STOPPED
     except (Failed, subprocess.CalledProcessError) as error:
         print(f"experiment: {error}\nThe same command goes on from there.", file=sys.stderr)
         return 70

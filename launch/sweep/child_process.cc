@@ -45,7 +45,7 @@ std::vector<std::string> environment_with(
 }
 
 // In the child; only what is safe between fork and exec.
-[[noreturn]] void become(pid_t parent, int output, int log, char* const* arguments,
+[[noreturn]] void become(pid_t parent, int output, int log, int keeps_open, char* const* arguments,
                          char* const* environment) {
   ::setpgid(0, 0);
   ::prctl(PR_SET_PDEATHSIG, SIGTERM);
@@ -54,6 +54,7 @@ std::vector<std::string> environment_with(
   if (nothing >= 0) ::dup2(nothing, STDIN_FILENO);
   ::dup2(output, STDOUT_FILENO);
   ::dup2(log, STDERR_FILENO);
+  if (keeps_open >= 0) ::fcntl(keeps_open, F_SETFD, 0);
   ::execve(arguments[0], arguments, environment);
   ::_exit(kCannotStart);
 }
@@ -75,7 +76,7 @@ absl::StatusOr<ChildProcess> ChildProcess::start(const ChildCommand& command) {
   const std::vector<char*> envp = pointers(&environment);
   const pid_t parent = ::getpid();
   const pid_t pid = ::fork();
-  if (pid == 0) become(parent, *output, *log, argv.data(), envp.data());
+  if (pid == 0) become(parent, *output, *log, command.keeps_open, argv.data(), envp.data());
   const absl::Status failed =
       pid < 0 ? errno_status("cannot start", command.arguments[0]) : absl::OkStatus();
   if (*output != *log) ::close(*output);

@@ -17,8 +17,9 @@ namespace emo {
 struct ChildCommand {
   std::vector<std::string> arguments;                            // the first is the program's path
   std::vector<std::pair<std::string, std::string>> environment;  // on top of this process's own
-  std::string output;  // file of its standard output, made anew; "": the log
-  std::string log;     // file that its standard error is added to
+  std::string output;   // file of its standard output, made anew; "": the log
+  std::string log;      // file that its standard error is added to
+  int keeps_open = -1;  // a descriptor that it has too: a lock that it holds as long as it lives
 };
 
 // How a child ended.

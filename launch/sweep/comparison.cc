@@ -1,6 +1,7 @@
 #include "launch/sweep/comparison.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "absl/strings/str_cat.h"
 
@@ -77,7 +78,9 @@ bool all_zero(const std::vector<DocumentSums>& domains) {
 }
 
 Verdict verdict_of(const std::optional<Interval>& interval) {
-  if (!interval) return Verdict::kUnknown;
+  if (!interval || !std::isfinite(interval->low) || !std::isfinite(interval->high)) {
+    return Verdict::kUnknown;
+  }
   if (interval->high < 0) return Verdict::kBetter;
   if (interval->low > 0) return Verdict::kWorse;
   return Verdict::kWithinNoise;

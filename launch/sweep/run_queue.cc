@@ -5,7 +5,6 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
-#include <fstream>
 #include <optional>
 #include <regex>
 
@@ -17,6 +16,7 @@
 #include "data/files/file_system.h"
 #include "data/program/exit_code.h"
 #include "data/program/progress.h"
+#include "launch/sweep/run_files.h"
 #include "launch/sweep/run_stages.h"
 #include "train/stop_signal.h"
 
@@ -25,30 +25,19 @@ namespace {
 
 constexpr int kPollMicroseconds = 100'000;
 
-// The end of a log: what a command said last.
-std::string tail(const std::string& path, int64_t bytes) {
-  std::ifstream file(path, std::ios::binary | std::ios::ate);
-  const int64_t size = file ? static_cast<int64_t>(file.tellg()) : 0;
-  std::string text(static_cast<size_t>(std::min(size, bytes)), '\0');
-  file.seekg(size - static_cast<int64_t>(text.size()));
-  file.read(text.data(), static_cast<std::streamsize>(text.size()));
-  return text;
-}
-
 std::string last_lines(const std::string& path, size_t count) {
   std::vector<std::string> lines;
-  for (absl::string_view line : absl::StrSplit(tail(path, 8192), '\n', absl::SkipEmpty())) {
+  const std::string text = tail_of(path, 8192);
+  for (const absl::string_view line : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
     lines.emplace_back(line);
   }
   if (lines.size() > count) lines.erase(lines.begin(), lines.end() - static_cast<long>(count));
   return absl::StrJoin(lines, "\n");
 }
 
-// How far a command is, by the last progress line of its log.
-double progress_of(const std::string& log, int64_t since) {
-  std::ifstream file(log, std::ios::binary | std::ios::ate);
-  const int64_t size = file ? static_cast<int64_t>(file.tellg()) : 0;
-  const std::string text = tail(log, std::min<int64_t>(2048, std::max<int64_t>(0, size - since)));
+// How far a command is, by the last progress line of its log's part that begins at `begin`.
+double progress_of(const std::string& log, int64_t begin) {
+  const std::string text = tail_of(log, std::clamp<int64_t>(size_of(log) - begin, 0, 2048));
   static const std::regex percent(R"(/[0-9.kMG]+ +([0-9]+)%)");
   double share = 0;
   for (auto it = std::sregex_iterator(text.begin(), text.end(), percent);
@@ -58,9 +47,10 @@ double progress_of(const std::string& log, int64_t since) {
   return std::min(share, 100.0) / 100;
 }
 
-int64_t size_of(const std::string& path) {
-  std::ifstream file(path, std::ios::binary | std::ios::ate);
-  return file ? static_cast<int64_t>(file.tellg()) : 0;
+// Whether a command has ended because it was told to, and not because something is wrong.
+bool was_stopped(int code) {
+  return code == kExitStopped || code == 128 + SIGTERM || code == 128 + SIGINT ||
+         code == 128 + SIGUSR1;
 }
 
 // A run that is being carried out.
@@ -68,7 +58,7 @@ struct Active {
   const SweepRun* run;
   std::vector<Stage> stages;  // left, the first is running
   FileLock lock;              // of the run's folder
-  ChildProcess child;
+  std::optional<ChildProcess> child;
   int64_t log_begin = 0;  // where the stage's part of the log begins
 };
 
@@ -82,16 +72,11 @@ class Queue {
     absl::Status status = find_what_is_left();
     if (!status.ok()) return status;
     Progress progress("sweep", static_cast<int64_t>(total_), "tokens", /*shown=*/true);
-    watch_stop_signals();
     while (!waiting_.empty() || !active_.empty()) {
       if (stop_requested()) stop();
-      while (!waiting_.empty() && static_cast<int>(active_.size()) < jobs_) {
-        status = start_next();
-        if (!status.ok()) return status;
-      }
+      while (!waiting_.empty() && static_cast<int>(active_.size()) < jobs_) start_next();
       ::usleep(kPollMicroseconds);
-      status = look_at_children();
-      if (!status.ok()) return status;
+      look_at_children();
       progress.update(static_cast<int64_t>(done_now()), note());
     }
     return result_;
@@ -105,11 +90,13 @@ class Queue {
 
   absl::Status find_what_is_left() {
     for (const SweepRun& run : runs_) {
-      absl::StatusOr<std::vector<Stage>> stages = stages_left(sweep_, run, data_);
-      if (!stages.ok()) return stages.status();
-      for (const Stage& stage : stages_of(sweep_, run, data_)) total_ += stage.work;
-      for (const Stage& stage : *stages) left_ += stage.work;
-      if (!stages->empty()) waiting_.push_back({&run, *std::move(stages)});
+      absl::StatusOr<std::vector<Stage>> all = stages_of(sweep_, run, data_);
+      if (!all.ok()) return all.status();
+      absl::StatusOr<std::vector<Stage>> left = stages_left(sweep_, run, data_);
+      if (!left.ok()) return left.status();
+      for (const Stage& stage : *all) total_ += stage.work;
+      for (const Stage& stage : *left) left_ += stage.work;
+      if (!left->empty()) waiting_.push_back({&run, *std::move(left)});
     }
     done_ = total_ - left_;
     const bool needs_ranks = std::any_of(waiting_.begin(), waiting_.end(),
@@ -122,76 +109,98 @@ class Queue {
     return absl::OkStatus();
   }
 
-  absl::StatusOr<ChildProcess> start_stage(const SweepRun& run, const Stage& stage) const {
-    return ChildProcess::start(command_of(here_, run, stage, threads_of(run, jobs_)));
-  }
-
-  absl::Status start_next() {
+  void start_next() {
     Waiting next = std::move(waiting_.front());
     waiting_.erase(waiting_.begin());
     const SweepRun& run = *next.run;
     absl::Status status = posix_file_system().make_directories(run.folder);
-    if (!status.ok()) return status;
+    if (!status.ok()) return fail(run, next.stages, status);
     absl::StatusOr<FileLock> lock =
-        FileLock::take(run.folder + "/run.lock", FileLock::Held::kRefuse);
+        FileLock::take(run.folder + "/" + kRunLock, FileLock::Held::kRefuse);
     if (!lock.ok()) {  // another process carries it out, and says how it ends
       std::fprintf(stderr, "\nemo: %s is left to who has it: %s\n", run.name.c_str(),
                    std::string(lock.status().message()).c_str());
       result_.failures.push_back({exit_code(lock.status()), std::string(lock.status().message())});
-      pass_over(next.stages);
-      return absl::OkStatus();
+      return pass_over(next.stages);
     }
+    // Who had it before may have done some of it.
+    absl::StatusOr<std::vector<Stage>> left = stages_left(sweep_, run, data_);
+    if (!left.ok()) return fail(run, next.stages, left.status());
+    for (const Stage& stage : next.stages) done_ += stage.work;
+    for (const Stage& stage : *left) done_ -= stage.work;
     status = forget_failure(run);
+    if (!status.ok()) return fail(run, *left, status);
+    if (left->empty()) return;
+    Active active{&run, *std::move(left), *std::move(lock), std::nullopt, 0};
+    status = start_stage(&active);
+    if (!status.ok()) return fail(run, active.stages, status);
+    active_.push_back(std::move(active));
+  }
+
+  // The first of those that are left.
+  absl::Status start_stage(Active* active) const {
+    const SweepRun& run = *active->run;
+    const Stage& stage = active->stages.front();
+    absl::Status status = begin_stage(run, stage);
     if (!status.ok()) return status;
-    const int64_t log_begin = size_of(log_of(run));
-    absl::StatusOr<ChildProcess> child = start_stage(run, next.stages.front());
+    ChildCommand command = command_of(here_, run, stage, threads_of(run, jobs_));
+    command.keeps_open = active->lock.descriptor();
+    active->log_begin = size_of(log_of(run));
+    absl::StatusOr<ChildProcess> child = ChildProcess::start(command);
     if (!child.ok()) return child.status();
-    active_.push_back(
-        {&run, std::move(next.stages), *std::move(lock), *std::move(child), log_begin});
+    active->child = *std::move(child);
     return absl::OkStatus();
   }
 
-  absl::Status look_at_children() {
+  void look_at_children() {
     for (size_t i = 0; i < active_.size();) {
-      Active& active = active_[i];
-      const std::optional<ChildEnd> end = active.child.poll();
-      if (!end) {
+      const std::optional<ChildEnd> end = active_[i].child->poll();
+      if (end && !after(&active_[i], *end)) {
+        active_.erase(active_.begin() + static_cast<long>(i));
+      } else {
         ++i;
-        continue;
       }
-      absl::StatusOr<bool> goes_on = after(&active, *end);
-      if (!goes_on.ok()) return goes_on.status();
-      if (!*goes_on) active_.erase(active_.begin() + static_cast<long>(i));
     }
-    return absl::OkStatus();
   }
 
   // A stage has ended. Answers whether another of the run has begun.
-  absl::StatusOr<bool> after(Active* active, const ChildEnd& end) {
+  bool after(Active* active, const ChildEnd& end) {
     const SweepRun& run = *active->run;
     const Stage stage = active->stages.front();
+    absl::Status status = record_cost(run, stage, end);
     if (end.code != kExitDone) {
-      if (result_.stopped) return false;
-      pass_over(active->stages);
-      const RunFailure failure{
-          end.code, absl::StrCat(stage.title, " ended with exit code ", end.code, "; ", log_of(run),
-                                 " ends:\n", last_lines(log_of(run), 6))};
-      std::fprintf(stderr, "\nemo: %s failed: %s\n", run.name.c_str(), failure.what.c_str());
-      result_.failures.push_back(failure);
-      absl::Status status = write_failure(run, failure);
-      if (!status.ok()) return status;
+      if (was_stopped(end.code)) {
+        result_.stopped = true;
+        pass_over(active->stages);
+      } else {
+        fail(run, active->stages,
+             {end.code, absl::StrCat(stage.title, " ended with exit code ", end.code, "; ",
+                                     log_of(run), " ends:\n", last_lines(log_of(run), 6))});
+      }
       return false;
     }
-    absl::Status status = finish_stage(sweep_, run, data_, stage, end);
-    if (!status.ok()) return status;
-    done_ += stage.work;
-    active->stages.erase(active->stages.begin());
-    if (active->stages.empty() || result_.stopped) return false;
-    active->log_begin = size_of(log_of(run));
-    absl::StatusOr<ChildProcess> child = start_stage(run, active->stages.front());
-    if (!child.ok()) return child.status();
-    active->child = *std::move(child);
-    return true;
+    if (status.ok()) status = finish_stage(run, stage);
+    if (status.ok()) {
+      done_ += stage.work;
+      active->stages.erase(active->stages.begin());
+      if (active->stages.empty() || stopping_) return false;
+      status = start_stage(active);
+    }
+    if (status.ok()) return true;
+    fail(run, active->stages, status);
+    return false;
+  }
+
+  void fail(const SweepRun& run, const std::vector<Stage>& stages, const absl::Status& status) {
+    fail(run, stages, {exit_code(status), std::string(status.message())});
+  }
+
+  void fail(const SweepRun& run, const std::vector<Stage>& stages, const RunFailure& failure) {
+    pass_over(stages);
+    std::fprintf(stderr, "\nemo: %s failed: %s\n", run.name.c_str(), failure.what.c_str());
+    result_.failures.push_back(failure);
+    const absl::Status kept = write_failure(run, failure);
+    if (!kept.ok()) std::fprintf(stderr, "emo: %s\n", std::string(kept.message()).c_str());
   }
 
   // Nothing of them is to come.
@@ -201,10 +210,11 @@ class Queue {
 
   void stop() {
     waiting_.clear();
-    if (result_.stopped) return;
     result_.stopped = true;
+    if (stopping_) return;
+    stopping_ = true;
     // mpirun hands this one on, and ends its ranks at once for the others.
-    for (const Active& active : active_) active.child.signal(SIGUSR1);
+    for (const Active& active : active_) active.child->signal(SIGUSR1);
   }
 
   // A progress line never goes back.
@@ -223,7 +233,7 @@ class Queue {
       parts.push_back(absl::StrCat(active.run->name, " (", number, "/", runs_.size(), ") ",
                                    active.stages.front().title));
     }
-    if (result_.stopped) parts.emplace_back("stopping");
+    if (stopping_) parts.emplace_back("stopping");
     return absl::StrJoin(parts, ", ");
   }
 
@@ -235,6 +245,7 @@ class Queue {
   std::vector<Waiting> waiting_;
   std::vector<Active> active_;
   QueueResult result_;
+  bool stopping_ = false;
   double total_ = 0, left_ = 0, done_ = 0;
   double shown_ = 0;
 };

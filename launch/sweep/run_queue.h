@@ -16,8 +16,8 @@ struct QueueResult {
 
 // Runs one after another, `jobs` at a time, each a process or `ranks` of them; goes on after one
 // that fails, and keeps that in its folder. After SIGTERM, SIGINT or SIGUSR1 asks what runs to save
-// and end, and starts nothing more. Shows one progress line over everything. Errors are of the
-// sweep's own files.
+// and end, and starts nothing more. Shows one progress line over everything. Fails only before it
+// has begun. REQUIRES: watch_stop_signals() was called.
 absl::StatusOr<QueueResult> carry_out(const SweepConfig& sweep, const std::vector<SweepRun>& runs,
                                       const SweepData& data, int jobs);
 

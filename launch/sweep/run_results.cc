@@ -1,25 +1,20 @@
 #include "launch/sweep/run_results.h"
 
 #include <algorithm>
-#include <fstream>
 
 #include "absl/strings/str_split.h"
 #include "data/files/file_system.h"
+#include "launch/sweep/run_files.h"
+#include "launch/sweep/run_stages.h"
 
 namespace emo {
 namespace {
 
-constexpr char kFailed[] = "/failed.json";
 constexpr int64_t kTailBytes = 4 << 20;  // of metrics.jsonl
 
 // Values of a metric in the last lines of a run's metrics.
 std::vector<double> last_values(const std::string& folder, const std::string& metric) {
-  std::ifstream file(folder + "/metrics.jsonl", std::ios::binary | std::ios::ate);
-  if (!file) return {};
-  const auto size = static_cast<int64_t>(file.tellg());
-  std::string text(static_cast<size_t>(std::min(size, kTailBytes)), '\0');
-  file.seekg(size - static_cast<int64_t>(text.size()));
-  file.read(text.data(), static_cast<std::streamsize>(text.size()));
+  const std::string text = tail_of(folder + "/metrics.jsonl", kTailBytes);
   std::vector<double> values;
   for (const absl::string_view line : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
     const Json json = Json::parse(line.begin(), line.end(), nullptr, /*allow_exceptions=*/false);
@@ -33,9 +28,9 @@ std::vector<double> last_values(const std::string& folder, const std::string& me
 
 std::optional<double> median(std::vector<double> values) {
   if (values.empty()) return std::nullopt;
-  const auto middle = values.begin() + static_cast<long>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
+  std::sort(values.begin(), values.end());
+  const size_t n = values.size();
+  return (values[(n - 1) / 2] + values[n / 2]) / 2;
 }
 
 std::optional<double> number_of(const Json& json, const char* key) {
@@ -53,15 +48,20 @@ RunCost read_cost(const SweepRun& run) {
   cost.tokens_per_second = median(last_values(run.folder, "throughput/TPS"));
   const std::vector<double> imbalance = last_values(run.folder, "train/max load imbalance");
   if (!imbalance.empty()) cost.imbalance = mean(imbalance);
-  const Json copies = read_or_null(run.folder + "/copies.json");
+  const Json copies = read_or_null(run.folder + "/" + kCopiesFile);
   cost.copies = number_of(copies, "copies_per_token_before");
   cost.copies_placed = number_of(copies, "copies_per_token_after");
-  const Json spent = read_or_null(run.folder + "/cost.json");
+  const Json spent = read_or_null(run.folder + "/" + kCostFile);
   if (!spent.is_object()) return cost;
   const Json training = spent.value("training", Json());
   cost.training_seconds = number_of(training, "seconds");
   cost.peak_memory_bytes = number_of(training, "peak_memory_bytes");
-  cost.measuring_seconds = number_of(spent.value("measuring", Json()), "seconds");
+  for (const auto& [what, of_stage] : spent.items()) {
+    const std::optional<double> seconds = number_of(of_stage, "seconds");
+    if (what != "training" && seconds) {
+      cost.measuring_seconds = cost.measuring_seconds.value_or(0) + *seconds;
+    }
+  }
   return cost;
 }
 
@@ -79,37 +79,68 @@ DomainColumn column_of(const Json& ids, const Json& tokens, const Json& losses,
   return column;
 }
 
+// Whether every document that predicts something has a loss that is a number.
+bool all_finite(const Json& tokens, const Json& losses) {
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    if (tokens[i].get<double>() > 0 && !losses[i].is_number()) return false;
+  }
+  return true;
+}
+
+bool all_finite(const RunResult& result) {
+  for (const auto& [label, source] : result.eval["sources"].items()) {
+    const Json& documents = source["by_document"];
+    if (!all_finite(documents["tokens"], documents["loss"])) return false;
+  }
+  if (result.retention.is_null()) return true;
+  for (const auto& [label, domain] : result.retention["domains"].items()) {
+    const Json& documents = domain["by_document"];
+    if (!all_finite(documents["tokens"], documents["full"])) return false;
+    for (const Json& cut : documents["cuts"]) {
+      if (!all_finite(documents["tokens"], cut)) return false;
+    }
+  }
+  return true;
+}
+
 }  // namespace
 
 absl::Status write_failure(const SweepRun& run, const RunFailure& failure) {
-  return write_file_durably(posix_file_system(), run.folder + kFailed,
+  return write_file_durably(posix_file_system(), run.folder + "/" + kFailedFile,
                             to_text({{"exit_code", failure.exit_code}, {"what", failure.what}}));
 }
 
 absl::Status forget_failure(const SweepRun& run) {
-  return posix_file_system().remove_all(run.folder + kFailed);
+  return posix_file_system().remove_all(run.folder + "/" + kFailedFile);
 }
 
-absl::StatusOr<RunResult> read_run_result(const SweepRun& run) {
+absl::StatusOr<RunResult> read_run_result(const SweepConfig& sweep, const SweepRun& run,
+                                          const SweepData& data) {
   RunResult result;
-  if (path_exists(run.folder + kFailed)) {
-    absl::StatusOr<Json> json = read_json_file(run.folder + kFailed);
-    if (!json.ok()) return json.status();
+  absl::StatusOr<std::vector<Stage>> left = stages_left(sweep, run, data);
+  if (!left.ok()) return left.status();
+  if (!left->empty()) {
+    absl::StatusOr<Json> failed = read_json_file(run.folder + "/" + kFailedFile);
+    if (absl::IsNotFound(failed.status())) return result;
+    if (!failed.ok()) return failed.status();
     result.state = RunResult::State::kFailed;
-    result.error = json->value("what", "");
+    result.error = failed->value("what", "");
     return result;
   }
-  const std::string eval = run.folder + "/eval.json";
-  const std::string retention = run.folder + "/retention.json";
-  if (!path_exists(eval) || (run.cut && !path_exists(retention))) return result;
-  absl::StatusOr<Json> losses = read_json_file(eval, 1u << 30);
+  absl::StatusOr<Json> losses = read_json_file(run.folder + "/" + kEvalFile, 1u << 30);
   if (!losses.ok()) return losses.status();
   result.eval = *std::move(losses);
   if (run.cut) {
+    const std::string retention = run.folder + "/" + kRetentionFile;
     absl::StatusOr<Json> cuts = read_json_file(retention, 1u << 30);
     if (!cuts.ok()) return cuts.status();
     if (!cuts->contains("model")) return absl::DataLossError(retention + ": has no 'model'");
     result.retention = (*cuts)["model"];
+  }
+  if (!all_finite(result)) {
+    result.state = RunResult::State::kFailed;
+    result.error = "its loss is not a number";
+    return result;
   }
   result.cost = read_cost(run);
   result.state = RunResult::State::kDone;

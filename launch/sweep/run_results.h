@@ -42,9 +42,11 @@ struct RunFailure {
 absl::Status write_failure(const SweepRun& run, const RunFailure& failure);
 absl::Status forget_failure(const SweepRun& run);  // OK where there is none
 
-// DataLoss where a result of it cannot be read. kFailed where its last try has failed, kMissing
-// where it is not all there.
-absl::StatusOr<RunResult> read_run_result(const SweepRun& run);
+// DataLoss where a result of it cannot be read. kFailed where its last try has failed, or a loss is
+// not a number; kMissing where something is left to be done: what stands there of another model or
+// question is no result.
+absl::StatusOr<RunResult> read_run_result(const SweepConfig& sweep, const SweepRun& run,
+                                          const SweepData& data);
 
 // A loss of each document of a domain.
 struct DomainColumn {

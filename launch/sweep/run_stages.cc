@@ -15,6 +15,7 @@
 #include "data/files/sha256.h"
 #include "data/program/thread_count.h"
 #include "eval/experts/retention.h"
+#include "launch/sweep/run_files.h"
 #include "train/checkpoint/checkpoint.h"
 #include "train/model_folder/manifest.h"
 #include "train/step/device.h"
@@ -23,8 +24,6 @@ namespace emo {
 namespace {
 
 constexpr uint64_t kMostBytes = 1u << 30;
-constexpr char kMeasured[] = "measured.json";  // of each result, what decided it
-constexpr char kCost[] = "cost.json";
 
 double tokens_of(const DatasetInfo& info) {
   double tokens = 0;
@@ -47,7 +46,7 @@ void append(const std::vector<std::string>& more, std::vector<std::string>* all)
 }
 
 Stage training(const SweepConfig& sweep, const SweepRun& run) {
-  Stage stage{Stage::Kind::kTrain, "training", {"train", sweep.base}, "", ""};
+  Stage stage{Stage::Kind::kTrain, "training", {"train", sweep.base}, "", "", ""};
   append(run.overrides, &stage.arguments);
   const RunConfig& config = run.config;
   stage.work =
@@ -55,19 +54,23 @@ Stage training(const SweepConfig& sweep, const SweepRun& run) {
   return stage;
 }
 
-Stage evaluation(const SweepConfig& sweep, const SweepRun& run, const SweepData& data) {
+// `tasks`: what task files hold.
+Stage evaluation(const SweepConfig& sweep, const SweepRun& run, const SweepData& data,
+                 const std::string& tasks) {
   const SweepConfig::Measure& m = sweep.measure;
-  Stage stage{Stage::Kind::kEval, "evaluating", {}, "eval.json", "eval.json"};
+  Stage stage{Stage::Kind::kEval, "evaluating", {}, kEvalFile, kEvalFile, ""};
   stage.arguments = {"eval", run.folder, "--data", m.test, "--by-document", "--json"};
   if (!m.tasks.empty()) append({"--tasks", m.tasks}, &stage.arguments);
   append(where(run), &stage.arguments);
+  stage.question = absl::StrCat(to_json(data.test), "\n", tasks);
+  stage.columns = 1;
   stage.work = tokens_of(data.test) / 3;
   return stage;
 }
 
 Stage retention(const SweepConfig& sweep, const SweepRun& run, const SweepData& data) {
   const SweepConfig::Measure& m = sweep.measure;
-  Stage stage{Stage::Kind::kRetention, "cutting experts", {}, "", "retention.json"};
+  Stage stage{Stage::Kind::kRetention, "cutting experts", {}, "", kRetentionFile, ""};
   const std::string keep = absl::StrJoin(
       m.keep, ",", [](std::string* text, const Keep& k) { absl::StrAppend(text, to_text(k)); });
   stage.arguments = {"experts",
@@ -86,18 +89,17 @@ Stage retention(const SweepConfig& sweep, const SweepRun& run, const SweepData& 
                      "--test-documents",
                      absl::StrCat(m.test_documents),
                      "--output",
-                     run.folder + "/retention.json",
+                     run.folder + "/" + kRetentionFile,
                      "--overwrite"};
   if (!m.documents.empty()) {
     append({"--documents", absl::StrJoin(m.documents, ",")}, &stage.arguments);
   }
   if (m.other_domain) stage.arguments.emplace_back("--other-domain");
   append(where(run), &stage.arguments);
-  RetentionOptions options;
-  options.keeps = m.keep;
-  options.methods = m.methods;
-  options.documents = m.documents;
-  options.other_domain = m.other_domain;
+  const RetentionOptions options = retention_options(m);
+  stage.question = absl::StrCat(keep, "\n", absl::StrJoin(m.methods, ","), "\n", run.seed, "\n",
+                                m.test_documents, "\n", absl::StrJoin(m.documents, ","), "\n",
+                                m.other_domain, "\n", to_json(data.test), to_json(data.validation));
   double share = 1;  // of the test documents, that are evaluated for each cut
   int64_t documents = 0;
   for (const DatasetInfo::Shard& shard : data.test.shards) documents += shard.documents;
@@ -106,14 +108,15 @@ Stage retention(const SweepConfig& sweep, const SweepRun& run, const SweepData& 
         static_cast<double>(m.test_documents) * static_cast<double>(data.test.sources.size());
     share = std::min(1.0, most / static_cast<double>(documents));
   }
-  const auto passes = static_cast<double>(2 + cuts_of(options).size());
+  stage.columns = static_cast<int64_t>(2 + cuts_of(options).size());
+  const auto passes = static_cast<double>(stage.columns);
   const auto rankings = static_cast<double>(m.methods.size() + m.documents.size());
   stage.work = (passes * share * tokens_of(data.test) + rankings * tokens_of(data.validation)) / 3;
   return stage;
 }
 
-Stage placement(const SweepConfig& sweep, const SweepRun& run) {
-  Stage stage{Stage::Kind::kPlace, "counting copies", {}, "copies.json", "copies.json"};
+Stage placement(const SweepConfig& sweep, const SweepRun& run, const SweepData& data) {
+  Stage stage{Stage::Kind::kPlace, "counting copies", {}, kCopiesFile, kCopiesFile, ""};
   stage.arguments = {"experts",
                      "place",
                      run.folder,
@@ -126,6 +129,7 @@ Stage placement(const SweepConfig& sweep, const SweepRun& run) {
                      "--overwrite",
                      "--json"};
   append(where(run), &stage.arguments);
+  stage.question = absl::StrCat(sweep.measure.copies_on, "\n", to_json(data.test));
   return stage;
 }
 
@@ -143,17 +147,14 @@ absl::StatusOr<std::string> digest_of_tasks(const std::string& tasks) {
   return digest.hex_digest();
 }
 
-// What decides a measurement: the model, the data, and how.
-absl::StatusOr<std::string> identity_of(const SweepConfig& sweep, const SweepRun& run,
-                                        const SweepData& data, const Stage& stage) {
+// What decides a measurement: the model, and what is asked of it. "" without a model.
+absl::StatusOr<std::string> identity_of(const SweepRun& run, const Stage& stage) {
   absl::StatusOr<std::string> latest = latest_checkpoint(run.folder);
   if (!latest.ok()) return latest.status();
+  if (latest->empty()) return std::string();
   absl::StatusOr<std::string> manifest = read_file(*latest + "/" + kManifest, kMostBytes);
   if (!manifest.ok()) return manifest.status();
-  absl::StatusOr<std::string> tasks = digest_of_tasks(sweep.measure.tasks);
-  if (!tasks.ok()) return tasks.status();
-  return sha256_hex(absl::StrCat(*manifest, "\n", absl::StrJoin(stage.arguments, "\n"), "\n",
-                                 to_json(data.test), "\n", to_json(data.validation), "\n", *tasks));
+  return sha256_hex(absl::StrCat(*manifest, "\n", stage.result, "\n", stage.question));
 }
 
 OrderedJson read_object(const std::string& path) {
@@ -165,16 +166,12 @@ absl::Status write_object(const std::string& path, const OrderedJson& json) {
   return write_file_durably(posix_file_system(), path, to_text(json));
 }
 
-absl::StatusOr<bool> is_measured(const SweepConfig& sweep, const SweepRun& run,
-                                 const SweepData& data, const Stage& stage) {
-  const std::string result = run.folder + "/" + stage.result;
-  if (!path_exists(result)) return false;
-  absl::StatusOr<std::string> identity = identity_of(sweep, run, data, stage);
+absl::StatusOr<bool> is_measured(const SweepRun& run, const Stage& stage) {
+  if (!path_exists(run.folder + "/" + stage.result)) return false;
+  absl::StatusOr<std::string> identity = identity_of(run, stage);
   if (!identity.ok()) return identity.status();
-  if (read_object(run.folder + "/" + kMeasured).value(stage.result, "") == *identity) return true;
-  absl::Status status = posix_file_system().remove_all(result);
-  if (!status.ok()) return status;
-  return false;
+  const OrderedJson measured = read_object(run.folder + "/" + kMeasuredFile);
+  return !identity->empty() && measured.value(stage.result, "") == *identity;
 }
 
 }  // namespace
@@ -192,26 +189,30 @@ Installation find_installation() {
   return here;
 }
 
-std::vector<Stage> stages_of(const SweepConfig& sweep, const SweepRun& run, const SweepData& data) {
-  std::vector<Stage> stages = {training(sweep, run), evaluation(sweep, run, data)};
+absl::StatusOr<std::vector<Stage>> stages_of(const SweepConfig& sweep, const SweepRun& run,
+                                             const SweepData& data) {
+  absl::StatusOr<std::string> tasks = digest_of_tasks(sweep.measure.tasks);
+  if (!tasks.ok()) return tasks.status();
+  std::vector<Stage> stages = {training(sweep, run), evaluation(sweep, run, data, *tasks)};
   if (run.cut) stages.push_back(retention(sweep, run, data));
   const int64_t ranks = sweep.measure.copies_on;
   if (ranks > 1 && run.config.model.routed_experts() >= ranks) {
-    stages.push_back(placement(sweep, run));
+    stages.push_back(placement(sweep, run, data));
   }
   return stages;
 }
 
 absl::StatusOr<std::vector<Stage>> stages_left(const SweepConfig& sweep, const SweepRun& run,
                                                const SweepData& data) {
-  std::vector<Stage> all = stages_of(sweep, run, data);
+  absl::StatusOr<std::vector<Stage>> all = stages_of(sweep, run, data);
+  if (!all.ok()) return all.status();
   absl::StatusOr<bool> trained = is_trained(run);
   if (!trained.ok()) return trained.status();
   if (!*trained) return all;
   std::vector<Stage> left;
-  for (Stage& stage : all) {
+  for (Stage& stage : *all) {
     if (stage.kind == Stage::Kind::kTrain) continue;
-    absl::StatusOr<bool> measured = is_measured(sweep, run, data, stage);
+    absl::StatusOr<bool> measured = is_measured(run, stage);
     if (!measured.ok()) return measured.status();
     if (!*measured) left.push_back(std::move(stage));
   }
@@ -225,7 +226,7 @@ int threads_of(const SweepRun& run, int jobs) {
   cpu_set_t mine;
   const bool known = ::sched_getaffinity(0, sizeof mine, &mine) == 0;
   const int cores = known ? CPU_COUNT(&mine) : thread_count(0);
-  return std::max(1, cores / static_cast<int>(jobs * run.ranks));
+  return static_cast<int>(std::max<int64_t>(1, cores / (jobs * run.ranks)));
 }
 
 ChildCommand command_of(const Installation& here, const SweepRun& run, const Stage& stage,
@@ -242,28 +243,39 @@ ChildCommand command_of(const Installation& here, const SweepRun& run, const Sta
   return command;
 }
 
-absl::Status finish_stage(const SweepConfig& sweep, const SweepRun& run, const SweepData& data,
-                          const Stage& stage, const ChildEnd& end) {
-  OrderedJson cost = read_object(run.folder + "/" + kCost);
-  const std::string kind = stage.kind == Stage::Kind::kTrain ? "training" : "measuring";
-  OrderedJson& spent = cost[kind];
-  if (spent.is_null()) spent = {{"seconds", 0.0}, {"peak_memory_bytes", 0}};
-  spent["seconds"] = spent["seconds"].get<double>() + end.seconds;
-  spent["peak_memory_bytes"] = std::max(spent["peak_memory_bytes"].get<int64_t>(), end.peak_memory);
-  absl::Status status = write_object(run.folder + "/" + kCost, cost);
-  if (!status.ok() || stage.kind == Stage::Kind::kTrain) return status;
-  const std::string result = run.folder + "/" + stage.result;
-  if (!stage.output.empty()) {
-    status = posix_file_system().rename(run.folder + "/" + stage.output + ".new", result);
-  }
-  if (!status.ok()) return status;
-  absl::StatusOr<std::string> identity = identity_of(sweep, run, data, stage);
-  if (!identity.ok()) return identity.status();
-  OrderedJson measured = read_object(run.folder + "/" + kMeasured);
-  measured[stage.result] = *identity;
-  return write_object(run.folder + "/" + kMeasured, measured);
+absl::Status begin_stage(const SweepRun& run, const Stage& stage) {
+  if (stage.result.empty()) return absl::OkStatus();
+  absl::Status status = posix_file_system().remove_all(run.folder + "/" + stage.result);
+  if (!status.ok() || stage.output.empty()) return status;
+  return posix_file_system().remove_all(run.folder + "/" + stage.output + ".new");
 }
 
-std::string log_of(const SweepRun& run) { return run.folder + "/log.txt"; }
+absl::Status record_cost(const SweepRun& run, const Stage& stage, const ChildEnd& end) {
+  const std::string path = run.folder + "/" + kCostFile;
+  OrderedJson cost = read_object(path);
+  const bool trains = stage.kind == Stage::Kind::kTrain;
+  OrderedJson& spent = cost[trains ? "training" : stage.result];
+  if (spent.is_null() || !trains) spent = {{"seconds", 0.0}, {"peak_memory_bytes", 0}};
+  spent["seconds"] = spent["seconds"].get<double>() + end.seconds;
+  spent["peak_memory_bytes"] = std::max(spent["peak_memory_bytes"].get<int64_t>(), end.peak_memory);
+  return write_object(path, cost);
+}
+
+absl::Status finish_stage(const SweepRun& run, const Stage& stage) {
+  if (stage.result.empty()) return absl::OkStatus();
+  absl::Status status;
+  if (!stage.output.empty()) {
+    status = posix_file_system().rename(run.folder + "/" + stage.output + ".new",
+                                        run.folder + "/" + stage.result);
+  }
+  if (!status.ok()) return status;
+  absl::StatusOr<std::string> identity = identity_of(run, stage);
+  if (!identity.ok()) return identity.status();
+  OrderedJson measured = read_object(run.folder + "/" + kMeasuredFile);
+  measured[stage.result] = *identity;
+  return write_object(run.folder + "/" + kMeasuredFile, measured);
+}
+
+std::string log_of(const SweepRun& run) { return run.folder + "/" + kLogFile; }
 
 }  // namespace emo

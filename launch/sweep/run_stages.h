@@ -24,16 +24,19 @@ struct Stage {
   enum class Kind { kTrain, kEval, kRetention, kPlace } kind;
   const char* title;                   // "training"
   std::vector<std::string> arguments;  // of this program
-  std::string output;  // file in the run's folder that its standard output becomes; "": none
-  std::string result;  // file in the run's folder that stands when it is done; "": of training
-  double work = 0;     // tokens' backward passes, or as many forward passes for three
+  std::string output;    // file in the run's folder that its standard output becomes; "": none
+  std::string result;    // file in the run's folder that stands when it is done; "": of training
+  std::string question;  // what decides the result beside the model, but for where things stand
+  double work = 0;       // tokens' backward passes, or as many forward passes for three
+  int64_t columns = 0;   // losses of each document that it writes
 };
 
-// All of a run's stages, in order.
-std::vector<Stage> stages_of(const SweepConfig& sweep, const SweepRun& run, const SweepData& data);
+// All of a run's stages, in order. Errors of task files that cannot be read.
+absl::StatusOr<std::vector<Stage>> stages_of(const SweepConfig& sweep, const SweepRun& run,
+                                             const SweepData& data);
 
-// Of them, those that are left. What stands there and was measured of another model, on other data
-// or otherwise is removed. Errors as is_trained() and FileSystem.
+// Of them, those that are left: whose result is not there, or is of another model or question.
+// Changes nothing. Errors as is_trained() and stages_of().
 absl::StatusOr<std::vector<Stage>> stages_left(const SweepConfig& sweep, const SweepRun& run,
                                                const SweepData& data);
 
@@ -45,10 +48,16 @@ int threads_of(const SweepRun& run, int jobs);
 ChildCommand command_of(const Installation& here, const SweepRun& run, const Stage& stage,
                         int threads);
 
-// After its command has ended well: its result takes its place, and what it cost is added to
-// cost.json. Errors as of FileSystem.
-absl::Status finish_stage(const SweepConfig& sweep, const SweepRun& run, const SweepData& data,
-                          const Stage& stage, const ChildEnd& end);
+// Removes the result of a stage that is left, and what a killed command has left of it. REQUIRES,
+// as the two below: this process holds the run's lock. Errors as of FileSystem.
+absl::Status begin_stage(const SweepRun& run, const Stage& stage);
+
+// However its command has ended: adds what it cost to cost.json; of a measurement only the last
+// counts.
+absl::Status record_cost(const SweepRun& run, const Stage& stage, const ChildEnd& end);
+
+// After its command has ended well: its result takes its place.
+absl::Status finish_stage(const SweepRun& run, const Stage& stage);
 
 std::string log_of(const SweepRun& run);  // file of all that its commands say
 

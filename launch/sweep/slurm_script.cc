@@ -10,6 +10,16 @@
 
 namespace emo {
 
+namespace {
+
+// A value of an #SBATCH line: blanks and quotes behind a backslash, and no pattern.
+std::string sbatch_text(const std::string& text) {
+  return absl::StrReplaceAll(
+      text, {{"\\", "\\\\"}, {"%", "%%"}, {" ", "\\ "}, {"\"", "\\\""}, {"'", "\\'"}});
+}
+
+}  // namespace
+
 std::string shell_word(const std::string& text) {
   return absl::StrCat("'", absl::StrReplaceAll(text, {{"'", "'\\''"}}), "'");
 }
@@ -29,41 +39,31 @@ std::string slurm_script(const SweepConfig& sweep, const std::vector<SweepRun>& 
   const std::string words = absl::StrJoin(
       arguments, " ",
       [](std::string* to, const std::string& a) { absl::StrAppend(to, shell_word(a)); });
-  return absl::StrCat(
-      "#!/bin/bash\n"
-      "# A task for each run of the sweep; the last to end writes the report. Options of sbatch "
-      "go\n"
-      "# before those below: sbatch --partition=... --time=... ",
-      folder,
-      "/sweep.sbatch\n"
-      "#SBATCH --job-name=",
-      name,
-      "\n"
-      "#SBATCH --array=0-",
-      runs.size() - 1,
-      "\n"
-      "#SBATCH --ntasks=",
-      ranks, "\n", gpus ? "#SBATCH --gpus-per-task=1\n" : "#SBATCH --cpus-per-task=2\n",
-      "#SBATCH --output=", folder,
-      "/slurm-%A-%a.txt\n"
-      "#SBATCH --signal=B:USR1@120\n"
-      "#SBATCH --requeue\n"
-      "cd ",
-      shell_word(working_folder),
-      "\n"
-      "export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1}\n",
-      shell_word(here.program), " sweep ", words,
-      " --task \"$SLURM_ARRAY_TASK_ID\" &\n"
-      "child=$!\n"
-      "# Before the time is up, and when the job is to make room: the run saves, and the task "
-      "goes\n"
-      "# back into the queue.\n"
-      "trap 'kill -USR1 \"$child\"' USR1 TERM\n"
-      "wait \"$child\"\n"
-      "status=$?\n"
-      "while kill -0 \"$child\" 2>/dev/null; do wait \"$child\"; status=$?; done\n"
-      "[ \"$status\" != 75 ] || scontrol requeue \"$SLURM_JOB_ID\"\n"
-      "exit \"$status\"\n");
+  const std::vector<std::string> lines = {
+      "#!/bin/bash",
+      "# A task for each run of the sweep; each writes the report of what is done when it ends.",
+      "# Other options of sbatch go before this file's name: --partition=... --time=...",
+      absl::StrCat("#SBATCH --job-name=", name.empty() ? "sweep" : sbatch_text(name)),
+      absl::StrCat("#SBATCH --array=0-", runs.size() - 1),
+      absl::StrCat("#SBATCH --ntasks=", ranks),
+      absl::StrCat("#SBATCH ", gpus ? "--gpus-per-task=1" : "--cpus-per-task=2"),
+      absl::StrCat("#SBATCH --output=", sbatch_text(folder), "/slurm-%A-%a.txt"),
+      "#SBATCH --signal=B:USR1@120",
+      "#SBATCH --requeue",
+      "cd " + shell_word(working_folder),
+      "export OMP_NUM_THREADS=${SLURM_CPUS_PER_TASK:-1}",
+      shell_word(here.program) + " sweep " + words + " --task \"$SLURM_ARRAY_TASK_ID\" &",
+      "child=$!",
+      "# Before the time is up, and when the job is to make room, the run saves, and the task goes",
+      "# back into the queue.",
+      "trap 'kill -USR1 \"$child\"' USR1 TERM",
+      "wait \"$child\"",
+      "status=$?",
+      "while kill -0 \"$child\" 2>/dev/null; do wait \"$child\"; status=$?; done",
+      "[ \"$status\" != 75 ] || "
+      "scontrol requeue \"${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}\"",
+      "exit \"$status\"\n"};
+  return absl::StrJoin(lines, "\n");
 }
 
 }  // namespace emo

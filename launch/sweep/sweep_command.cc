@@ -18,6 +18,7 @@
 #include "launch/sweep/slurm_script.h"
 #include "launch/sweep/sweep_plan.h"
 #include "launch/sweep/sweep_report.h"
+#include "train/stop_signal.h"
 
 namespace emo {
 namespace {
@@ -41,19 +42,35 @@ absl::Status check_alone() {
       "emo sweep starts the ranks of its runs itself: call it without mpirun");
 }
 
-// A folder's sweep.json says whose it is.
-absl::Status check_folder(const SweepConfig& sweep) {
-  absl::StatusOr<Json> json = read_json_file(sweep.folder + "/sweep.json", 1u << 30);
-  if (absl::IsNotFound(json.status())) return absl::OkStatus();
-  const std::string other = json.ok() ? json->value("sweep", "") : "";
-  if (!json.ok() || file_name(other) == file_name(sweep.path)) return absl::OkStatus();
+// A folder says whose it is, from a sweep's first moment on; another sweep's results would stand
+// among its own.
+absl::Status claim_folder(const SweepConfig& sweep) {
+  absl::Status status = posix_file_system().make_directories(sweep.folder);
+  if (!status.ok()) return status;
+  const std::string path = sweep.folder + "/sweep.name";
+  const std::string name = file_name(sweep.path);
+  if (!path_exists(path)) return write_file_durably(posix_file_system(), path, name + "\n");
+  absl::StatusOr<std::string> other = read_file(path, 1 << 16);
+  if (!other.ok()) return other.status();
+  if (*other == name + "\n") return absl::OkStatus();
   return absl::AlreadyExistsError(
-      absl::StrCat(sweep.folder, ": holds the sweep ", other, "; name another --folder"));
+      absl::StrCat(sweep.folder, ": holds the sweep ", *other, "Name another --folder"));
+}
+
+// Runs at the same time would all be on the first GPUs.
+absl::Status check_devices(const std::vector<SweepRun>& runs, int jobs) {
+  for (const SweepRun& run : runs) {
+    if (jobs > 1 && run.config.parallel.device == DeviceKind::kCuda) {
+      return absl::InvalidArgumentError(
+          "--jobs: runs on GPUs are one after another here; --slurm gives each its own");
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::StatusOr<int> report_on(const Options& options, const SweepConfig& sweep,
-                              const std::vector<SweepRun>& runs) {
-  absl::StatusOr<WrittenReport> report = write_report(sweep, runs);
+                              const std::vector<SweepRun>& runs, const SweepData& data) {
+  absl::StatusOr<WrittenReport> report = write_report(sweep, runs, data);
   if (!report.ok()) return report.status();
   std::printf("%s", options.json ? to_text(report->json).c_str() : report->table.c_str());
   std::fprintf(
@@ -75,26 +92,32 @@ absl::StatusOr<int> write_slurm_script(const Options& options, const SweepConfig
   absl::Status status = write_file_durably(
       posix_file_system(), path, slurm_script(sweep, runs, find_installation(), folder, arguments));
   if (!status.ok()) return status;
-  std::printf("sbatch %s\n", path.c_str());
-  std::fprintf(stderr,
-               "emo: %zu tasks; the last to end writes the report, and so does, at any time, emo "
-               "sweep with --report\n",
-               runs.size());
+  std::printf("sbatch %s\n", shell_word(path).c_str());
+  std::fprintf(
+      stderr,
+      "emo: %zu tasks; each writes the report of what is done when it ends, and so does, at "
+      "any time, emo sweep with --report\n",
+      runs.size());
   return kExitDone;
 }
 
-// One run, as a task of an array: the report where it was the last.
+// One run, as a task of an array, and the report of what is done then. Other tasks write theirs
+// meanwhile, so only its own must be right.
 absl::StatusOr<int> run_task(const Options& options, const SweepConfig& sweep,
-                             const std::vector<SweepRun>& runs, const SweepData& data) {
+                             const std::vector<SweepRun>& runs) {
   if (*options.task < 0 || *options.task >= static_cast<int64_t>(runs.size())) {
     return absl::InvalidArgumentError(
         absl::StrCat("--task ", *options.task, ": there are tasks 0 to ", runs.size() - 1));
   }
-  absl::StatusOr<QueueResult> result =
-      carry_out(sweep, {runs[static_cast<size_t>(*options.task)]}, data, 1);
+  const std::vector<SweepRun> own = {runs[static_cast<size_t>(*options.task)]};
+  absl::StatusOr<SweepData> data = check_runs(sweep, runs, own);
+  if (!data.ok()) return data.status();
+  absl::Status status = claim_folder(sweep);
+  if (!status.ok()) return status;
+  absl::StatusOr<QueueResult> result = carry_out(sweep, own, *data, 1);
   if (!result.ok()) return result.status();
   if (result->stopped) return kExitStopped;
-  absl::StatusOr<WrittenReport> report = write_report(sweep, runs);
+  absl::StatusOr<WrittenReport> report = write_report(sweep, runs, *data);
   if (!report.ok()) return report.status();
   return result->failures.empty() ? kExitDone : result->failures.front().exit_code;
 }
@@ -110,7 +133,7 @@ absl::StatusOr<int> show_plan(const Options& options, const SweepConfig& sweep,
 
 absl::StatusOr<int> run_all(const Options& options, const SweepConfig& sweep,
                             const std::vector<SweepRun>& runs, const SweepData& data) {
-  absl::Status status = posix_file_system().make_directories(sweep.folder);
+  absl::Status status = claim_folder(sweep);
   if (!status.ok()) return status;
   absl::StatusOr<FileLock> lock =
       FileLock::take(sweep.folder + "/sweep.lock", FileLock::Held::kRefuse);
@@ -122,7 +145,7 @@ absl::StatusOr<int> run_all(const Options& options, const SweepConfig& sweep,
   if (!status.ok()) return status;
   absl::StatusOr<QueueResult> result = carry_out(sweep, runs, data, options.jobs);
   if (!result.ok()) return result.status();
-  absl::StatusOr<int> reported = report_on(options, sweep, runs);
+  absl::StatusOr<int> reported = report_on(options, sweep, runs, data);
   if (!reported.ok()) return reported.status();
   if (result->stopped) {
     std::fprintf(stderr, "emo: stopped by a signal, start the same command again\n");
@@ -137,20 +160,21 @@ absl::StatusOr<int> run(const Options& options) {
   if (options.plan + options.slurm + options.report + options.task.has_value() > 1) {
     return absl::InvalidArgumentError("--plan, --slurm, --report and --task exclude each other");
   }
+  watch_stop_signals();
   absl::StatusOr<SweepConfig> sweep = read_sweep_config(options.sweep, options.changes);
   if (!sweep.ok()) return sweep.status();
   absl::StatusOr<std::vector<SweepRun>> runs = runs_of(*sweep);
   if (!runs.ok()) return runs.status();
-  status = check_folder(*sweep);
+  status = check_devices(*runs, options.jobs);
   if (!status.ok()) return status;
-  if (options.report) return report_on(options, *sweep, *runs);
-  absl::StatusOr<SweepData> data = check_runs(*sweep, *runs);
+  if (options.task) return run_task(options, *sweep, *runs);
+  absl::StatusOr<SweepData> data = check_runs(*sweep, *runs, *runs);
   if (!data.ok()) return data.status();
-  if (options.task) return run_task(options, *sweep, *runs, *data);
   if (options.plan) return show_plan(options, *sweep, *runs, *data);
-  if (!options.slurm) return run_all(options, *sweep, *runs, *data);
-  status = posix_file_system().make_directories(sweep->folder);
+  if (!options.report && !options.slurm) return run_all(options, *sweep, *runs, *data);
+  status = claim_folder(*sweep);
   if (!status.ok()) return status;
+  if (options.report) return report_on(options, *sweep, *runs, *data);
   return write_slurm_script(options, *sweep, *runs);
 }
 

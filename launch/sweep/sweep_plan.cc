@@ -14,6 +14,7 @@
 #include "eval/loss/calibration_data.h"
 #include "launch/sweep/run_stages.h"
 #include "model/parameters.h"
+#include "train/stop_signal.h"
 
 namespace emo {
 namespace {
@@ -21,6 +22,7 @@ namespace {
 constexpr int64_t kModelBytes = 4;     // a parameter
 constexpr int64_t kTrainedBytes = 12;  // with its moments
 constexpr int64_t kStepBytes = 20;     // in memory while it is trained
+constexpr int64_t kLossBytes = 24;     // a document's, as text
 
 // What decides how fast a run trains, as text: runs of one shape are timed once.
 std::string shape_of(const SweepRun& run) {
@@ -46,7 +48,7 @@ std::optional<double> time_steps(const SweepConfig& sweep, const SweepRun& run, 
   if (run.ranks > 1 && here.scripts.empty()) return std::nullopt;
   absl::StatusOr<TemporaryFolder> folder = TemporaryFolder::create();
   if (!folder.ok()) return std::nullopt;
-  Stage stage{Stage::Kind::kTrain, "timing", {"bench", "step", sweep.base}, "", ""};
+  Stage stage{Stage::Kind::kTrain, "timing", {"bench", "step", sweep.base}, "", "", ""};
   stage.arguments.insert(stage.arguments.end(), run.overrides.begin(), run.overrides.end());
   for (const char* more : {"--steps", "5", "--warmup", "2", "--json"}) {
     stage.arguments.emplace_back(more);
@@ -57,7 +59,8 @@ std::optional<double> time_steps(const SweepConfig& sweep, const SweepRun& run, 
   absl::StatusOr<ChildProcess> child = ChildProcess::start(command);
   if (!child.ok()) return std::nullopt;
   std::optional<ChildEnd> end;
-  while (!(end = child->poll())) ::usleep(20'000);
+  while (!(end = child->poll()) && !stop_requested()) ::usleep(20'000);
+  if (!end) return std::nullopt;
   absl::StatusOr<Json> json = read_json_file(command.output);
   if (end->code != 0 || !json.ok() || !json->contains("tokens_per_second")) return std::nullopt;
   return (*json)["tokens_per_second"].get<double>();
@@ -75,8 +78,24 @@ int64_t free_bytes(const std::string& folder) {
   return static_cast<int64_t>(disk.f_bavail) * static_cast<int64_t>(disk.f_frsize);
 }
 
-bool keeps_moments(const SweepRun& run) {
-  return run.config.checkpoint.last == RunConfig::Checkpoint::Last::kAll;
+// What a run's stages that are left will have written: checkpoints, and losses of documents, which
+// stand in sweep.json too.
+int64_t disk_at_end(const SweepRun& run, const std::vector<Stage>& left, const SweepData& data) {
+  int64_t documents = 0;
+  for (const DatasetInfo::Shard& shard : data.test.shards) documents += shard.documents;
+  int64_t bytes = 0;
+  for (const Stage& stage : left) {
+    bytes += 2 * documents * kLossBytes * stage.columns;
+    if (stage.kind != Stage::Kind::kTrain) continue;
+    const RunConfig::Checkpoint& checkpoint = run.config.checkpoint;
+    const int64_t written =
+        1 + (checkpoint.every > 0 ? (run.config.total_steps() - 1) / checkpoint.every : 0);
+    const int64_t kept = checkpoint.keep > 0 ? std::min(checkpoint.keep, written) : written;
+    const bool all = checkpoint.last == RunConfig::Checkpoint::Last::kAll;
+    bytes += count_parameters(run.config.model).total *
+             ((kept - 1) * kTrainedBytes + (all ? kTrainedBytes : kModelBytes));
+  }
+  return bytes;
 }
 
 }  // namespace
@@ -86,7 +105,7 @@ absl::StatusOr<SweepPlan> plan_sweep(const SweepConfig& sweep, const std::vector
   SweepPlan plan;
   std::map<std::string, std::optional<double>> speeds;
   std::map<std::string, size_t> place;
-  int64_t running = 0;  // the largest checkpoints of one run while it trains
+  int64_t running = 0;  // the largest checkpoint while it is written
   bool known = true;
   double minutes = 0;
   for (const SweepRun& run : runs) {
@@ -101,15 +120,13 @@ absl::StatusOr<SweepPlan> plan_sweep(const SweepConfig& sweep, const std::vector
     if (!left.ok()) return left.status();
     if (left->empty()) continue;
     ++arm.left;
-    if (left->front().kind == Stage::Kind::kTrain) {
-      arm.disk_bytes += arm.parameters * (keeps_moments(run) ? kTrainedBytes : kModelBytes);
-      const int64_t kept = std::max<int64_t>(1, config.checkpoint.keep) + 1;
-      running = std::max(running, kept * arm.parameters * kTrainedBytes);
-    }
+    arm.disk_bytes += disk_at_end(run, *left, data);
+    running = std::max(running, arm.parameters * kTrainedBytes);  // one more while it is written
     double work = 0;
     for (const Stage& stage : *left) work += stage.work;
     const std::string shape = shape_of(run);
     if (!speeds.contains(shape)) speeds[shape] = time_steps(sweep, run, jobs);
+    if (stop_requested()) return absl::CancelledError("stopped by a signal, before anything began");
     const std::optional<double> speed = speeds[shape];
     known = known && speed.has_value();
     if (!speed) continue;

@@ -29,7 +29,8 @@ struct SweepPlan {
 };
 
 // Times a few steps of each kind of model that is left, by `emo bench step`; of models that take
-// more than half of this machine's memory the minutes are not known. Errors as stages_left().
+// more than half of this machine's memory the minutes are not known. Cancelled where
+// a stop is requested meanwhile; else as stages_left().
 absl::StatusOr<SweepPlan> plan_sweep(const SweepConfig& sweep, const std::vector<SweepRun>& runs,
                                      const SweepData& data, int jobs);
 

@@ -52,6 +52,7 @@ OrderedJson comparison_json(const std::optional<Comparison>& c) {
           {"by_seed", by_seed_json(c->by_seed)},
           {"over_seeds", interval_json(c->over_seeds)},
           {"over_documents", interval_json(c->over_documents)},
+          {"interval", interval_json(c->interval())},
           {"decided_over", c->over_seeds       ? "seeds"
                            : c->over_documents ? "documents"
                                                : "nothing"},
@@ -78,12 +79,18 @@ OrderedJson arm_json(const SweepConfig& sweep, const ArmSummary& arm) {
   OrderedJson cuts = OrderedJson::array();
   for (const CutSummary& cut : arm.cuts) {
     OrderedJson json = cut.properties;
+    json["kept"] = keep_text(cut);
     json["main"] = cut.is_main;
     json["increase"] = spread_json(cut.increase);
     json["loss"] = spread_json(cut.loss);
     json["increase_against_baseline"] = comparison_json(cut.increase_against);
     json["loss_against_baseline"] = comparison_json(cut.loss_against);
     cuts.push_back(json);
+  }
+  OrderedJson tasks = OrderedJson::object();
+  for (const auto& [name, task] : arm.tasks) {
+    tasks[name] = spread_json(task.value);
+    tasks[name]["metric"] = task.metric;
   }
   return {{"name", arm.arm->name},
           {"about", arm.arm->about},
@@ -92,6 +99,7 @@ OrderedJson arm_json(const SweepConfig& sweep, const ArmSummary& arm) {
           {"full", spread_json(arm.full)},
           {"full_against_baseline", comparison_json(arm.full_against)},
           {"cuts", cuts},
+          {"tasks", tasks},
           {"cost", cost_json(arm.cost)},
           {"sentence", sentence_of(sweep, arm)}};
 }
@@ -221,7 +229,8 @@ std::string to_csv(const std::vector<SweepRun>& runs, const std::vector<RunResul
 }
 
 absl::StatusOr<WrittenReport> write_report(const SweepConfig& sweep,
-                                           const std::vector<SweepRun>& runs) {
+                                           const std::vector<SweepRun>& runs,
+                                           const SweepData& data) {
   // The last two tasks of an array may end at the same time.
   absl::StatusOr<FileLock> lock =
       FileLock::take(sweep.folder + "/report.lock", FileLock::Held::kWait);
@@ -229,7 +238,7 @@ absl::StatusOr<WrittenReport> write_report(const SweepConfig& sweep,
   std::vector<RunResult> results;
   WrittenReport report;
   for (const SweepRun& run : runs) {
-    absl::StatusOr<RunResult> result = read_run_result(run);
+    absl::StatusOr<RunResult> result = read_run_result(sweep, run, data);
     if (!result.ok()) return result.status();
     report.missing += result->state == RunResult::State::kMissing ? 1 : 0;
     results.push_back(*std::move(result));

@@ -25,8 +25,10 @@ struct WrittenReport {
 };
 
 // Writes all three into the sweep's folder; sweep.html by the script beside this program, and says
-// on standard error where that cannot be. Errors as of FileSystem, and DataLoss of results.
+// on standard error where that cannot be. Errors as of FileSystem and
+// read_run_result().
 absl::StatusOr<WrittenReport> write_report(const SweepConfig& sweep,
-                                           const std::vector<SweepRun>& runs);
+                                           const std::vector<SweepRun>& runs,
+                                           const SweepData& data);
 
 }  // namespace emo

@@ -1,14 +1,15 @@
 #include "launch/sweep/sweep_runs.h"
 
 #include <algorithm>
-#include <set>
+#include <map>
+#include <optional>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
-#include "data/files/file_system.h"
-#include "eval/experts/retention.h"
+#include "data/documents/task_file.h"
+#include "data/shards/token_dataset.h"
 #include "train/checkpoint/checkpoint.h"
 #include "train/run_data.h"
 
@@ -71,6 +72,7 @@ absl::StatusOr<SweepRun> make_run(const SweepConfig& sweep, const SweepArm& arm,
   return run;
 }
 
+// `ranks` says how many processes a run has; each that of its config.
 absl::Status check_ranks(const SweepRun& run) {
   const int64_t ep = run.config.parallel.ep;
   if (run.ranks % ep == 0) return absl::OkStatus();
@@ -80,51 +82,144 @@ absl::Status check_ranks(const SweepRun& run) {
 
 absl::Status check_run_cuts(const SweepConfig& sweep, const SweepRun& run) {
   if (!run.cut) return absl::OkStatus();
-  RetentionOptions options;
-  options.keeps = sweep.measure.keep;
-  absl::Status status = check_cuts(run.config.model, options);
+  absl::Status status = check_cuts(run.config.model, retention_options(sweep.measure));
   if (status.ok()) return status;
   return absl::InvalidArgumentError(absl::StrCat("measure.keep: ", status.message()));
 }
 
-// What stands in the folder must be a part of this very run.
-absl::Status check_standing(const SweepRun& run) {
+// The newest checkpoint's position; nothing where there is none, or another process removes it now.
+absl::StatusOr<std::optional<TrainingPosition>> newest_position(const SweepRun& run,
+                                                                std::string* folder) {
   absl::StatusOr<std::string> latest = latest_checkpoint(run.folder);
-  if (!latest.ok() || latest->empty()) return latest.status();
+  if (!latest.ok()) return latest.status();
+  *folder = *latest;
+  if (latest->empty()) return std::nullopt;
   absl::StatusOr<TrainingPosition> position = read_position(*latest);
+  if (absl::IsNotFound(position.status())) return std::nullopt;
   if (!position.ok()) return position.status();
-  const std::vector<std::string> differences =
-      differences_that_matter(position->config, to_pairs(run.config));
-  if (differences.empty()) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat(*latest, ": was made otherwise: ", absl::StrJoin(differences, "; "),
-                   ". Name another folder (--folder), or remove this one"));
+  return *std::move(position);
 }
 
-absl::StatusOr<DatasetInfo> measured_on(const std::string& folder, const char* key,
-                                        const std::vector<SweepRun>& runs) {
-  absl::StatusOr<DatasetInfo> info = read_dataset_info(folder);
-  if (!info.ok()) {
-    return absl::Status(info.status().code(), absl::StrCat(key, ": ", info.status().message()));
-  }
-  for (const SweepRun& run : runs) {
-    if (info->vocab_size <= run.config.model.vocab_size) continue;
-    return absl::InvalidArgumentError(absl::StrCat(key, ": ", folder, " has ", info->vocab_size,
-                                                   " kinds of token, the model of ", run.name,
-                                                   " has ", run.config.model.vocab_size));
-  }
-  return info;
-}
-
-absl::Status check_labels(const SweepData& data) {
-  const auto& calibrated = data.validation.sources;
-  for (const std::string& label : data.test.sources) {
-    if (std::find(calibrated.begin(), calibrated.end(), label) != calibrated.end()) {
-      return absl::OkStatus();
+// What of a run's config training looks at only when it begins.
+std::vector<std::string> beginnings(const TrainingPosition& then, const RunConfig& now) {
+  const std::map<std::string, std::string> before(then.config.begin(), then.config.end());
+  std::vector<std::string> lines;
+  for (const auto& [key, value] : to_pairs(now)) {
+    const auto found = before.find(key);
+    if ((key == "run.start_from" || key == "run.take") && found != before.end() &&
+        found->second != value) {
+      lines.push_back(absl::StrCat(key, ": was ", found->second, ", is ", value));
     }
   }
-  return absl::InvalidArgumentError("measure: test and validation have no label in common");
+  return lines;
 }
+
+// What stands in the folder must be a part of this very run.
+absl::Status check_standing(const SweepRun& run, const ChunkSource& source) {
+  std::string folder;
+  absl::StatusOr<std::optional<TrainingPosition>> found = newest_position(run, &folder);
+  if (!found.ok() || !*found) return found.status();
+  const TrainingPosition& position = **found;
+  std::vector<std::string> differences =
+      differences_that_matter(position.config, to_pairs(run.config));
+  for (const std::string& line : beginnings(position, run.config)) differences.push_back(line);
+  if (!source.matches(position.data_fingerprint)) {
+    differences.emplace_back("its data's contents were others");
+  }
+  const int64_t steps = run.config.total_steps();
+  if (position.step > steps) {
+    differences.push_back(
+        absl::StrCat("it has ", position.step, " steps, and ", steps, " are asked"));
+  }
+  if (position.step < steps && !has_optimizer(folder)) {
+    differences.push_back(absl::StrCat("it ended after ", position.step,
+                                       " steps with the model alone, and ", steps, " are asked"));
+  }
+  if (differences.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(folder, ": was made otherwise: ", absl::StrJoin(differences, "; "),
+                   ". Name another folder (--folder), or remove ", run.folder));
+}
+
+// Prepared documents, which all runs' models can read.
+absl::StatusOr<TokenDataset> measured_on(const std::string& folder, const char* key,
+                                         const std::vector<SweepRun>& runs) {
+  absl::StatusOr<TokenDataset> data = TokenDataset::open(folder);
+  if (!data.ok()) {
+    return absl::Status(data.status().code(), absl::StrCat(key, ": ", data.status().message()));
+  }
+  for (const SweepRun& run : runs) {
+    const int64_t vocabulary = run.config.model.vocab_size;
+    if (data->info().vocab_size > vocabulary) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(key, ": ", folder, " has ", data->info().vocab_size,
+                       " kinds of token, the model of ", run.name, " has ", vocabulary));
+    }
+    absl::StatusOr<DataTokenizer> tokenizer = tokenizer_of(run.config);
+    const bool known = tokenizer.ok() && !tokenizer->file.empty();
+    if (known && !same_tokenizer(tokenizer->identity, data->info().tokenizer)) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          key, ": ", folder, ": prepared with another tokenizer than the data of ", run.name));
+    }
+  }
+  return data;
+}
+
+std::map<std::string, int64_t> documents_by_label(const TokenDataset& data) {
+  std::map<std::string, int64_t> documents;
+  for (int64_t shard = 0; shard < data.num_shards(); ++shard) {
+    for (const StoredDocument& document : data.documents(shard)) {
+      ++documents[data.info().sources[document.source]];
+    }
+  }
+  return documents;
+}
+
+// What ranking needs of the labels that both have.
+absl::Status check_labels(const SweepConfig::Measure& measure, const TokenDataset& test,
+                          const TokenDataset& validation) {
+  const std::map<std::string, int64_t> calibration = documents_by_label(validation);
+  std::vector<std::string> wrong;
+  size_t common = 0;
+  for (const std::string& label : test.info().sources) {
+    const auto found = calibration.find(label);
+    if (found == calibration.end()) continue;
+    ++common;
+    for (const int64_t documents : measure.documents) {
+      if (documents <= found->second) continue;
+      wrong.push_back(absl::StrCat("measure.documents: ", documents, ": ", validation.folder(),
+                                   " has ", found->second, " with the label ", label));
+    }
+  }
+  if (common == 0) wrong.emplace_back("measure: test and validation have no label in common");
+  if (common == 1 && measure.other_domain) {
+    wrong.emplace_back("measure.other_domain: test and validation have one label in common");
+  }
+  if (wrong.empty()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrJoin(wrong, "\n"));
+}
+
+// Everything that is wrong, one a line.
+class Problems {
+ public:
+  // Whether it is no problem.
+  bool note(const absl::Status& status) {
+    if (status.ok()) return true;
+    only_missing_ = only_missing_ && absl::IsNotFound(status);
+    const std::string line(status.message());
+    if (std::find(lines_.begin(), lines_.end(), line) == lines_.end()) lines_.push_back(line);
+    return false;
+  }
+  absl::Status status() const {
+    const std::string text = absl::StrJoin(lines_, "\n");
+    if (lines_.empty()) return absl::OkStatus();
+    return only_missing_ ? absl::NotFoundError(text) : absl::InvalidArgumentError(text);
+  }
+
+ private:
+  std::vector<std::string> lines_;
+  bool only_missing_ = true;
+};
 
 }  // namespace
 
@@ -148,48 +243,52 @@ absl::StatusOr<std::vector<SweepRun>> runs_of(const SweepConfig& sweep) {
       absl::StrCat(sweep.path, ": configs of arms are wrong:\n  ", wrong.text(sweep.arms.size())));
 }
 
-absl::StatusOr<SweepData> check_runs(const SweepConfig& sweep, const std::vector<SweepRun>& runs) {
-  std::vector<std::string> wrong;
-  bool only_missing = true;
-  const auto note = [&](const absl::Status& status) {
-    if (status.ok()) return;
-    only_missing = only_missing && absl::IsNotFound(status);
-    const std::string line(status.message());
-    if (std::find(wrong.begin(), wrong.end(), line) == wrong.end()) wrong.push_back(line);
-  };
+RetentionOptions retention_options(const SweepConfig::Measure& measure) {
+  RetentionOptions options;
+  options.keeps = measure.keep;
+  options.methods = measure.methods;
+  options.documents = measure.documents;
+  options.test_documents = measure.test_documents;
+  options.other_domain = measure.other_domain;
+  return options;
+}
+
+absl::StatusOr<SweepData> check_runs(const SweepConfig& sweep, const std::vector<SweepRun>& runs,
+                                     const std::vector<SweepRun>& standing) {
+  Problems problems;
   SweepData data;
   const SweepConfig::Measure& measure = sweep.measure;
-  absl::StatusOr<DatasetInfo> test = measured_on(measure.test, "measure.test", runs);
-  note(test.status());
-  if (test.ok()) data.test = *std::move(test);
-  if (!measure.validation.empty()) {
-    absl::StatusOr<DatasetInfo> validation =
+  absl::StatusOr<TokenDataset> test = measured_on(measure.test, "measure.test", runs);
+  if (problems.note(test.status())) data.test = test->info();
+  if (!measure.keep.empty()) {
+    absl::StatusOr<TokenDataset> validation =
         measured_on(measure.validation, "measure.validation", runs);
-    note(validation.status());
-    if (validation.ok()) data.validation = *std::move(validation);
+    if (problems.note(validation.status()) && test.ok()) {
+      data.validation = validation->info();
+      problems.note(check_labels(measure, *test, *validation));
+    }
   }
-  if (!measure.tasks.empty() && !path_exists(measure.tasks)) {
-    note(absl::NotFoundError("measure.tasks: " + measure.tasks + ": no such file or folder"));
-  }
-  if (wrong.empty() && !measure.keep.empty()) note(check_labels(data));
-  std::set<const SweepArm*> opened;  // seeds of an arm share their data
+  if (!measure.tasks.empty()) problems.note(read_tasks({measure.tasks}).status());
+  std::map<const SweepArm*, RunData> opened;  // seeds of an arm share their data
   for (const SweepRun& run : runs) {
-    if (opened.insert(run.arm).second) note(open_run_data(run.config).status());
-    note(check_standing(run));
+    if (opened.contains(run.arm)) continue;
+    absl::StatusOr<RunData> own = open_run_data(run.config);
+    if (problems.note(own.status())) opened[run.arm] = *std::move(own);
   }
-  if (wrong.empty()) return data;
-  const std::string text = absl::StrJoin(wrong, "\n");
-  if (only_missing) return absl::NotFoundError(text);
-  return absl::InvalidArgumentError(text);
+  for (const SweepRun& run : standing) {
+    const auto found = opened.find(run.arm);
+    if (found != opened.end()) problems.note(check_standing(run, *found->second.source));
+  }
+  const absl::Status status = problems.status();
+  if (!status.ok()) return status;
+  return data;
 }
 
 absl::StatusOr<bool> is_trained(const SweepRun& run) {
-  absl::StatusOr<std::string> latest = latest_checkpoint(run.folder);
-  if (!latest.ok()) return latest.status();
-  if (latest->empty()) return false;
-  absl::StatusOr<TrainingPosition> position = read_position(*latest);
+  std::string folder;
+  absl::StatusOr<std::optional<TrainingPosition>> position = newest_position(run, &folder);
   if (!position.ok()) return position.status();
-  return position->step >= run.config.total_steps();
+  return *position && (*position)->step == run.config.total_steps();
 }
 
 }  // namespace emo

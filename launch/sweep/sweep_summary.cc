@@ -74,6 +74,18 @@ RunCost mean_costs(const ResultsBySeed& results) {
   return cost;
 }
 
+std::map<std::string, TaskSummary> summarise_tasks(const ResultsBySeed& results) {
+  std::map<std::string, TaskSummary> tasks;
+  for (const auto& [seed, result] : results) {
+    const Json answers = result->eval.value("tasks", Json::object());
+    for (const auto& [name, task] : answers.items()) {
+      tasks[name].metric = task.value("metric", "");
+      if (task["value"].is_number()) tasks[name].value[seed] = task["value"].get<double>();
+    }
+  }
+  return tasks;
+}
+
 std::vector<CutSummary> summarise_cuts(const SweepConfig& sweep, const ResultsBySeed& results,
                                        const ResultsBySeed& baseline, bool compares) {
   std::vector<CutSummary> cuts;
@@ -114,7 +126,12 @@ std::vector<ArmSummary> summarise(const SweepConfig& sweep, const std::vector<Sw
     const ResultsBySeed own = results_of(arm.name, runs, results);
     const bool compares = arm.name != sweep.baseline;
     const ColumnBySeed full = full_columns(own);
-    ArmSummary summary{&arm, means_of(full), {}, {}, mean_costs(own), arm.seeds.size()};
+    ArmSummary summary;
+    summary.arm = &arm;
+    summary.full = means_of(full);
+    summary.tasks = summarise_tasks(own);
+    summary.cost = mean_costs(own);
+    summary.runs = arm.seeds.size();
     if (compares) summary.full_against = compare(full, baseline_full);
     summary.cuts = summarise_cuts(sweep, own, baseline, compares);
     arms.push_back(std::move(summary));

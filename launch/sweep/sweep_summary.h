@@ -25,13 +25,20 @@ struct CutSummary {
   bool is_main = false;
 };
 
+// Answers to a task, by its own metric (docs/tasks.md).
+struct TaskSummary {
+  std::string metric;
+  BySeed value;
+};
+
 struct ArmSummary {
-  const SweepArm* arm;
+  const SweepArm* arm = nullptr;
   BySeed full;                             // loss of the whole model, mean over domains
   std::optional<Comparison> full_against;  // the baseline
   std::vector<CutSummary> cuts;            // none where experts are not cut
-  RunCost cost;                            // means over seeds
-  size_t runs = 0;                         // that were asked for
+  std::map<std::string, TaskSummary> tasks;
+  RunCost cost;     // means over seeds
+  size_t runs = 0;  // that were asked for
 };
 
 // REQUIRES: results [runs].

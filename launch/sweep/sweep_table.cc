@@ -102,7 +102,7 @@ std::string sentence_of(const SweepConfig& sweep, const ArmSummary& arm) {
   if (!arm.full_against) {
     return absl::StrCat(
         name, ": ",
-        arm.full.empty() ? "no run of it is done" : "has no seed in common with the baseline",
+        arm.full.empty() ? "no run of it is done" : "no run of the baseline with its seeds is done",
         ", so nothing can be said.");
   }
   std::string text = absl::StrCat(name, " against ", sweep.baseline, basis_text(*arm.full_against),

@@ -100,12 +100,43 @@ def test_all_errors_of_all_arms_before_the_first_starts(emo):
             (SWEEP.replace("base: base.yaml", ""), ["base is missing"], 64),
             (SWEEP.replace("DATA/test", "nowhere").replace("DATA/validation", "nowhere2"), ["nowhere", "nowhere2"], 66),
             (SWEEP.replace("base.yaml", "nothing.yaml"), ["nothing.yaml"], 66),
+            (SWEEP[:SWEEP.index("arms:")] + "arms: {}\n" + SWEEP[SWEEP.index("seeds:"):], ["there is no arm"], 64),
+            (SWEEP + "ranks: 4294967296\n", ["ranks is '4294967296', must be a number from 0"], 64),
+            (SWEEP.replace("again: {}", "again: {seeds: [1, 22]}"), ["seed 22 is none of the sweep's seeds"], 64),
+            (SWEEP.replace("again: {}", "sweep.json: {}"), ["is no file of the sweep's"], 64),
+            (SWEEP.replace("keep: [0.5, 3]", "keep: [0.5], documents: [1000]"), ["has 6 with the label colours", "label numbers"], 64),
+            (SWEEP.replace("keep: [0.5, 3]", "keep: [0.5], documents: [0]"), ["must be a list of numbers from 1"], 64),
+            (SWEEP.replace("keep: [0.5, 3]", "tasks: DATA/test"), ["no .jsonl file"], 66),
             ("- a list", ["a sweep is a map"], 64), ("", ["a sweep is a map"], 64)]:
         sweep = write(emo, "wrong", text)
         said = emo.run(*command(emo, sweep), expect=code)
         for part in expected:
             check(part in said.stderr, f"{text}\nno {part!r} in\n{said.stderr}")
         check(not (sweep.parent / "out").exists() and said.stdout == "", "something was begun")
+
+
+def test_seeds_that_the_sweep_sets_for_all_are_kept(emo):
+    sweep = write(emo, "set", SHORT + "\nset: {data.seed: 7}\n")
+    emo.run(*command(emo, sweep, "seeds=[2]", "train.steps=1", "measure.keep=[]", "measure.copies_on=0"))
+    config = (sweep.parent / "out/emo/seed-2/config.yaml").read_text()
+    check("  seed: 7" in config and "init_seed: 2" in config and "seed: 2" in config, config)
+
+
+def test_a_folder_of_any_name(emo):
+    sweep = write(emo, "names", SHORT + '\nset: {data.path: "{folder}/train"}\n')
+    folder = emo.folder / 'a "b" \'c\' 100% \\d'
+    folder.mkdir()
+    (folder / "train").symlink_to(data(emo) / "train")
+    asked = ["seeds=[1]", "train.steps=1", "measure.keep=[]"]
+    emo.run("sweep", sweep, "--folder", folder, *asked)
+    check((folder / "sweep.html").exists(), "no page")
+    said = emo.run("sweep", sweep, "--folder", folder, "--slurm", *asked).stdout
+    script = subprocess.run(["bash", "-c", f"cat {said.removeprefix('sbatch ')}"], capture_output=True, text=True).stdout
+    check("100%%" in script and "\\ " in script, script)
+    check(subprocess.run(["bash", "-n"], input=script, text=True).returncode == 0, "the script is no shell script")
+    wrong = subprocess.run([emo.executable, "sweep", str(sweep), "--folder", b"/tmp/\xff"], capture_output=True, text=True,
+                           errors="replace")
+    check(wrong.returncode == 64 and "UTF-8" in wrong.stderr, wrong.stderr)
 
 
 def test_an_error_that_all_arms_share_is_said_once(emo):
@@ -202,6 +233,12 @@ def test_another_question_measures_again_and_trains_not(emo):
     sweep = write(emo, "question", SHORT)
     emo.run(*command(emo, sweep, "seeds=[1]", "--jobs", 2))
     models = {path: path.stat().st_mtime_ns for path in (sweep.parent / "out").glob("*/seed-1/step-*/MANIFEST")}
+    results = sorted((sweep.parent / "out").glob("*/seed-1/*.json"))
+    plan = emo.json(*command(emo, sweep, "seeds=[1]", "measure.keep=[4]", "--plan"))
+    check(sorted((sweep.parent / "out").glob("*/seed-1/*.json")) == results, "a plan removed results")
+    check(all(arm["left"] == 1 for arm in plan["arms"]), f"{plan}")
+    other = emo.json(*command(emo, sweep, "seeds=[1]", "measure.keep=[4]", "--report"))
+    check([run["state"] for run in other["runs"]] == ["missing"] * 2, "results of another question are reported")
     result = emo.json(*command(emo, sweep, "seeds=[1]", "measure.keep=[4]"))
     check(all(path.stat().st_mtime_ns == at for path, at in models.items()), "trained again")
     check([cut["keep"] for cut in result["arms"][0]["cuts"] if cut["main"]] == [4], f"{result['arms'][0]['cuts']}")
@@ -210,6 +247,19 @@ def test_another_question_measures_again_and_trains_not(emo):
 def test_a_run_that_was_made_otherwise_is_refused(emo):
     said = emo.run("sweep", write(emo, "all", SWEEP), "train.steps=13", "--folder", swept(emo), expect=64).stderr
     check("was made otherwise" in said and "train.steps: was 12, is 13" in said, said)
+    small = write(emo, "data-changes", SHORT)
+    folder = emo.folder / "changing"
+    subprocess.run(["cp", "-r", data(emo) / "train", folder], check=True)
+    one = [*command(emo, small, "seeds=[1]", "train.steps=1", "measure.keep=[]", f"data.path={folder}")]
+    emo.run(*one)
+    subprocess.run(["rm", "-r", folder], check=True)
+    subprocess.run(["cp", "-r", data(emo) / "test", folder], check=True)
+    said = emo.run(*one, expect=64).stderr
+    check("its data's contents were others" in said, said)
+    constant = [*command(emo, write(emo, "shorter", SHORT), "seeds=[1]", "measure.keep=[]", "schedule.kind=constant")]
+    emo.run(*constant, "train.steps=3")
+    check("it has 3 steps, and 2 are asked" in emo.run(*constant, "train.steps=2", expect=64).stderr, "fewer steps")
+    check("with the model alone, and 4 are asked" in emo.run(*constant, "train.steps=4", expect=64).stderr, "more steps")
     other = write(emo, "other", SWEEP)
     other.rename(other.with_name("other.yaml"))
     said = emo.run("sweep", other.with_name("other.yaml"), "--folder", swept(emo), expect=73).stderr
@@ -294,13 +344,13 @@ def test_a_slurm_array(emo):
     said = emo.run(*command(emo, sweep, "seeds=[1]", "--slurm"))
     out = sweep.parent / "out"
     script = out / "sweep.sbatch"
-    check(said.stdout == f"sbatch {script}\n", said.stdout)
+    check(said.stdout == f"sbatch '{script}'\n", said.stdout)
     check("#SBATCH --array=0-1\n" in script.read_text() and "#SBATCH --ntasks=1\n" in script.read_text(), script.read_text())
     tools = sweep.parent / "tools"
     tools.mkdir()
     (tools / "scontrol").write_text(f"#!/bin/sh\necho \"$@\" >>{tools}/said\n")
     (tools / "scontrol").chmod(0o755)
-    environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "SLURM_JOB_ID": "7", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "SLURM_ARRAY_JOB_ID": "7", "OMP_NUM_THREADS": "1"}
     for task in range(2):
         check(not (out / "sweep.html").exists() or task > 0, "a page before the first task")
         done = subprocess.run(["bash", script], env={**environment, "SLURM_ARRAY_TASK_ID": str(task)}, capture_output=True, text=True)
@@ -313,7 +363,7 @@ def test_a_slurm_array(emo):
     metrics = long.parent / "out/emo/seed-1/metrics.jsonl"
     wait_until(lambda: metrics.exists() and metrics.stat().st_size > 0, task)
     task.send_signal(signal.SIGUSR1)
-    check(task.wait(60) == 75 and (tools / "said").read_text() == "requeue 7\n", "not requeued")
+    check(task.wait(60) == 75 and (tools / "said").read_text() == "requeue 7_0\n", "not requeued")
     emo.run(*command(emo, sweep, "seeds=[1]", "--task", 9), expect=64)
 
 

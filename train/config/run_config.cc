@@ -1,5 +1,6 @@
 #include "train/config/run_config.h"
 
+#include <algorithm>
 #include <set>
 
 #include "absl/strings/str_cat.h"
@@ -177,7 +178,10 @@ std::vector<std::string> differences_that_matter(
     const auto found = is.find(key);
     return found == is.end() ? "" : found->second;
   };
-  if (before["model.init_seed"] == "0" && value_of("model.init_seed") == value_of("run.seed")) {
+  const bool older = std::none_of(then.begin(), then.end(),
+                                  [](const auto& pair) { return pair.first == "checkpoint.last"; });
+  if (older && before["model.init_seed"] == "0" &&
+      value_of("model.init_seed") == value_of("run.seed")) {
     free.insert("model.init_seed");
   }
   std::vector<std::string> lines;

@@ -9,17 +9,14 @@
 #include "absl/strings/str_replace.h"
 #include "data/files/file_system.h"
 #include "data/program/closest_name.h"
+#include "data/tokenizer/utf8.h"
 #include "train/config/sweep_reader.h"
+#include "train/subset/expert_subset.h"
 
 namespace emo {
 namespace {
 
 constexpr size_t kMostRuns = 10'000;
-
-const std::vector<std::string>& ranking_methods() {
-  static const std::vector<std::string> methods = {"layerwise", "router", "easy_ep", "random"};
-  return methods;
-}
 
 std::string stem_of(const std::string& path) {
   const std::string name = file_name(path);
@@ -35,7 +32,8 @@ std::string folder_of(const std::string& path, const YAML::Node& root,
 }
 
 bool can_name_a_folder(const std::string& name) {
-  return !name.empty() && name.size() <= 100 && name[0] != '.' &&
+  static const std::set<std::string> taken = {"sweep.json", "sweep.csv", "sweep.html"};
+  return !name.empty() && name.size() <= 100 && name[0] != '.' && !taken.contains(name) &&
          std::all_of(name.begin(), name.end(), [](unsigned char c) {
            return std::isalnum(c) != 0 || absl::StrContains("._-+", c);
          });
@@ -70,7 +68,9 @@ class SweepFile {
     const bool has_grid = root_["grid"].IsDefined();
     sweep_.seeds = {1};
     reader_.read_map(root_, sweep_.path, "", fields());
+    seeds_of_file_ = sweep_.seeds;
     for (const std::string& change : changes_.changes) apply(change);
+    if (sweep_.folder.empty()) reader_.error(sweep_.path, "folder is empty");
     const std::string& path = sweep_.path;
     if (has_arms == has_grid) {
       reader_.error(path, has_arms ? "arms and grid exclude each other"
@@ -156,7 +156,7 @@ class SweepFile {
              }},
             {"documents",
              [&](Node n, Place p) {
-               reader_.counts("measure.documents", {n, p}, &m.documents);
+               reader_.counts("measure.documents", {n, p}, 1, &m.documents);
              }},
             {"test_documents",
              [&](Node n, Place p) {
@@ -303,30 +303,45 @@ class SweepFile {
     }
   }
 
+  // All of the sweep's, or some of the file's; of these what a command line that says fewer leaves.
+  void choose_seeds(SweepArm* arm) {
+    if (arm->seeds.empty()) {
+      arm->seeds = sweep_.seeds;
+      return;
+    }
+    const auto among = [](uint64_t seed, const std::vector<uint64_t>& all) {
+      return std::find(all.begin(), all.end(), seed) != all.end();
+    };
+    std::vector<uint64_t> left;
+    for (const uint64_t seed : arm->seeds) {
+      if (!among(seed, seeds_of_file_)) {
+        reader_.error(arm->place, absl::StrCat("arm ", arm->name, ": seed ", seed,
+                                               " is none of the sweep's seeds"));
+      } else if (among(seed, sweep_.seeds)) {
+        left.push_back(seed);
+      }
+    }
+    arm->seeds = std::move(left);
+  }
+
   void check_arms() {
     std::set<std::string> names;
     for (SweepArm& arm : sweep_.arms) {
       if (!can_name_a_folder(arm.name)) {
-        reader_.error(arm.place, absl::StrCat("arm '", arm.name,
-                                              "': a name has letters, digits, '.', '_', '-' and "
-                                              "'+', at most 100, and no '.' in front"));
+        reader_.error(
+            arm.place,
+            absl::StrCat("arm '", arm.name,
+                         "': a name has letters, digits, '.', '_', '-' and "
+                         "'+', at most 100, no '.' in front, and is no file of the sweep's"));
       }
       if (!names.insert(arm.name).second) {
         reader_.error(arm.place, absl::StrCat("two arms are called ", arm.name));
       }
-      if (arm.seeds.empty()) {
-        arm.seeds = sweep_.seeds;
-      } else {  // of fewer seeds on the command line, those that are left
-        std::vector<uint64_t> left;
-        for (const uint64_t seed : arm.seeds) {
-          const auto& all = sweep_.seeds;
-          if (std::find(all.begin(), all.end(), seed) != all.end()) left.push_back(seed);
-        }
-        if (left.empty()) reader_.error(arm.place, "arm " + arm.name + ": no seed of the sweep's");
-        arm.seeds = std::move(left);
-      }
+      choose_seeds(&arm);
     }
-    if (sweep_.arms.empty()) return;
+    if (sweep_.arms.empty()) {
+      return reader_.error(sweep_.path, "there is no arm: what differs between the runs?");
+    }
     if (sweep_.arms.size() * sweep_.seeds.size() > kMostRuns) {
       reader_.error(sweep_.path, absl::StrCat("more than ", kMostRuns, " runs"));
     }
@@ -343,6 +358,7 @@ class SweepFile {
   const YAML::Node root_;
   SweepReader reader_;
   SweepConfig sweep_;
+  std::vector<uint64_t> seeds_of_file_;
   std::string baseline_place_;
 };
 
@@ -359,6 +375,10 @@ absl::StatusOr<SweepConfig> read_sweep_config(const std::string& path,
   absl::StatusOr<YAML::Node> root =
       load_yaml_map(path, "a sweep is a map: base, arms or grid, seeds, measure");
   if (!root.ok()) return root.status();
+  const std::string folder = folder_of(path, *root, changes);
+  if (first_invalid_utf8(folder) < folder.size()) {
+    return absl::InvalidArgumentError(folder + ": a sweep's folder has a name in UTF-8");
+  }
   return SweepFile(path, changes, *root).read();
 }
 
@@ -368,10 +388,10 @@ std::vector<Override> run_overrides(const SweepConfig& sweep, const SweepArm& ar
   // The model is what is measured; its moments would be two thirds of the disk.
   std::vector<Override> all = {{"checkpoint.last", "model", sweep.path},
                                {"checkpoint.keep", "1", sweep.path}};
-  all.insert(all.end(), sweep.set.begin(), sweep.set.end());
   for (const char* key : {"run.seed", "model.init_seed", "data.seed"}) {
     all.push_back({key, number, seeds});
   }
+  all.insert(all.end(), sweep.set.begin(), sweep.set.end());
   all.insert(all.end(), arm.overrides.begin(), arm.overrides.end());
   all.push_back({"run.folder", quoted(run_folder(sweep, arm, seed)), sweep.path});
   return all;

@@ -47,8 +47,8 @@ struct SweepConfig {
 };
 
 // What the command line says beside the file. `folder` "": the file's, or runs/<name of the file>.
-// `changes`: "section.key" of configs goes on top of `set`; "measure.key", "seeds" and "ranks" in
-// the place of the file's.
+// `changes`: "section.key" of configs goes on top of `set`; "measure.key", "seeds", "ranks" and
+// "baseline" in the place of the file's.
 struct SweepChanges {
   std::string folder;
   std::vector<std::string> changes;
@@ -59,7 +59,7 @@ struct SweepChanges {
 // there is no file.
 absl::StatusOr<SweepConfig> read_sweep_config(const std::string& path, const SweepChanges& changes);
 
-// The overrides of one run, least important first: what sweeps say, `set`, the seed, the arm.
+// The overrides of one run, least important first: what sweeps say, the seed, `set`, the arm.
 std::vector<Override> run_overrides(const SweepConfig& sweep, const SweepArm& arm, uint64_t seed);
 
 // Where one run stands: <folder>/<arm>/seed-<n>.

@@ -12,6 +12,9 @@
 namespace emo {
 namespace {
 
+constexpr char kFolder[] = "{folder}";
+constexpr int64_t kMostCounted = 1'000'000;
+
 // What the sweep says of each run itself.
 const std::set<std::string>& sweeps_own_keys() {
   static const std::set<std::string> keys = {"run.folder", "run.seed"};
@@ -29,6 +32,20 @@ std::string one_line(const YAML::Node& node) {
   emitter.SetSeqFormat(YAML::Flow);
   emitter << node;
   return absl::StrReplaceAll(emitter.c_str(), {{"\n", " "}});
+}
+
+YAML::Node SweepReader::with_folder(const YAML::Node& node) const {
+  if (node.IsScalar() && absl::StrContains(node.Scalar(), kFolder)) {
+    YAML::Node text(absl::StrReplaceAll(node.Scalar(), {{kFolder, folder_}}));
+    text.SetTag("!");  // text, whatever the folder's name looks like
+    return text;
+  }
+  if (node.IsSequence()) {
+    YAML::Node list(YAML::NodeType::Sequence);
+    for (const YAML::Node& item : node) list.push_back(with_folder(item));
+    return list;
+  }
+  return node;
 }
 
 void SweepReader::error(const std::string& place, const std::string& what) {
@@ -61,7 +78,7 @@ void SweepReader::read_map(const YAML::Node& map, const std::string& place, cons
 
 void SweepReader::text(const std::string& key, const SweepValue& value, std::string* to) {
   if (!value.node.IsScalar()) return wrong(key, value, "text");
-  *to = absl::StrReplaceAll(value.node.Scalar(), {{"{folder}", folder_}});
+  *to = with_folder(value.node).Scalar();
 }
 
 void SweepReader::flag(const std::string& key, const SweepValue& value, bool* to) {
@@ -72,8 +89,9 @@ void SweepReader::flag(const std::string& key, const SweepValue& value, bool* to
 
 void SweepReader::count(const std::string& key, const SweepValue& value, int64_t* to) {
   int64_t number = 0;
-  if (!value.node.IsScalar() || !absl::SimpleAtoi(value.node.Scalar(), &number) || number < 0) {
-    return wrong(key, value, "a number from 0");
+  if (!value.node.IsScalar() || !absl::SimpleAtoi(value.node.Scalar(), &number) || number < 0 ||
+      number > kMostCounted) {
+    return wrong(key, value, absl::StrCat("a number from 0 to ", kMostCounted));
   }
   *to = number;
 }
@@ -92,15 +110,15 @@ void SweepReader::texts(const std::string& key, const SweepValue& value,
   }
 }
 
-void SweepReader::counts(const std::string& key, const SweepValue& value,
+void SweepReader::counts(const std::string& key, const SweepValue& value, int64_t least,
                          std::vector<int64_t>* to) {
   std::vector<std::string> items;
   texts(key, value, &items);
   to->clear();
   for (const std::string& item : items) {
     int64_t number = 0;
-    if (!absl::SimpleAtoi(item, &number) || number < 0) {
-      return wrong(key, value, "a list of numbers from 0");
+    if (!absl::SimpleAtoi(item, &number) || number < least) {
+      return wrong(key, value, absl::StrCat("a list of numbers from ", least));
     }
     to->push_back(number);
   }
@@ -110,7 +128,7 @@ void SweepReader::seeds(const std::string& key, const SweepValue& value,
                         std::vector<uint64_t>* to) {
   std::vector<int64_t> numbers;
   const size_t before = errors_.size();
-  counts(key, value, &numbers);
+  counts(key, value, 0, &numbers);
   if (errors_.size() > before) return;
   to->assign(numbers.begin(), numbers.end());
   if (to->empty()) error(value.place, key + " is empty: a run needs a seed");
@@ -129,8 +147,7 @@ void SweepReader::override_of(const std::string& key, const SweepValue& value,
   if (std::any_of(to->begin(), to->end(), same)) {
     return error(value.place, absl::StrCat("key '", key, "' stands twice"));
   }
-  const std::string text = absl::StrReplaceAll(one_line(value.node), {{"{folder}", folder_}});
-  to->push_back({key, text, value.place});
+  to->push_back({key, one_line(with_folder(value.node)), value.place});
 }
 
 void SweepReader::section_or_key(const std::string& key, const SweepValue& value,

@@ -37,8 +37,10 @@ class SweepReader {
 
   void text(const std::string& key, const SweepValue& value, std::string* to);
   void flag(const std::string& key, const SweepValue& value, bool* to);
+  // Numbers from `least` on, at most a million.
   void count(const std::string& key, const SweepValue& value, int64_t* to);
-  void counts(const std::string& key, const SweepValue& value, std::vector<int64_t>* to);
+  void counts(const std::string& key, const SweepValue& value, int64_t least,
+              std::vector<int64_t>* to);
   void texts(const std::string& key, const SweepValue& value, std::vector<std::string>* to);
   void seeds(const std::string& key, const SweepValue& value, std::vector<uint64_t>* to);
   // {section.key: value} or {section: {key: value}}; nothing: an arm that changes nothing.
@@ -50,6 +52,8 @@ class SweepReader {
   void override_of(const std::string& key, const SweepValue& value, std::vector<Override>* to);
 
  private:
+  // The same with {folder} replaced, in texts and lists of them.
+  YAML::Node with_folder(const YAML::Node& node) const;
   void wrong(const std::string& key, const SweepValue& value, const std::string& expected);
   std::string file_, folder_;
   std::vector<std::string> errors_;
@@ -58,7 +62,7 @@ class SweepReader {
 // YAML of a node on one line.
 std::string one_line(const YAML::Node& node);
 
-// Text as YAML that reads back to it, whatever it holds.
+// Text as YAML that reads back to it. REQUIRES: it is valid UTF-8.
 std::string quoted(const std::string& text);
 
 }  // namespace emo

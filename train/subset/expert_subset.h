@@ -16,6 +16,12 @@ namespace emo {
 // in a dense layer. [L][keep]
 using KeptExperts = std::vector<std::vector<int64_t>>;
 
+// Ways of choosing them, see `emo experts rank`.
+inline const std::vector<std::string>& ranking_methods() {
+  static const std::vector<std::string> methods = {"layerwise", "router", "easy_ep", "random"};
+  return methods;
+}
+
 // SUBSET.json: what is kept, and how that was chosen.
 struct SubsetFile {
   std::string checkpoint;                   // the folder it was chosen from, as it was named then

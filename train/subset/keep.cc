@@ -47,8 +47,7 @@ int64_t experts_of(const Keep& keep, int64_t num_experts) {
 
 std::string to_text(const Keep& keep) {
   if (keep.count > 0) return absl::StrCat(keep.count);
-  const std::string text = absl::StrCat(keep.fraction);
-  return text == "1" ? "1.0" : text;  // not one expert
+  return OrderedJson(keep.fraction).dump();  // all digits that it needs; 1.0 is not one expert
 }
 
 OrderedJson to_json(const Keep& keep) {
