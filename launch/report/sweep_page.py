@@ -15,6 +15,7 @@ from launch.arguments import Arguments  # noqa: E402
 # Okabe and Ito's palette, which people with any colour vision tell apart; the baseline is black.
 COLOURS = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"]
 MARKERS = "osD^vPX*"
+FEW = 8   # arms that have room for their names beside their points
 
 
 def style(sweep: dict, arm: dict) -> dict:
@@ -37,6 +38,11 @@ def deviation_of(value: dict) -> float | None:
     return value["standard_deviation"]
 
 
+def height_for(arms: list[dict]) -> float:
+    """Of a plot, in inches: so that as many labels have room."""
+    return max(4.2, 0.19 * len(arms) + 1)
+
+
 def labels(axes, names: list[str], x: list[float], y: list[float], colours: list[str], above: float = 0) -> None:
     """Names to the right of their points, so many points above them, and apart where they would overlap."""
     from launch.report.page import apart
@@ -45,10 +51,11 @@ def labels(axes, names: list[str], x: list[float], y: list[float], colours: list
     pixels = [to_pixels(at) for at in zip(x, y)]
     point = axes.figure.dpi / 72
     heights = apart([p[1] + above * point for p in pixels], 12 * point)
+    edge = axes.bbox.x1 if len(names) > FEW else 0   # of many the names stand in a column of their own
     for name, (right, at), height, colour in zip(names, pixels, heights, colours):
-        place = back((right + 7 * point, height))
-        moved = abs(height - at - above * point) > 3 * point
-        line = {"arrowstyle": "-", "color": colour, "linewidth": 0.6} if moved else None
+        place = back((max(right, edge) + 7 * point, height))
+        moved = edge > right + 20 * point or abs(height - at - above * point) > 3 * point
+        line = {"arrowstyle": "-", "color": colour, "linewidth": 0.4} if moved else None
         axes.annotate(name, back((right, at)), place, color=colour, fontsize=9, va="center", arrowprops=line,
                       annotation_clip=False)
 
@@ -57,7 +64,7 @@ def full_against_increase(sweep: dict) -> str:
     from launch.report.page import pyplot, to_svg
     arms = [arm for arm in done(sweep) if main_cuts(arm)]
     keeps = [cut["kept"] for cut in main_cuts(arms[0])]
-    figure, panels = pyplot.subplots(1, len(keeps), figsize=(max(5.0, 4.6 * len(keeps)), 4.2), squeeze=False)
+    figure, panels = pyplot.subplots(1, len(keeps), figsize=(max(5.0, (4.6 if len(arms) <= FEW else 6.4) * len(keeps)), height_for(arms)), squeeze=False)
     for number, (axes, keep) in enumerate(zip(panels[0], keeps)):
         for arm in arms:
             rise = main_cuts(arm)[number]["increase"]
@@ -65,7 +72,7 @@ def full_against_increase(sweep: dict) -> str:
                           capsize=3, markersize=6, linestyle="none", **style(sweep, arm))
         axes.set_xlabel("loss of the whole model, nats per token")
         axes.set_title(f"{keep} of the experts kept" if keep.endswith("%") else f"{keep} kept", fontsize=10)
-        axes.margins(x=0.25, y=0.12)
+        axes.margins(x=0.25 if len(arms) <= FEW else 0.05, y=0.12)
         labels(axes, [arm["name"] for arm in arms], [arm["full"]["mean"] for arm in arms],
                      [main_cuts(arm)[number]["increase"]["mean"] for arm in arms], [style(sweep, arm)["color"] for arm in arms], above=7)
     panels[0][0].set_ylabel("increase over the whole model, nats per token")
@@ -76,7 +83,7 @@ def retention_curves(sweep: dict) -> str:
     from launch.report.page import pyplot, to_svg
     arms = [arm for arm in done(sweep) if main_cuts(arm)]
     keeps = ["all", *(cut["kept"] for cut in main_cuts(arms[0]))]
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4.2))
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, height_for(arms)))
     ends: dict[str, list] = {"left": [], "right": []}
     for arm in arms:
         cuts = main_cuts(arm)
@@ -220,7 +227,10 @@ def body(sweep: dict, csv: bytes) -> str:
         parts.append("<p>No run is done, so there is nothing to compare and nothing to draw.</p>")
         return "\n".join([*parts, "<h2>What was to be run</h2>", what_was_run(sweep)])
     sentences = [arm["sentence"] for arm in sweep["arms"] if arm["sentence"]]
-    parts += [f"<ul>{''.join(f'<li>{html.escape(sentence)}</li>' for sentence in sentences)}</ul>", numbers(sweep),
+    said = f"<ul>{''.join(f'<li>{html.escape(sentence)}</li>' for sentence in sentences)}</ul>"
+    if len(sentences) > FEW:  # the table comes first where they are many
+        said = f"<details><summary>In words, arm by arm</summary>{said}</details>"
+    parts += [said, numbers(sweep),
               f"<p>Test loss in nats per token, mean over domains ± standard deviation over seeds; what is in parentheses holds the "
               f"difference to {html.escape(sweep['baseline'])} 95 times of 100, of runs of the same seed, which begin with the same "
               f"weights and see the data in the same order. It is over seeds (t) where there are two or more, else over "

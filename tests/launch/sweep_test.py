@@ -267,10 +267,10 @@ def test_a_run_that_was_made_otherwise_is_refused(emo):
 
 
 def test_a_signal_stops_it_and_the_same_command_goes_on(emo):
-    sweep = write(emo, "stopped", SWEEP, CONFIG.replace("steps: 12", "steps: 1500"))
+    sweep = write(emo, "stopped", SHORT, CONFIG.replace("steps: 12", "steps: 800"))
     arguments = [emo.executable, *map(str, command(emo, sweep, "seeds=[1]", "--jobs", 2))]
     process = subprocess.Popen(arguments, cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    log = sweep.parent / "out/none/seed-1/metrics.jsonl"
+    log = sweep.parent / "out/emo/seed-1/metrics.jsonl"
     wait_until(lambda: log.exists() and log.stat().st_size > 0, process)
     said = emo.run(*command(emo, sweep, "seeds=[1]"), expect=73).stderr
     check("sweep.lock" in said, f"a second call was not refused: {said}")
@@ -279,7 +279,7 @@ def test_a_signal_stops_it_and_the_same_command_goes_on(emo):
     check(process.returncode == 75, f"{process.returncode} {said}")
     check("start the same command again" in said and "missing" in said, said)
     steps = [int(path.name.split("-")[1]) for path in log.parent.glob("step-*")]
-    check(steps and max(steps) < 1500, f"nothing was saved: {steps}")
+    check(steps and max(steps) < 800, f"nothing was saved: {steps}")
     result = emo.json(*command(emo, sweep, "seeds=[1]", "--jobs", 2))
     check(all(run["state"] == "done" for run in result["runs"]), "not all done")
     check("going on from" in (log.parent / "log.txt").read_text(), "began anew")
