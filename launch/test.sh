@@ -12,7 +12,7 @@ case "${1:-}" in '' | --quick | --all) ;; *) wrong_usage "there is no option '$1
 cd "$(dirname "$0")/.."
 mode=${1:-ci}
 say() { printf '\n[test %4ds] %s\n' "$SECONDS" "$*" >&2; }
-sources() { git ls-files '*.cc' '*.h'; }
+sources() { git ls-files '*.cc' '*.h' '*.cu' '*.cuh'; }
 
 # Files changed in the last four hours of work: CI sees a fresh clone, in which nothing else tells (--all
 # reads every file).
@@ -24,6 +24,8 @@ changed_sources() {
 }
 
 ./launch/setup.sh
+say "formatting"
+sources | xargs clang-format --dry-run --Werror
 say "building release"
 ./launch/build.sh release
 say "quick tests"
@@ -32,8 +34,6 @@ say "quick tests"
 
 say "compiling the GPU's kernels"
 ./launch/build.sh release cuda_kernels
-say "formatting"
-sources | xargs clang-format --dry-run --Werror
 say "clang-tidy"
 if [ "$mode" = --all ]; then files=$(sources | grep '\.cc$' | grep -v '^tests/'); else files=$(changed_sources); fi
 [ -z "$files" ] || ./launch/tidy.sh $files

@@ -100,8 +100,8 @@ absl::StatusOr<OrderedJson> write_shards(FileSystem& fs, const Mesh& mesh,
   if (!writes(mesh)) return written;
   const FlatBuffers stored = rounded_to(contents.precision, contents.model->parameters);
   for (const Shard& shard : shards_of(mesh, contents, stored, moments)) {
-    absl::StatusOr<WrittenFile> file = write_safetensors(
-        fs, folder, shard_name(shard.stem, mesh), shard.tensors, {{"format", "pt"}});
+    absl::StatusOr<WrittenFile> file = write_safetensors(fs, folder, shard_name(shard.stem, mesh),
+                                                         shard.tensors, {{"format", "pt"}});
     if (!file.ok()) return file.status();
     OrderedJson entry = file_json(*file);
     entry["stem"] = shard.stem;
