@@ -60,8 +60,8 @@ std::string slurm_script(const SweepConfig& sweep, const std::vector<SweepRun>& 
       "wait \"$child\"",
       "status=$?",
       "while kill -0 \"$child\" 2>/dev/null; do wait \"$child\"; status=$?; done",
-      "[ \"$status\" != 75 ] || "
-      "scontrol requeue \"${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}\"",
+      "task=\"${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}\"",
+      "[ \"$status\" != 75 ] || scontrol requeue \"$task\"",
       "exit \"$status\"\n"};
   return absl::StrJoin(lines, "\n");
 }
